@@ -1,0 +1,1 @@
+"""Trains, evaluates and ships the networks of `keras_lightnets`."""

@@ -1,0 +1,1 @@
+"""The commands of `lightnets`, one module each."""

@@ -1,0 +1,1 @@
+"""From a data set name or folder to batches."""
