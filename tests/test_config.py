@@ -1,0 +1,78 @@
+import pytest
+
+from training import config as configs
+from training.config import Config
+from training.errors import UsageError
+from training.validate import validate
+
+
+def test_a_saved_configuration_reads_back_equal(tmp_path):
+    config = configs.from_dict(
+        {"model": {"args": {"groups": 2}, "alpha": 0.5}, "data": {"crop_area": [0.1, 0.9]}}
+    )
+    configs.save(config, tmp_path / "config.yaml")
+    assert configs.from_dict(configs.load(tmp_path / "config.yaml")) == config
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"trian": {}}, r"Unknown key 'trian'.*Did you mean 'train'"),
+        ({"train": {"epoch": 3}}, r"Unknown key 'train.epoch'.*Did you mean 'epochs'"),
+        ({"train": {"epochs": "many"}}, r"train.epochs .* must be a whole number.*'many'"),
+        ({"train": {"epochs": True}}, r"train.epochs .* must be a whole number.*True"),
+        ({"train": {"epochs": 1.5}}, r"train.epochs .* must be a whole number.*1.5"),
+        ({"train": 3}, r"train in configuration is a section"),
+        ({"optimizer": {"name": "sdg"}}, r"one of sgd, rmsprop.*'sdg'.*Did you mean 'sgd'"),
+        ({"data": {"crop_area": [1]}}, r"data.crop_area .* takes 2 values"),
+        ({"data": {"flip": 1}}, r"data.flip .* must be true or false"),
+    ],
+)
+def test_a_wrong_key_or_value_is_named_with_the_nearest_choice(values, message):
+    with pytest.raises(UsageError, match=message):
+        configs.from_dict(values)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("train.epochs=3", {"train": {"epochs": 3}}),
+        ("model.args.groups=8", {"model": {"args": {"groups": 8}}}),
+        ("train.jit=off", {"train": {"jit": False}}),
+        ("data.crop_area=[0.2, 1]", {"data": {"crop_area": [0.2, 1]}}),
+    ],
+)
+def test_an_assignment_becomes_nested_keys(text, expected):
+    assert configs.parse_assignment(text) == expected
+
+
+def test_yaml_spellings_of_words_and_rates_are_understood():
+    config = configs.from_dict(
+        {
+            "train": {"jit": False},
+            "data": {"auto_augment": None},
+            "optimizer": {"weight_decay": "4e-5"},
+        }
+    )
+    assert config.train.jit == "off"
+    assert config.data.auto_augment == "none"
+    assert config.optimizer.weight_decay == 4e-5
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"model": {"image_size": 16}}, r"model.image_size must be between 32 and 4096.*16"),
+        ({"train": {"epochs": 0}}, r"train.epochs must be at least 1.*0"),
+        ({"data": {"crop_area": [0.9, 0.1]}}, r"data.crop_area must be two shares"),
+        ({"data": {"resize_shorter": 64}}, r"data.resize_shorter \(=64 pixels\) must be at least"),
+        ({"train": {"batch_size": 30, "accumulate": 4}}, r"batch_size \(=30\) must be divisible"),
+    ],
+)
+def test_values_out_of_range_are_refused(values, message):
+    with pytest.raises(UsageError, match=message):
+        validate(configs.from_dict(values))
+
+
+def test_the_defaults_are_valid():
+    validate(Config())
