@@ -1,0 +1,51 @@
+import json
+
+import pytest
+
+from training import run as runs
+from training.errors import UserError
+
+
+def test_a_new_run_never_overwrites_an_old_one(tmp_path):
+    old = tmp_path / "old"
+    old.mkdir()
+    (old / "config.yaml").write_text("{}")
+    with pytest.raises(UserError, match=r"old exists\. Continue it with --resume"):
+        runs.claim(old, overwrite=False)
+    assert (old / "config.yaml").exists()
+    runs.claim(old, overwrite=True)
+    assert list(old.iterdir()) == []
+
+
+def test_overwrite_deletes_nothing_but_a_run(tmp_path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(UserError, match="is not a run directory"):
+        runs.claim(tmp_path, overwrite=True)
+    assert (tmp_path / "thesis.tex").exists()
+
+
+def test_places_that_cannot_be_written_are_named(tmp_path):
+    file = tmp_path / "file"
+    file.write_text("")
+    with pytest.raises(UserError, match=r"--out .*file is a file"):
+        runs.claim(file, overwrite=False)
+    with pytest.raises(UserError, match=r"Cannot create .*file/run: Not a directory"):
+        runs.claim(file / "run", overwrite=False)
+
+
+def test_a_run_without_its_files_is_explained(tmp_path):
+    with pytest.raises(UserError, match=r"no run directory .*nowhere"):
+        runs.Run.open(tmp_path / "nowhere")
+    with pytest.raises(UserError, match=r"is not a run directory \(it has no config.yaml\)"):
+        runs.Run.open(tmp_path)
+
+
+def test_replacing_keeps_the_old_file_when_writing_fails(tmp_path):
+    path = tmp_path / "results.json"
+    runs.write_json(path, {"accuracy": 1})
+    with pytest.raises(TypeError, match="not JSON serializable"):
+        runs.write_json(path, {"accuracy": object()})
+    with pytest.raises(UnicodeEncodeError):
+        runs.write_text(path, "half" * 100_000 + "\ud800")
+    assert json.loads(path.read_text()) == {"accuracy": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["results.json"]

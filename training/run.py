@@ -1,0 +1,214 @@
+"""The directory of a run: what `lightnets train` leaves and every other command reads.
+
+config.yaml        the resolved configuration        history.csv, history.json
+environment.json   versions, devices, commit, seed   results.json, per_class.csv
+labels.txt         one class name a line             curves.png, confusion_matrix.png
+transform.json     the evaluation transform          weights/best.keras, weights/last.keras
+split.json         which pictures were held out      checkpoints/
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import pathlib
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import IO, TYPE_CHECKING, Any
+
+from training import config as configs
+from training.errors import UsageError, UserError
+
+if TYPE_CHECKING:
+    import keras
+    from keras_lightnets.preprocessing import EvalTransform
+
+    from training.data import Splits
+
+_PACKAGES = ("keras-lightnets", "tensorflow", "keras", "numpy", "tensorflow-datasets")
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """An existing run directory, read and checked."""
+
+    path: pathlib.Path
+    config: configs.Config
+    labels: list[str]
+    transform: EvalTransform
+
+    @classmethod
+    def open(cls, path: str | os.PathLike) -> Run:
+        """Reads a run directory.
+
+        Raises:
+            UserError: `path` is no run directory, or one of its files is damaged.
+        """
+        path = pathlib.Path(path)
+        check_is_run(path)
+        from keras_lightnets.preprocessing import EvalTransform
+
+        try:
+            config = configs.from_dict(configs.load(path / "config.yaml"), where="config.yaml")
+            labels = (path / "labels.txt").read_text(encoding="utf-8").splitlines()
+            transform = EvalTransform.from_dict(json.loads((path / "transform.json").read_text()))
+        except OSError as error:
+            name = pathlib.Path(error.filename).name
+            raise UserError(
+                f"The run {path} lacks {name} ({error.strerror}). "
+                "Was it interrupted before its first step? Train it again with --overwrite."
+            ) from None
+        except (json.JSONDecodeError, KeyError, TypeError, UsageError) as error:
+            raise UserError(f"A file of the run {path} is damaged: {error}") from None
+        return cls(path, config, labels, transform)
+
+    @classmethod
+    def create(cls, path: str | os.PathLike, config: configs.Config, splits: Splits) -> Run:
+        """Makes the directory and writes what is known before the first step."""
+        path = pathlib.Path(path)
+        (path / "weights").mkdir(parents=True, exist_ok=True)
+        run = cls(path, config, list(splits.labels), splits.transform)
+        configs.save(config, path / "config.yaml")
+        write_text(path / "labels.txt", "".join(f"{label}\n" for label in run.labels))
+        write_json(path / "transform.json", run.transform.to_dict())
+        write_json(path / "environment.json", environment(config))
+        return run
+
+    def weights(self, which: str = "best") -> pathlib.Path:
+        """Returns the path of `weights/best.keras` or `weights/last.keras`.
+
+        Raises:
+            UserError: The run has no such file yet.
+        """
+        path = self.path / "weights" / f"{which}.keras"
+        if not path.is_file():
+            raise UserError(
+                f"The run {self.path} has no weights ({path.relative_to(self.path)} is missing). "
+                f"Finish it first: lightnets train --resume {self.path}"
+            )
+        return path
+
+    def model(self, which: str = "best") -> keras.Model:
+        """Returns the network: uint8 or 0..255 RGB images in, float32 probabilities out."""
+        import keras
+
+        # Registers the custom layers under their serialized names.
+        import keras_lightnets.layers  # noqa: F401
+
+        path = self.weights(which)
+        try:
+            return keras.models.load_model(path, compile=False)
+        except (OSError, ValueError, KeyError) as error:
+            line = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise UserError(f"Cannot load {path}: {line}") from None
+
+    def splits(self) -> Splits:
+        """Returns the data the run was trained and evaluated on, split as then."""
+        from training import data
+
+        return data.load(self.config, saved=self.path)
+
+
+def check_is_run(path: pathlib.Path) -> None:
+    """Raises UserError, without importing TensorFlow, unless `path` looks like a run."""
+    if not path.exists():
+        raise UserError(f"There is no run directory {path}.")
+    if not path.is_dir() or not (path / "config.yaml").is_file():
+        raise UserError(
+            f"{path} is not a run directory (it has no config.yaml). "
+            "Name the folder given to `lightnets train --out`."
+        )
+
+
+def claim(path: pathlib.Path, *, overwrite: bool) -> None:
+    """Makes sure that a new run can be written to `path` and harms nothing there.
+
+    Raises:
+        UserError: The directory holds something already, or cannot be written.
+    """
+    if path.exists() and not path.is_dir():
+        raise UserError(f"--out {path} is a file. Name a folder that does not exist yet.")
+    if path.is_dir() and any(path.iterdir()):
+        if not overwrite:
+            raise UserError(
+                f"{path} exists. Continue it with --resume, replace it with --overwrite, "
+                "or name another folder with --out."
+            )
+        # Only a run is ever deleted: `--overwrite` on a home directory must do no harm.
+        check_is_run(path)
+        shutil.rmtree(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"Cannot create {path}: {error.strerror}.") from None
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise UserError(f"{path} is not writable.")
+
+
+def environment(config: configs.Config) -> dict[str, Any]:
+    """Returns what one needs to know to repeat a run elsewhere."""
+    from importlib import metadata
+
+    import tensorflow as tf
+
+    versions = {}
+    for name in _PACKAGES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions[name] = metadata.version(name)
+    return {
+        "command": sys.argv,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cores": os.cpu_count(),
+        "versions": versions,
+        "devices": [device.name for device in tf.config.list_logical_devices()],
+        "git_commit": _git_commit(),
+        "seed": config.train.seed,
+    }
+
+
+def _git_commit() -> str | None:
+    """Returns the commit of the checkout this code runs from, with `+` if it was changed."""
+    folder = pathlib.Path(__file__).resolve().parent
+    git = ["git", "-C", str(folder)]
+    with contextlib.suppress(OSError, subprocess.CalledProcessError):
+        run = {"capture_output": True, "text": True, "check": True}
+        # An installed copy may lie below somebody else's repository: that commit says nothing.
+        subprocess.run([*git, "ls-files", "--error-unmatch", __file__], **run)
+        commit = subprocess.run([*git, "rev-parse", "HEAD"], **run).stdout.strip()
+        changed = subprocess.run([*git, "status", "--porcelain", "-uno"], **run).stdout.strip()
+        return f"{commit}+" if changed else commit
+    return None
+
+
+@contextlib.contextmanager
+def replacing(path: pathlib.Path, mode: str = "w") -> Iterator[IO]:
+    """Opens a temporary sibling and renames it to `path` when all was written.
+
+    A crash or a full disk leaves the old file as it was.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open(mode, encoding=None if "b" in mode else "utf-8") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: pathlib.Path, text: str) -> None:
+    """Writes `text` to `path`, whole or not at all."""
+    with replacing(path) as file:
+        file.write(text)
+
+
+def write_json(path: pathlib.Path, value: Any) -> None:
+    """Writes `value` as JSON to `path`, whole or not at all."""
+    write_text(path, json.dumps(value, indent=2) + "\n")
