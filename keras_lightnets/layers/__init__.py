@@ -1,1 +1,7 @@
 """Layers that Keras lacks or runs too slowly; each also works in anybody's model."""
+
+from keras_lightnets.layers.channel_shuffle import ChannelShuffle
+from keras_lightnets.layers.fused_batch_normalization import FusedBatchNormalization
+from keras_lightnets.layers.grouped_conv2d import GroupedConv2D, grouped_conv_form
+
+__all__ = ["ChannelShuffle", "FusedBatchNormalization", "GroupedConv2D", "grouped_conv_form"]

@@ -1,0 +1,100 @@
+"""Batch normalization by TensorFlow's fused operation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+_FUSED_DTYPES = ("float32", "bfloat16", "float16")
+
+
+@keras.saving.register_keras_serializable(package="keras_lightnets")
+class FusedBatchNormalization(keras.layers.BatchNormalization):
+    """`keras.layers.BatchNormalization` computed by one operation instead of a dozen.
+
+    A drop-in replacement: same arguments, config, weights and numbers (a `.weights.h5` file names
+    layers by their class, so weights move between the two by `set_weights`). Keras 3 computes the
+    moments, the normalization and their gradients by separate operations, which read and write
+    the whole feature map each time; on a CPU they take more than half of a light network's
+    training step. This layer calls `FusedBatchNormV3` in training and in inference.
+
+    Inputs of rank 4, normalized over the last axis, in float32, bfloat16 or float16 take the
+    fused path (statistics and scale are always float32). Everything else takes Keras' own path:
+    another axis, rank or dtype, a mask, `renorm=True`, and `synchronized=True`, whose statistics
+    span replicas.
+
+    The fused operation reports the variance with Bessel's correction, `n / (n - 1)`. The moving
+    variance here is kept without it, as in Keras: the mean of the batches' own variances.
+
+    Ioffe and Szegedy, ICML 2015, https://arxiv.org/abs/1502.03167.
+    """
+
+    def call(
+        self, inputs: tf.Tensor, training: bool | None = None, mask: Any | None = None
+    ) -> tf.Tensor:
+        if mask is not None or not self._can_fuse(inputs):
+            return super().call(inputs, training=training, mask=mask)
+        if training and self.trainable:
+            outputs = self._normalize_by_batch(inputs)
+        else:
+            outputs = self._fused_op(
+                inputs,
+                mean=_float32(self.moving_mean),
+                variance=_float32(self.moving_variance),
+                is_training=False,
+            ).y
+        return tf.cast(outputs, self.compute_dtype)
+
+    def _can_fuse(self, inputs: tf.Tensor) -> bool:
+        rank = len(inputs.shape)
+        return (
+            rank == 4
+            and self.axis in (-1, rank - 1)
+            and keras.backend.standardize_dtype(inputs.dtype) in _FUSED_DTYPES
+            and not self.synchronized
+            and not self.renorm
+        )
+
+    def _normalize_by_batch(self, inputs: tf.Tensor) -> tf.Tensor:
+        """Normalizes by the statistics of this batch and updates the moving ones."""
+        nothing = tf.zeros((0,))  # the operation wants empty statistics in training
+        fused = self._fused_op(inputs, mean=nothing, variance=nothing, is_training=True)
+        biased_variance = fused.batch_variance * _undo_bessel(inputs)
+        for moving, batch in (
+            (self.moving_mean, fused.batch_mean),
+            (self.moving_variance, biased_variance),
+        ):
+            updated = _float32(moving) * self.momentum + batch * (1.0 - self.momentum)
+            moving.assign(tf.cast(updated, moving.dtype))
+        return fused.y
+
+    def _fused_op(
+        self, inputs: tf.Tensor, *, mean: tf.Tensor, variance: tf.Tensor, is_training: bool
+    ) -> Any:
+        channels = inputs.shape[-1]
+        # The raw operation, because `tf.nn.fused_batch_norm` raises epsilon to 1.001e-5.
+        return tf.raw_ops.FusedBatchNormV3(
+            x=inputs,
+            scale=_float32(self.gamma) if self.scale else tf.ones((channels,)),
+            offset=_float32(self.beta) if self.center else tf.zeros((channels,)),
+            mean=mean,
+            variance=variance,
+            epsilon=self.epsilon,
+            is_training=is_training,
+        )
+
+
+def _float32(variable: keras.Variable) -> tf.Tensor:
+    return tf.cast(keras.ops.convert_to_tensor(variable), tf.float32)
+
+
+def _undo_bessel(inputs: tf.Tensor) -> float | tf.Tensor:
+    """`(n - 1) / n` for the `n` values of a channel; the operation leaves `n = 1` uncorrected."""
+    if inputs.shape[:3].is_fully_defined():
+        count = max(inputs.shape[:3].num_elements(), 1)
+        return max(count - 1, 1) / count
+    count = tf.cast(tf.reduce_prod(tf.shape(inputs)[:3]), tf.float32)
+    count = tf.maximum(count, 1.0)
+    return tf.maximum(count - 1.0, 1.0) / count
