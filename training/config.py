@@ -78,9 +78,9 @@ class OptimizerConfig:
     nesterov: bool = True
     rho: float = 0.9  # rmsprop: decay of the squared gradients
     epsilon: float | None = None  # None: the optimizer's default
-    beta_1: float = 0.9
-    beta_2: float = 0.999
-    weight_decay: float = 4e-5  # decoupled or L2, as the recipe's source has it: see optimizers.py
+    beta_1: float | None = None  # adamw, lion, muon; None: the optimizer's default
+    beta_2: float | None = None
+    weight_decay: float = 4e-5  # L2 for sgd and rmsprop, decoupled for the others
     decay_norm_and_bias: bool = False
     decay_depthwise: bool = True
     global_clipnorm: float | None = None

@@ -24,7 +24,15 @@ _RANGES: dict[str, tuple[float | None, float | None]] = {
     "optimizer.scale_to_batch": (0, None),
     "optimizer.momentum": (0, 1),
     "optimizer.weight_decay": (0, None),
+    "optimizer.rho": (0, 1),
+    "optimizer.beta_1": (0, 1),
+    "optimizer.beta_2": (0, 1),
     "optimizer.warmup_epochs": (0, None),
+    "optimizer.warmup_start": (0, 1),
+    "optimizer.end_rate": (0, 1),
+    "optimizer.power": (0, None),
+    "optimizer.decay_rate": (0, 1),
+    "optimizer.decay_epochs": (0, None),
     "train.epochs": (1, None),
     "train.batch_size": (1, None),
     "train.eval_batch_size": (0, None),
@@ -62,6 +70,11 @@ def validate(config: Config) -> None:
         raise UsageError(
             f"data.resize_shorter (={resize} pixels) must be at least model.image_size "
             f"(={config.model.image_size})."
+        )
+    if 0 < config.train.epochs <= config.optimizer.warmup_epochs:
+        raise UsageError(
+            f"optimizer.warmup_epochs (={config.optimizer.warmup_epochs}) must be less than "
+            f"train.epochs (={config.train.epochs})."
         )
     if config.train.batch_size % config.train.accumulate:
         raise UsageError(
