@@ -1,0 +1,165 @@
+"""The arguments that all five builders share, defined, checked and documented once."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+OUTPUT_STRIDES = (8, 16, 32)
+POOLINGS = (None, "avg", "max")
+MINIMUM_SIZE = 32  # pixels: the deepest feature map of a stride-32 network is then 1x1
+
+_DOCS = """include_top: Whether to end in the classifier. Without it any image size will do.
+weights: None for random weights, a weight file (`.keras`, `.weights.h5`,
+    `.safetensors`, `.pth`, `.tf2.h5`), `"imagenet"`, or the tag of a published file
+    (`keras_lightnets.model_info(name)` lists them).
+input_tensor: Keras tensor to use instead of a new input.
+pooling: Without the classifier: None (feature maps), `"avg"` or `"max"` (global).
+classes: Number of classes. With pretrained weights, a number that is not the file's
+    loads everything but the classifier.
+classifier_activation: Activation behind the logits; None ends the model at the logits.
+name: Name of the model.
+features_only: Return a model whose output is a dict of feature maps, named by their
+    stride in pixels: `{"stride_4": ..., "stride_8": ..., ...}`.
+small_input: Stem with stride 1 and without pooling, for images of 32 to 64 pixels.
+output_stride: Stride of the deepest feature map: 32, 16 or 8. Below the network's own
+    stride, later strides become dilations (atrous convolution, for segmentation).
+bn_momentum: Momentum of the moving statistics: `moving = momentum * moving + (1 -
+    momentum) * batch`.
+bn_epsilon: Added to the variance in batch normalization.
+dropout_rate: Dropout before the classifier.
+include_preprocessing: Whether the model takes RGB values 0..255 (uint8 or float) and
+    normalizes them itself. Otherwise it takes normalized images.
+mean: Mean of red, green and blue on the scale 0..255; default: that of the weights, or
+    of ImageNet.
+std: Standard deviation of red, green and blue on the scale 0..255; default likewise."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """Values of the shared arguments; see the docstring of any builder."""
+
+    include_top: bool = True
+    weights: Any = None
+    input_tensor: Any = None
+    pooling: str | None = None
+    classes: int = 1000
+    classifier_activation: str | None = "softmax"
+    name: str | None = None
+    features_only: bool = False
+    small_input: bool = False
+    output_stride: int = 32
+    bn_momentum: float = 0.9
+    bn_epsilon: float = 1e-5
+    dropout_rate: float = 0.0
+    include_preprocessing: bool = False
+    mean: Sequence[float] | None = None
+    std: Sequence[float] | None = None
+
+    def __post_init__(self) -> None:
+        check_choice("output_stride", self.output_stride, OUTPUT_STRIDES)
+        check_choice("pooling", self.pooling, POOLINGS)
+        if isinstance(self.classes, bool) or not isinstance(self.classes, int) or self.classes < 1:
+            raise ValueError(f"`classes` must be a positive integer. Received: {self.classes!r}")
+        if not 0 <= self.dropout_rate < 1:
+            raise ValueError(f"`dropout_rate` must be in [0, 1). Received: {self.dropout_rate!r}")
+        if not 0 <= self.bn_momentum <= 1:
+            raise ValueError(f"`bn_momentum` must be in [0, 1]. Received: {self.bn_momentum!r}")
+        if not self.bn_epsilon > 0:
+            raise ValueError(f"`bn_epsilon` must be positive. Received: {self.bn_epsilon!r}")
+        for name in ("mean", "std"):
+            values = getattr(self, name)
+            if values is not None and not self.include_preprocessing:
+                raise ValueError(f"`{name}` needs `include_preprocessing=True`.")
+            if values is not None and len(tuple(values)) != 3:
+                raise ValueError(f"`{name}` must have three values. Received: {values!r}")
+        if self.std is not None and min(self.std) <= 0:
+            raise ValueError(f"`std` must be positive. Received: {self.std!r}")
+
+
+FIELDS = tuple(field.name for field in dataclasses.fields(Options))
+
+
+def takes_options(**family_defaults: Any) -> Callable[[Callable], Callable]:
+    """Gives a builder the shared arguments; it receives them as one `options`.
+
+    The builder's signature and docstring are completed, so that `help(ShuffleNetV1)`
+    and an editor show every argument.
+
+    Args:
+        **family_defaults: Defaults in which this network differs from the others.
+    """
+    defaults = Options(**family_defaults)
+
+    def decorate(build: Callable) -> Callable:
+        own = inspect.signature(build).parameters
+
+        @functools.wraps(build)
+        def builder(*args: Any, **kwargs: Any) -> Any:
+            given = {key: kwargs.pop(key) for key in FIELDS if key in kwargs}
+            return build(*args, options=dataclasses.replace(defaults, **given), **kwargs)
+
+        shared = [
+            inspect.Parameter(
+                field.name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=getattr(defaults, field.name),
+                annotation=field.type,
+            )
+            for field in dataclasses.fields(Options)
+        ]
+        parameters = [*(p for name, p in own.items() if name != "options"), *shared]
+        builder.__signature__ = inspect.Signature(parameters, return_annotation="keras.Model")
+        builder.__doc__ = _complete(build.__doc__ or "")
+        return builder
+
+    return decorate
+
+
+def _complete(docstring: str) -> str:
+    """Adds the shared arguments at the end of the `Args` section."""
+    text = inspect.cleandoc(docstring)
+    indented = "\n".join(f"    {line}" for line in _DOCS.splitlines())
+    head, separator, tail = text.partition("\n\nReturns:")
+    return f"{head}\n{indented}{separator}{tail}"
+
+
+def check_choice(name: str, value: Any, choices: Sequence[Any]) -> None:
+    """Raises a ValueError that names the argument, the choices and what was received."""
+    # `True == 1`, so compare types as well: `groups=True` is a mistake.
+    if not any(
+        value == choice and isinstance(value, bool) == isinstance(choice, bool)
+        for choice in choices
+    ):
+        listed = ", ".join(repr(choice) for choice in choices)
+        raise ValueError(f"`{name}` must be one of {listed}. Received: {value!r}")
+
+
+def check_alpha(alpha: float) -> None:
+    """Raises a ValueError unless `alpha` is a positive number."""
+    if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not 0 < alpha < 100:
+        raise ValueError(f"`alpha` must be a positive number. Received: {alpha!r}")
+
+
+def check_input_shape(input_shape: Sequence[int | None]) -> tuple[int | None, int | None, int]:
+    """Returns `(height, width, 3)` or raises a ValueError."""
+    shape = tuple(input_shape) if isinstance(input_shape, Sequence) else ()
+    if len(shape) != 3:
+        raise ValueError(
+            "`input_shape` must be (height, width, channels); height and width may be None. "
+            f"Received: {input_shape!r}"
+        )
+    if not isinstance(shape[2], int) or shape[2] < 1:
+        raise ValueError(
+            f"`input_shape` must end in the number of channels. Received: {input_shape!r}"
+        )
+    for size in shape[:2]:
+        if size is not None and size < MINIMUM_SIZE:
+            raise ValueError(
+                f"`input_shape` must be at least {MINIMUM_SIZE} pixels high and wide. "
+                f"Received: {input_shape!r}"
+            )
+    return shape
