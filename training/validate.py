@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from training.config import Config
+import re
+
+from training.config import Config, ModelConfig
 from training.errors import UsageError
 
 # Key -> (lowest, highest) allowed value; None: no bound.
@@ -71,6 +73,7 @@ def validate(config: Config) -> None:
             f"data.resize_shorter (={resize} pixels) must be at least model.image_size "
             f"(={config.model.image_size})."
         )
+    _check_freezing(config.model)
     if 0 < config.train.epochs <= config.optimizer.warmup_epochs:
         raise UsageError(
             f"optimizer.warmup_epochs (={config.optimizer.warmup_epochs}) must be less than "
@@ -81,3 +84,23 @@ def validate(config: Config) -> None:
             f"train.batch_size (={config.train.batch_size}) must be divisible by "
             f"train.accumulate (={config.train.accumulate})."
         )
+
+
+def _check_freezing(model: ModelConfig) -> None:
+    if model.freeze is None:
+        return
+    if model.freeze == "backbone":
+        for name in ("head_warmup_epochs", "unfreeze_epochs"):
+            if getattr(model, name):
+                raise UsageError(
+                    f"model.freeze=backbone keeps the backbone fixed to the end, so model.{name} "
+                    f"(={getattr(model, name)}) must be 0. Leave out model.freeze to release it."
+                )
+        return
+    try:
+        re.compile(model.freeze)
+    except re.error as error:
+        raise UsageError(
+            f"model.freeze must be 'backbone' or a regular expression for layer names. "
+            f"Received: {model.freeze!r} ({error})."
+        ) from None

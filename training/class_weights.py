@@ -1,0 +1,23 @@
+"""Weights of classes, so that rare ones count as much as common ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+
+def balanced(counts: Sequence[int]) -> np.ndarray:
+    """Returns the weight of each class's samples: `total / (classes * count)`, float32.
+
+    All classes then have the same sum of weights, and the mean weight of a sample is 1, so that
+    the learning rate keeps its meaning. A class without samples gets 0: it cannot occur.
+
+    Args:
+        counts: Training samples of each class.
+    """
+    counts = np.asarray(counts, np.float64)
+    present = counts > 0
+    weights = np.zeros_like(counts)
+    weights[present] = counts.sum() / (present.sum() * counts[present])
+    return weights.astype(np.float32)
