@@ -7,7 +7,6 @@ Nothing here imports TensorFlow, so that a mistake is reported in a moment.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import pathlib
 import types
 import typing
@@ -18,6 +17,7 @@ from typing import Any, Literal
 import yaml
 
 from training.errors import UsageError
+from training.words import nearest
 
 
 @dataclass(frozen=True)
@@ -208,12 +208,6 @@ def parse_assignment(text: str) -> dict[str, Any]:
     for key in reversed(path.strip().split(".")):
         nested = {key: nested}
     return nested
-
-
-def nearest(name: str, choices: typing.Iterable[str]) -> str:
-    """Returns ` Did you mean 'x'?`, or nothing when no choice is close."""
-    matches = difflib.get_close_matches(name, list(choices), n=1)
-    return f" Did you mean {matches[0]!r}?" if matches else ""
 
 
 _YAML_WORDS = {False: "off", True: "on", None: "none"}

@@ -1,0 +1,176 @@
+"""The console script `lightnets`: finds the command, checks its arguments, runs it.
+
+A command is a module of `training.commands` with
+
+    HELP                    one line
+    add_arguments(parser)   declares flags
+    run(args) -> int        the exit code: 0 ok, 1 failed; 2 is kept for usage errors
+
+Only the module of the command at hand is imported, and TensorFlow not before its `run` has
+checked the arguments, so that `--help` and every mistake answer in a fraction of a second.
+"""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from keras_lightnets._version import __version__
+from training.errors import UsageError, UserError
+from training.words import nearest
+
+# Name -> what it does, in the order of a first day with the package.
+COMMANDS = {
+    "list": "list the networks",
+    "info": "show one network: parameters, MACs, paper, weights",
+    "data": "check, show or convert a data set",
+    "train": "train a network",
+    "evaluate": "measure a run, a model file, an export or a server",
+    "predict": "classify image files",
+    "export": "write a TF Serving bundle and other formats",
+    "serve": "serve exported models on this machine",
+    "ping": "classify image files with a server",
+    "load": "put load on a server and measure it",
+    "benchmark": "measure speed on this machine",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line `argv` and returns its exit code: 0 ok, 1 failed, 2 usage."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _run(argv)
+    except UserError as error:
+        _complain(str(error))
+        return error.exit_code
+    except KeyboardInterrupt:
+        _complain("Interrupted.")
+        return 1
+    except BrokenPipeError:
+        # The reader of our output has gone (`lightnets list | head`): nobody to tell.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        if error.errno not in _EXPLAINED:
+            raise
+        path = f" {error.filename}" if error.filename else ""
+        _complain(f"{error.strerror}:{path or ' (no path given)'}. {_EXPLAINED[error.errno]}")
+        return 1
+
+
+# What a person can do about errors of the operating system.
+_EXPLAINED = {
+    errno.ENOSPC: "Free some space, then run the same command again.",
+    errno.EDQUOT: "Free some of your quota, then run the same command again.",
+    errno.EROFS: "Choose a folder that can be written.",
+    errno.EACCES: "Choose a path you have permission for.",
+    errno.EPERM: "Choose a path you have permission for.",
+    errno.EMFILE: "Raise the limit of open files (ulimit -n).",
+    errno.ENAMETOOLONG: "Choose a shorter name.",
+}
+
+
+def _run(argv: list[str]) -> int:
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(_overview())
+        return 0
+    if argv[0] in ("--version", "-V"):
+        print(f"lightnets {__version__}")
+        return 0
+    name, *rest = argv
+    if name not in COMMANDS:
+        raise UsageError(
+            f"Unknown command {name!r}.{nearest(name, COMMANDS)} See lightnets --help."
+        )
+    command = importlib.import_module(f"training.commands.{name}")
+    parser = Parser(prog=f"lightnets {name}", description=command.HELP)
+    parser.add_argument(
+        "--verbose", action="store_true", help="show what TensorFlow prints while it starts"
+    )
+    command.add_arguments(parser)
+    args = parser.parse_args(rest)
+    _quieten(args.verbose)
+    return command.run(args)
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose complaints name the nearest known flag or choice."""
+
+    def __init__(self, **kwargs) -> None:
+        kwargs.setdefault("allow_abbrev", False)
+        kwargs.setdefault("formatter_class", argparse.ArgumentDefaultsHelpFormatter)
+        super().__init__(**kwargs)
+
+    def parse_args(self, args=None, namespace=None):
+        namespace, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            name = unknown[0].partition("=")[0]
+            flags = [flag for flag in self._flags() if flag.startswith("--")]
+            what = "flag" if name.startswith("-") else "argument"
+            raise UsageError(
+                f"Unknown {what} {name!r}.{nearest(name, flags)} See {self.prog} --help."
+            )
+        return namespace
+
+    def _flags(self) -> list[str]:
+        flags = [flag for action in self._actions for flag in action.option_strings]
+        for action in self._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                flags += [flag for parser in action.choices.values() for flag in parser._flags()]
+        return flags
+
+    def _check_value(self, action, value) -> None:
+        if action.choices is not None and value not in action.choices:
+            names = [str(choice) for choice in action.choices]
+            what = "/".join(action.option_strings) or action.metavar or action.dest
+            raise UsageError(
+                f"{what} must be one of {', '.join(names)}. "
+                f"Received: {value!r}.{nearest(str(value), names)}"
+            )
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message[:1].upper()}{message[1:]}. See {self.prog} --help.")
+
+
+def _overview() -> str:
+    width = max(map(len, COMMANDS)) + 2
+    lines = [f"  {name:<{width}}{text}" for name, text in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: lightnets COMMAND [arguments]",
+            "",
+            "Light image classifiers on Keras 3: train them on your pictures, serve them anywhere.",
+            "",
+            *lines,
+            "",
+            "lightnets COMMAND --help explains a command; lightnets --version prints the version.",
+        ]
+    )
+
+
+def _quieten(verbose: bool) -> None:
+    """Keeps TensorFlow's start-up chatter from the user; must run before it is imported."""
+    if verbose:
+        os.environ["TF_CPP_MIN_LOG_LEVEL"] = "0"
+        return
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    # oneDNN's notice on rounding, printed before the level above takes effect in some builds.
+    os.environ.setdefault("TF_CPP_MAX_VLOG_LEVEL", "-1")
+    os.environ.setdefault("ABSL_MIN_LOG_LEVEL", "3")
+    import logging
+
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    logging.getLogger("absl").setLevel(logging.ERROR)
+
+
+def _complain(message: str) -> None:
+    print(f"lightnets: {message}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

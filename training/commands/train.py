@@ -1,0 +1,105 @@
+"""`lightnets train`: from a data set and the name of a network to a run directory."""
+
+from __future__ import annotations
+
+import argparse
+import pathlib
+
+from training import resolve
+from training import run as runs
+from training.config import Config
+from training.errors import UsageError, UserError
+from training.words import nearest
+
+HELP = "Train a network and leave a run directory with weights, numbers and pictures."
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the flags; those of the configuration stand in `training.resolve`."""
+    parser.add_argument("--out", metavar="DIR", type=pathlib.Path, help="new run directory")
+    parser.add_argument(
+        "--resume",
+        metavar="RUN",
+        nargs="?",
+        type=pathlib.Path,
+        const=True,
+        help="continue the run in RUN; alone: continue the run in --out, or start it",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="delete the run in --out first")
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="build everything, run one batch, print sizes and times, write nothing",
+    )
+    resolve.add_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Checks all that can be checked in a moment, then trains."""
+    out, resumed = _run_directory(args)
+    config = resolve.resolve_resumed(args, out) if resumed else resolve.resolve(args)
+    _check_names(config)
+    if not (resumed or args.dry_run):
+        runs.claim(out, overwrite=args.overwrite)
+    if not resumed and config.recipe != args.recipe:
+        print(f"Recipe: {config.recipe} (chosen for this data; --recipe names another)")
+
+    from training import train
+
+    try:
+        results = train.train(config, out, resume=resumed, dry_run=args.dry_run)
+    except BaseException:
+        # A run that failed before it wrote anything must not stand in the way of the next try.
+        if out is not None and out.is_dir() and not any(out.iterdir()):
+            out.rmdir()
+        raise
+    if not args.dry_run:
+        _announce(out, results)
+    return 0
+
+
+def _run_directory(args: argparse.Namespace) -> tuple[pathlib.Path | None, bool]:
+    """Returns where the run lives and whether it is continued."""
+    if args.resume and (args.overwrite or args.dry_run):
+        other = "--overwrite" if args.overwrite else "--dry-run"
+        raise UsageError(f"--resume and {other} contradict each other. Give one of them.")
+    if args.resume is True:
+        if args.out is None:
+            raise UsageError("--resume needs a run directory: lightnets train --resume RUN.")
+        return args.out, (args.out / "config.yaml").is_file()
+    if args.resume:
+        if args.out not in (None, args.resume):
+            raise UsageError("--resume RUN continues in RUN. Drop --out.")
+        runs.check_is_run(args.resume)
+        return args.resume, True
+    if args.out is None and not args.dry_run:
+        raise UsageError("--out DIR is missing: the directory to write the run to.")
+    return args.out, False
+
+
+def _check_names(config: Config) -> None:
+    """Raises for a network or path that does not exist, before TensorFlow is imported."""
+    from keras_lightnets.registry import MODELS
+
+    if config.model.name not in MODELS:
+        raise UsageError(
+            f"Unknown network {config.model.name!r}.{nearest(config.model.name, MODELS)} "
+            "See lightnets list."
+        )
+    dataset = config.data.dataset
+    looks_like_path = "/" in dataset or dataset.endswith((".csv", ".jsonl")) or dataset == "."
+    # TFDS names may hold one slash (`cats_vs_dogs/config`): only a path has a known start.
+    is_path = dataset.startswith((".", "/", "~")) or dataset.endswith((".csv", ".jsonl"))
+    if looks_like_path and is_path and not pathlib.Path(dataset).expanduser().exists():
+        raise UserError(f"There is no data set at {dataset}.")
+    weights = config.model.weights
+    if weights and "/" in weights and not pathlib.Path(weights).expanduser().exists():
+        raise UserError(f"There is no weight file {weights}.")
+
+
+def _announce(out: pathlib.Path, results: dict) -> None:
+    numbers = [f"{key} {results[key]:.4f}" for key in ("accuracy", "loss") if key in results]
+    if numbers:
+        print(f"Held out: {', '.join(numbers)}")
+    print(f"Run: {out}")
+    print(f"Next: lightnets evaluate {out}")
