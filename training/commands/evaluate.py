@@ -1,0 +1,165 @@
+"""`lightnets evaluate`: the same numbers for a run, a model file, an export or a server."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import dataclasses
+import io
+import json
+import pathlib
+import re
+from typing import TYPE_CHECKING, Any
+
+from training import config as configs
+from training import console
+from training import run as runs
+from training.errors import UsageError, UserError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+HELP = "Measure accuracy on held-out images: of a run, a model file, an export or a server."
+_URL = re.compile(r"^(https?|grpc)://")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares what is measured and on which images."""
+    parser.add_argument(
+        "target",
+        metavar="TARGET",
+        help="run directory, .keras, SavedModel or OpenVINO directory, .tflite, .onnx, or the URL "
+        "of a served model (http://127.0.0.1:8501/v1/models/NAME)",
+    )
+    parser.add_argument(
+        "--run", type=pathlib.Path, metavar="RUN", help="take the held-out images of this run"
+    )
+    parser.add_argument("--dataset", help="measure on the held-out images of another data set")
+    parser.add_argument("--split", help="split of --dataset or of the run's data, TFDS syntax")
+    parser.add_argument("--data-dir", help="where TFDS keeps prepared data")
+    parser.add_argument("--batch-size", type=int, default=32, help="images in one call")
+    parser.add_argument("--top", type=int, default=5, metavar="K", help="K of the top-K accuracy")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--out", type=pathlib.Path, help="folder for tables and pictures")
+    parser.add_argument(
+        "--predictions", type=pathlib.Path, metavar="CSV", help="file for a row per image"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measures and prints; writes files only where `--out` says."""
+    if args.batch_size < 1 or args.top < 1:
+        raise UsageError("--batch-size and --top must be at least 1.")
+    source = _find_run(args)
+    if not _URL.match(args.target) and not pathlib.Path(args.target).exists():
+        raise UserError(f"There is no {args.target}.")
+
+    from training import artifacts, report, scoring
+
+    artifact = artifacts.open(args.target)
+    splits = _splits(args, source, artifact)
+    if list(artifact.labels or splits.labels) != list(splits.labels):
+        raise UserError(
+            f"The classes of {args.target} ({_few(artifact.labels)}) are not those of the data "
+            f"({_few(splits.labels)})."
+        )
+    true, probabilities = scoring.predict_split(artifact.predict, splits, args.batch_size)
+    results = {"target": args.target, **scoring.score(true, probabilities, args.top)}
+    rows = report.per_class(true, probabilities, splits.labels)
+    if args.out:
+        args.out.mkdir(parents=True, exist_ok=True)
+        runs.write_json(args.out / "results.json", {**results, "per_class": rows})
+        report.write_per_class(rows, args.out / "per_class.csv")
+        report.write_confusion_matrix(
+            true, probabilities, splits.labels, args.out / "confusion_matrix.png"
+        )
+    if args.predictions:
+        _write_predictions(args.predictions, true, probabilities, splits.labels)
+    if args.json:
+        print(json.dumps({**results, "per_class": rows}))
+    else:
+        _print(results, rows)
+    return 0
+
+
+def _find_run(args: argparse.Namespace) -> pathlib.Path | None:
+    """Returns the run whose data is meant: `--run`, the target, or the run it lies in."""
+    if args.run:
+        runs.check_is_run(args.run)
+        return args.run
+    if _URL.match(args.target):
+        return None
+    target = pathlib.Path(args.target)
+    for folder in (target, *target.resolve().parents):
+        if (folder / "config.yaml").is_file() and (folder / "labels.txt").is_file():
+            return folder
+    if target.is_dir() and (target / "config.yaml").is_file():
+        return target
+    return None
+
+
+def _splits(args: argparse.Namespace, source: pathlib.Path | None, artifact: Any) -> Any:
+    """Returns the data to measure on, transformed as the artefact wants it."""
+    from training import data
+
+    changes = {
+        key: value
+        for key, value in (
+            ("dataset", args.dataset),
+            ("eval_split", args.split),
+            ("data_dir", args.data_dir),
+        )
+        if value is not None
+    }
+    if source is not None:
+        run = runs.Run.open(source)
+        if not changes:
+            return run.splits()
+        config = run.config
+        saved = None if args.dataset else run.path
+    elif args.dataset:
+        if artifact.transform is None:
+            raise UserError(f"{args.target} does not say how images are prepared. Add --run RUN.")
+        size = artifact.transform.image_size[0]
+        config = configs.from_dict({"model": {"image_size": size}})
+        saved = None
+    else:
+        raise UsageError("Which images? Add --run RUN or --dataset NAME.")
+    section = configs.update(config.data, changes, where="the command line")
+    return data.load(dataclasses.replace(config, data=section), saved=saved)
+
+
+def _write_predictions(
+    path: pathlib.Path, true: np.ndarray, probabilities: np.ndarray, labels: list[str]
+) -> None:
+    """Writes true and predicted class of each held-out image, in the order of evaluation."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["image", "true", "predicted", "probability"])
+    for number, (label, row) in enumerate(zip(true, probabilities, strict=True)):
+        best = int(row.argmax())
+        writer.writerow([number, labels[label], labels[best], f"{row[best]:.6f}"])
+    runs.write_text(path, text.getvalue())
+
+
+def _print(results: dict[str, Any], rows: list[dict[str, Any]]) -> None:
+    console.line(f"{results['target']}: {results['images']} held-out images")
+    for key, value in results.items():
+        if key not in ("target", "images"):
+            console.line(f"  {key.replace('_', ' '):<16}{value:.4f}")
+    console.table(
+        ("class", "precision", "recall", "f1", "images"),
+        [
+            [
+                row["class"],
+                *(f"{row[key]:.4f}" for key in ("precision", "recall", "f1")),
+                row["images"],
+            ]
+            for row in rows
+        ],
+    )
+
+
+def _few(labels: Any) -> str:
+    labels = list(labels)
+    return ", ".join(labels[:5]) + (f", ... {len(labels)} in all" if len(labels) > 5 else "")
