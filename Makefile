@@ -1,0 +1,55 @@
+# Everything runs in .venv, which `make install` creates and every other target reuses.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: help install demo test test-slow test-all lint docs benchmark clean
+
+help:
+	@echo "make demo       train, evaluate, export, serve and query a network on real digits"
+	@echo "make test       the tests, under ten minutes on two cores"
+	@echo "make test-slow  the tests left out of it"
+	@echo "make lint       formatting and static checks"
+	@echo "make docs       API pages in build/docs, and the figures of README.md from benchmarks/results"
+	@echo "make benchmark  re-measure the ratios that matter on this machine"
+	@echo "make clean      remove .venv, caches and build products (runs/ and served/ stay)"
+	@echo "make install    only set up .venv; PYTHON=python3.12 picks the interpreter"
+
+# The stamp holds the interpreter: another PYTHON, or a change of what is needed, sets up anew.
+install:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "make: Python 3.11 or newer is needed; $(PYTHON) is not. Try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@want="$$($(PYTHON) -c 'import sys; print(sys.base_prefix, sys.version.split()[0])') \
+	$$(cat setup.cfg pyproject.toml Makefile keras_lightnets/_version.py | cksum)"; \
+	if [ "$$(cat $(VENV)/.installed 2>/dev/null)" != "$$want" ]; then \
+	  set -e; \
+	  echo "Setting up $(VENV) with $$($(PYTHON) --version) (TensorFlow and Keras: some minutes the first time)"; \
+	  rm -f $(VENV)/.installed; \
+	  $(PYTHON) -m venv --clear $(VENV) || { echo "make: the venv module is missing; on Debian: apt install python3-venv"; exit 1; }; \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[serve,convert,dev]'; \
+	  echo "$$want" > $(VENV)/.installed; \
+	fi
+
+demo: install
+	@$(BIN)/python -m training.demo
+
+test: install
+	$(BIN)/python -m pytest
+
+test-slow: install
+	$(BIN)/python -m pytest -m slow
+
+lint: install
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+docs: install
+	$(BIN)/python -m benchmarks.readme README.md
+	$(BIN)/python -m pdoc --output-directory build/docs keras_lightnets training
+
+benchmark: install
+	$(BIN)/python -m benchmarks.check
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
