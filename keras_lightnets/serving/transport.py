@@ -1,0 +1,193 @@
+"""How requests travel: HTTP with retries, from the standard library."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import http.client
+import json
+import random
+import ssl
+import threading
+import time
+import urllib.parse
+from collections.abc import Callable, Mapping
+from typing import Any
+
+Spec = tuple[str, int | None, str | None]  # model, version, label
+
+# Busy, or a gateway in between failed; everything else would fail again.
+_RETRY_STATUSES = (429, 502, 503, 504)
+_MAX_BACKOFF_S = 10.0
+
+
+class ClientError(Exception):
+    """A request failed; the text is one line for the user.
+
+    Attributes:
+        status: The HTTP status (for gRPC the one TF Serving maps to), None if no server answered.
+    """
+
+    def __init__(
+        self, message: str, status: int | None = None, retry_after_s: float | None = None
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.retry_after_s = retry_after_s
+
+
+@dataclasses.dataclass(frozen=True)
+class RetryPolicy:
+    """Seconds for one attempt, further attempts, seconds before the first of them."""
+
+    timeout_s: float
+    retries: int
+    backoff_s: float
+
+    def run(self, attempt: Callable[[], Any]) -> Any:
+        """Calls `attempt` until it succeeds, fails for good, or was tried often enough."""
+        for number in range(self.retries + 1):
+            try:
+                return attempt()
+            except ClientError as error:
+                final = error.status is not None and error.status not in _RETRY_STATUSES
+                if final or number == self.retries:
+                    raise
+                # Jitter, so that clients turned away together do not come back together.
+                wait = self.backoff_s * 2**number * random.uniform(0.5, 1.5)
+                time.sleep(min(max(wait, error.retry_after_s or 0.0), _MAX_BACKOFF_S))
+        raise RuntimeError("unreachable")
+
+
+class RestTransport:
+    """TF Serving's REST API over one kept-alive connection per thread.
+
+    Args:
+        scheme: `"http"` or `"https"`.
+        address: `HOST:PORT`.
+        policy: Time-out and retries.
+    """
+
+    def __init__(self, scheme: str, address: str, policy: RetryPolicy) -> None:
+        self._scheme, self._address, self._policy = scheme, address, policy
+        self._local = threading.local()
+        self._connections: list[http.client.HTTPConnection] = []
+        self._lock = threading.Lock()
+
+    def models(self) -> list[str]:
+        return self._get("/v1/models")["models"]
+
+    def status(self, spec: Spec) -> list[dict[str, Any]]:
+        return self._get(_path(spec))["model_version_status"]
+
+    def metadata(self, spec: Spec) -> dict[str, Any]:
+        return self._get(f"{_path(spec)}/metadata")
+
+    def predict(self, spec: Spec, signature_name: str, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """See `Client.predict`."""
+        document = {
+            "signature_name": signature_name,
+            "inputs": {name: _json_ready(value) for name, value in inputs.items()},
+        }
+        body = json.dumps(document).encode()
+        outputs = self._policy.run(lambda: self._send("POST", f"{_path(spec)}:predict", body))
+        outputs = outputs["outputs"]
+        # TF Serving leaves the name out when there is only one output.
+        return outputs if isinstance(outputs, dict) else {"output": outputs}
+
+    def close(self) -> None:
+        with self._lock:
+            for connection in self._connections:
+                connection.close()
+            self._connections.clear()
+            self._local = threading.local()
+
+    def _get(self, path: str) -> Any:
+        return self._policy.run(lambda: self._send("GET", path, None))
+
+    def _send(self, method: str, path: str, body: bytes | None) -> Any:
+        connection = self._connection()
+        reused = connection.sock is not None
+        headers = {"Content-Type": "application/json"} if body else {}
+        try:
+            connection.request(method, path, body, headers)
+            response = connection.getresponse()
+            content = response.read()
+        except (ConnectionError, http.client.BadStatusLine) as error:
+            connection.close()
+            if reused:  # the server closed an idle connection: no failure yet
+                return self._send(method, path, body)
+            raise self._unreachable(error) from error
+        except (OSError, http.client.HTTPException) as error:
+            connection.close()
+            raise self._unreachable(error) from error
+        return self._parse(response, content)
+
+    def _parse(self, response: http.client.HTTPResponse, content: bytes) -> Any:
+        try:
+            document = json.loads(content)
+        except ValueError as error:
+            message = f"{self._url} answered {response.status} without JSON: is it TF Serving?"
+            raise ClientError(message, response.status) from error
+        if response.status == 200:
+            return document
+        text = document.get("error", content) if isinstance(document, dict) else content
+        after = response.headers.get("Retry-After", "")
+        raise ClientError(
+            f"{self._url} answered {response.status}: {text}",
+            response.status,
+            float(after) if after.isdecimal() else None,
+        )
+
+    def _unreachable(self, error: Exception) -> ClientError:
+        if isinstance(error, TimeoutError):
+            return ClientError(f"{self._url} did not answer within {self._policy.timeout_s:g} s")
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        return ClientError(f"Cannot reach {self._url}: {reason}")
+
+    @property
+    def _url(self) -> str:
+        return f"{self._scheme}://{self._address}"
+
+    def _connection(self) -> http.client.HTTPConnection:
+        connection = getattr(self._local, "connection", None)
+        if connection is None:
+            if self._scheme == "https":
+                connection = http.client.HTTPSConnection(
+                    self._address,
+                    timeout=self._policy.timeout_s,
+                    context=ssl.create_default_context(),
+                )
+            else:
+                connection = http.client.HTTPConnection(
+                    self._address, timeout=self._policy.timeout_s
+                )
+            self._local.connection = connection
+            with self._lock:
+                self._connections.append(connection)
+        return connection
+
+
+def _path(spec: Spec) -> str:
+    model, version, label = spec
+    path = f"/v1/models/{urllib.parse.quote(model, safe='')}"
+    if version is not None:
+        return f"{path}/versions/{version}"
+    return f"{path}/labels/{urllib.parse.quote(label, safe='')}" if label else path
+
+
+def _json_ready(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return {"b64": base64.b64encode(value).decode("ascii")}
+    if hasattr(value, "tolist"):  # an array
+        value = value.tolist()
+    if isinstance(value, list | tuple):
+        return [_json_ready(item) for item in value] if _has_bytes(value) else value
+    return value
+
+
+def _has_bytes(value: Any) -> bool:
+    """Looks along the first items only: the items of a tensor are all alike."""
+    while isinstance(value, list | tuple) and value:
+        value = value[0]
+    return isinstance(value, bytes)

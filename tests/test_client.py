@@ -1,0 +1,275 @@
+"""The client against servers that misbehave in every way a network can."""
+
+from __future__ import annotations
+
+import base64
+import http.server
+import json
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from keras_lightnets.serving import Client, ClientError
+
+
+class Script(http.server.ThreadingHTTPServer):
+    """Answers requests from a list of `(status, headers, document)` or callables, then 200."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.script: list = []
+        self.requests: list[tuple[str, str, dict | None]] = []
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def answer(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        document = json.loads(body) if body else None
+        self.server.requests.append((self.command, self.path, document))
+        step = self.server.script.pop(0) if self.server.script else (200, {}, classes(document))
+        if callable(step):
+            step(self)
+            return
+        status, headers, answer = step
+        content = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
+        self.send_response(status)
+        for name, value in {"Content-Length": str(len(content)), **headers}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(content)
+
+    do_GET = do_POST = answer  # noqa: N815
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+def classes(document: dict | None) -> dict:
+    """Names each image after its content."""
+    if document is None or not isinstance(document["inputs"], dict):
+        return {"models": ["m"]}
+    contents = [base64.b64decode(i["b64"]) for i in document["inputs"].get("image_bytes", [])]
+    return {
+        "outputs": {
+            "classes": [[c.decode(), "other"] for c in contents],
+            "scores": [[0.75, 0.25] for _ in contents],
+        }
+    }
+
+
+def hang_up(handler: Handler) -> None:
+    handler.connection.close()
+    handler.close_connection = True
+
+
+def answer_and_close(handler: Handler) -> None:
+    """Keeps the connection as far as the client can tell, then closes it while it is idle."""
+    content = b'{"models": ["m"]}'
+    handler.send_response(200)
+    handler.send_header("Content-Length", str(len(content)))
+    handler.end_headers()
+    handler.wfile.write(content)
+    handler.close_connection = True
+
+
+@pytest.fixture
+def server():
+    server = Script()
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+    thread.start()
+    yield server
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+@pytest.fixture
+def client(server):
+    with Client(server.url, "m", timeout_s=5, backoff_s=0.001) as client:
+        yield client
+
+
+def test_files_and_bytes_are_classified_in_order_and_in_batches(server, client, tmp_path):
+    names = ["a", "b", "c", "d", "e"]
+    paths = []
+    for name in names:
+        paths.append(tmp_path / name)
+        paths[-1].write_bytes(name.encode())
+    client.batch_size = 2
+    results = client.classify([paths[0], str(paths[1]), b"c", paths[3], b"e"])
+    assert results == [[(name, 0.75), ("other", 0.25)] for name in names]
+    assert [len(r[2]["inputs"]["image_bytes"]) for r in server.requests] == [2, 2, 1]
+    assert client.classify(b"x", top=1) == [[("x", 0.75)]]
+
+
+@pytest.mark.parametrize("status", [429, 502, 503, 504])
+def test_a_busy_server_is_asked_again(server, client, status):
+    server.script = [(status, {}, {"error": "busy"})] * 3
+    assert client.classify(b"a", top=1) == [[("a", 0.75)]]
+    assert len(server.requests) == 4
+
+
+def test_retries_end(server, client):
+    server.script = [(503, {}, {"error": "busy"})] * 9
+    with pytest.raises(ClientError, match="answered 503: busy") as caught:
+        client.classify(b"a")
+    assert caught.value.status == 503
+    assert len(server.requests) == 4
+
+
+def test_retry_after_is_honoured(server, client):
+    server.script = [(503, {"Retry-After": "1"}, {"error": "busy"})]
+    start = time.monotonic()
+    client.classify(b"a")
+    assert time.monotonic() - start >= 1
+
+
+@pytest.mark.parametrize("status", [400, 404, 413, 500])
+def test_a_refusal_is_final(server, client, status):
+    server.script = [(status, {}, {"error": "no"})]
+    with pytest.raises(ClientError, match=f"{status}: no"):
+        client.predict({"x": [1]})
+    assert len(server.requests) == 1
+
+
+def test_a_lost_connection_is_retried(server, client):
+    server.script = [hang_up, hang_up]
+    assert client.classify(b"a", top=1) == [[("a", 0.75)]]
+
+
+def test_an_idle_connection_closed_by_the_server_is_no_failure(server):
+    with Client(server.url, "m", retries=0) as client:
+        server.script = [answer_and_close]
+        client.models()
+        assert client.classify(b"a", top=1) == [[("a", 0.75)]]
+
+
+def test_nobody_there():
+    server = Script()
+    server.server_close()
+    with (
+        Client(server.url, "m", retries=1, backoff_s=0.001) as client,
+        pytest.raises(ClientError, match=r"Cannot reach http://127\.0\.0\.1:.*refused") as caught,
+    ):
+        client.classify(b"a")
+    assert caught.value.status is None
+    with pytest.raises(ClientError, match=r"not ready after 0.2 s: Cannot reach"):
+        Client(server.url, "m", retries=0).wait_until_ready(0.2)
+
+
+def test_a_silent_server_times_out(server):
+    server.script = [lambda handler: time.sleep(2)]
+    with (
+        Client(server.url, "m", timeout_s=0.1, retries=0) as client,
+        pytest.raises(ClientError, match=r"did not answer within 0.1 s"),
+    ):
+        client.classify(b"a")
+
+
+def test_an_answer_that_is_not_json(server, client):
+    server.script = [(200, {}, b"<html>")]
+    with pytest.raises(ClientError, match="without JSON"):
+        client.classify(b"a")
+
+
+def test_the_bad_image_of_a_batch_is_named(server, client, tmp_path):
+    bad = tmp_path / "bad.png"
+    bad.write_bytes(b"bad")
+    error = (400, {}, {"error": "cannot decode"})
+    server.script = [error, (200, {}, {"outputs": {"classes": [["a"]], "scores": [[1.0]]}}), error]
+    with pytest.raises(ClientError, match=r"bad\.png: .*cannot decode"):
+        client.classify([b"a", bad, b"c"])
+
+
+def test_a_missing_file_is_named(client, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"none\.png"):
+        client.classify(tmp_path / "none.png")
+
+
+def test_a_model_of_another_make_is_explained(server, client):
+    server.script = [(200, {}, {"outputs": [[0.1, 0.9]]})]
+    with pytest.raises(ClientError, match="without `classes` and `scores`"):
+        client.classify(b"a")
+
+
+def test_the_only_model_is_found_and_several_are_not_guessed(server):
+    with Client(server.url) as client:
+        assert client.model == "m"
+    server.script = [(200, {}, {"models": ["a", "b"]})]
+    with Client(server.url) as client, pytest.raises(ClientError, match="say which one"):
+        client.classify(b"a")
+    server.script = [(400, {}, {"error": "Missing model name in request."})]
+    with Client(server.url) as client, pytest.raises(ClientError, match="add /v1/models/NAME"):
+        client.classify(b"a")
+
+
+@pytest.mark.parametrize(
+    ("end", "path"),
+    [
+        ("/v1/models/m", "/v1/models/m:predict"),
+        ("/m", "/v1/models/m:predict"),
+        ("/v1/models/m/versions/3", "/v1/models/m/versions/3:predict"),
+        ("/v1/models/m/labels/stable", "/v1/models/m/labels/stable:predict"),
+        ("/v1/models/m:predict", "/v1/models/m:predict"),
+    ],
+)
+def test_the_url_may_name_model_and_version(server, end, path):
+    with Client(server.url + end) as client:
+        client.classify(b"a")
+    assert server.requests[0][1] == path
+
+
+def test_arrays_lists_and_bytes_become_json(server, client):
+    client.predict({"images": np.zeros((1, 2), np.uint8), "y": [[1.5]], "z": [[b"\xff"]]})
+    assert server.requests[0][2]["inputs"] == {
+        "images": [[0, 0]],
+        "y": [[1.5]],
+        "z": [[{"b64": "/w=="}]],
+    }
+
+
+@pytest.mark.parametrize("url", ["", "127.0.0.1:8501", "ftp://x", "http://", "http://x/a/b/c"])
+def test_a_url_of_another_form_is_refused(url):
+    with pytest.raises(ValueError, match=r"must look like http://HOST:PORT"):
+        Client(url)
+
+
+@pytest.mark.parametrize("argument", [{"timeout_s": 0}, {"retries": -1}, {"batch_size": 0}])
+def test_arguments_out_of_range_are_refused(argument):
+    with pytest.raises(ValueError, match="must be positive"):
+        Client("http://127.0.0.1:1", **argument)
+
+
+def test_one_client_serves_many_threads(server, client):
+    results = {}
+
+    def work(name: str) -> None:
+        results[name] = [client.classify(name.encode(), top=1)[0][0][0] for _ in range(5)]
+
+    threads = [threading.Thread(target=work, args=(f"t{i}",)) for i in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results == {f"t{i}": [f"t{i}"] * 5 for i in range(8)}
+
+
+def test_rest_needs_the_standard_library_alone():
+    code = (
+        "import sys; from keras_lightnets.serving import Client; Client('http://127.0.0.1:1');"
+        "heavy = {'tensorflow', 'keras', 'numpy', 'grpc', 'requests'} & sys.modules.keys();"
+        "sys.exit(str(heavy) if heavy else 0)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
