@@ -1,0 +1,134 @@
+"""Command lines for the real TensorFlow Serving: the binary, or its official container image."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import shutil
+from collections.abc import Sequence
+
+from keras_lightnets.serving.server.layout import ServedModel
+from keras_lightnets.serving.server.options import ServerOptions
+
+BINARY = "tensorflow_model_server"
+IMAGE = "tensorflow/serving:2.19.1"
+
+# Where the container sees the models and this module's files.
+_CONTAINER_MODELS = pathlib.PurePosixPath("/models")
+_CONTAINER_CONFIG = pathlib.PurePosixPath("/config")
+
+
+def find_binary() -> str | None:
+    """The path of `tensorflow_model_server`, or None."""
+    return shutil.which(BINARY)
+
+
+def find_container_engine() -> str | None:
+    """The path of `docker` or `podman`, or None."""
+    return shutil.which("docker") or shutil.which("podman")
+
+
+def binary_command(
+    binary: str,
+    models: Sequence[ServedModel],
+    options: ServerOptions,
+    batching_file: pathlib.Path | None,
+    work_dir: pathlib.Path,
+) -> list[str]:
+    """The command that serves `models` with the real server.
+
+    Args:
+        binary: Path of `tensorflow_model_server`.
+        models: What to serve.
+        options: Addresses; the ports must be real ones, as 0 turns the API off there.
+        batching_file: To merge requests by; None turns merging off.
+        work_dir: Gets the `models.config` with the paths of this machine.
+    """
+    _write_configs(work_dir, [(model, str(model.base_path)) for model in models])
+    # The REST API listens on every address in TF Serving: only gRPC can be bound.
+    return [
+        binary,
+        f"--port={options.grpc_port}",
+        f"--rest_api_port={options.rest_port}",
+        *_flags(work_dir, batching_file),
+    ]
+
+
+def container_command(
+    engine: str,
+    models: Sequence[ServedModel],
+    options: ServerOptions,
+    batching_file: pathlib.Path | None,
+    work_dir: pathlib.Path,
+    name: str,
+) -> list[str]:
+    """The command that serves `models` with the official image, on the host's `options.host`.
+
+    Args:
+        engine: Path of `docker` or `podman`.
+        models: What to serve.
+        options: Addresses on the host.
+        batching_file: To merge requests by; None turns merging off.
+        work_dir: Gets the files that the container reads beside the models.
+        name: The container's name, to stop it by.
+    """
+    _write_configs(work_dir, [(model, str(_CONTAINER_MODELS / model.name)) for model in models])
+    mounts = [f"{model.base_path}:{_CONTAINER_MODELS / model.name}:ro" for model in models]
+    if batching_file is not None:
+        shutil.copy(batching_file, work_dir / batching_file.name)
+        batching_file = pathlib.Path(_CONTAINER_CONFIG / batching_file.name)
+    return [
+        engine,
+        "run",
+        "--rm",
+        "--init",
+        f"--name={name}",
+        f"--publish={options.host}:{options.rest_port}:8501",
+        f"--publish={options.host}:{options.grpc_port}:8500",
+        *(f"--volume={mount}" for mount in [*mounts, f"{work_dir}:{_CONTAINER_CONFIG}:ro"]),
+        f"--entrypoint=/usr/bin/{BINARY}",
+        IMAGE,
+        "--port=8500",
+        "--rest_api_port=8501",
+        *_flags(pathlib.Path(_CONTAINER_CONFIG), batching_file),
+    ]
+
+
+def _flags(config_dir: pathlib.Path, batching_file: pathlib.Path | None) -> list[str]:
+    flags = [
+        f"--model_config_file={config_dir / 'models.config'}",
+        f"--monitoring_config_file={config_dir / 'monitoring.config'}",
+    ]
+    if batching_file is not None:
+        flags += ["--enable_batching=true", f"--batching_parameters_file={batching_file}"]
+    return flags
+
+
+def _write_configs(work_dir: pathlib.Path, models: Sequence[tuple[ServedModel, str]]) -> None:
+    entries = "".join(_model_config(model, path) for model, path in models)
+    (work_dir / "models.config").write_text(f"model_config_list {{\n{entries}}}\n")
+    (work_dir / "monitoring.config").write_text(
+        'prometheus_config { enable: true, path: "/monitoring/prometheus/metrics" }\n'
+    )
+
+
+def _model_config(model: ServedModel, base_path: str) -> str:
+    # JSON's quoting is valid in text protos for the characters that occur in paths.
+    lines = [
+        f"name: {json.dumps(model.name)}",
+        f"base_path: {json.dumps(base_path)}",
+        'model_platform: "tensorflow"',
+    ]
+    if model.policy == "specific":
+        chosen = " ".join(f"versions: {version}" for version in model.versions)
+        lines.append(f"model_version_policy {{ specific {{ {chosen} }} }}")
+    elif model.policy == "all":
+        lines.append("model_version_policy { all {} }")
+    elif model.latest > 1:
+        lines.append(f"model_version_policy {{ latest {{ num_versions: {model.latest} }} }}")
+    lines += [
+        f"version_labels {{ key: {json.dumps(label)} value: {version} }}"
+        for label, version in model.labels
+    ]
+    body = "".join(f"    {line}\n" for line in lines)
+    return f"  config {{\n{body}  }}\n"

@@ -1,0 +1,232 @@
+"""Keeps the right versions loaded: finds new ones, switches, and unloads what nobody uses."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import logging
+import pathlib
+import threading
+from collections.abc import Callable
+from typing import Protocol
+
+from keras_lightnets.serving.server import errors, layout
+from keras_lightnets.serving.server.layout import ServedModel
+
+log = logging.getLogger("keras_lightnets.serving")
+
+
+class State(enum.IntEnum):
+    """`tensorflow.serving.ModelVersionStatus.State`."""
+
+    START = 10
+    LOADING = 20
+    AVAILABLE = 30
+    UNLOADING = 40
+    END = 50
+
+
+class Loaded(Protocol):
+    """What a loader returns; `Servable` has it."""
+
+    name: str
+    version: int
+
+    def close(self) -> None: ...
+
+
+class Lease:
+    """A version that stays loaded until `release` is called. One per request."""
+
+    def __init__(self, version: _Version, lock: threading.Condition) -> None:
+        self._version, self._lock = version, lock
+        self._released = False
+        self.servable = version.servable
+
+    def release(self, _: object = None) -> None:
+        """Gives the version back; later calls do nothing. Takes a future, as a done callback."""
+        with self._lock:
+            if self._released:
+                return
+            self._released = True
+            self._version.users -= 1
+            self._lock.notify_all()
+
+
+@dataclasses.dataclass
+class _Version:
+    number: int
+    state: State = State.START
+    error: errors.ServingError | None = None
+    servable: Loaded | None = None
+    users: int = 0
+    fingerprint: object = None  # of the files a failed load saw: retried when they change
+
+
+class ModelManager:
+    """Loads, switches and unloads the versions of some models.
+
+    Args:
+        models: What to serve.
+        load: Loads a version and warms it up: `(name, version, path)`.
+        poll_interval_s: Seconds between two looks at the directories.
+    """
+
+    def __init__(
+        self,
+        models: list[ServedModel],
+        load: Callable[[str, int, pathlib.Path], Loaded],
+        poll_interval_s: float,
+    ) -> None:
+        self._models = {model.name: model for model in models}
+        self._load, self._poll_interval_s = load, poll_interval_s
+        self._versions: dict[str, dict[int, _Version]] = {name: {} for name in self._models}
+        self._lock = threading.Condition()
+        self._stop = threading.Event()
+        self._watcher = threading.Thread(target=self._watch, name="serving-watch", daemon=True)
+
+    def start(self) -> None:
+        """Loads what is there, then watches for changes.
+
+        Raises:
+            ServingError: A model of which no version can be loaded.
+        """
+        for name in self._models:
+            self._update(name)
+            failed = [v.error for v in self._versions[name].values() if v.error is not None]
+            if failed and not self._available(name):
+                raise failed[0]
+        self._watcher.start()
+
+    def close(self) -> None:
+        """Stops watching and unloads everything."""
+        self._stop.set()
+        if self._watcher.ident is not None:
+            self._watcher.join()
+        for name, versions in self._versions.items():
+            for version in versions.values():
+                if version.state == State.AVAILABLE:
+                    self._unload(name, version)
+
+    @property
+    def names(self) -> list[str]:
+        """The models' names, sorted."""
+        return sorted(self._models)
+
+    def acquire(self, name: str, version: int | None = None, label: str | None = None) -> Lease:
+        """A version to run a request with: the given one, a label's, or the newest available.
+
+        Raises:
+            ServingError: No such model, version or label is available.
+        """
+        with self._lock:
+            number = self._number(name, version, label)
+            available = self._available(name)
+            if number is None:
+                if not available:
+                    raise _not_found(f"Servable not found for request: Latest({name})")
+                number = max(available)
+            if number not in available:
+                raise _not_found(f"Servable not found for request: Specific({name}, {number})")
+            available[number].users += 1
+            return Lease(available[number], self._lock)
+
+    def status(
+        self, name: str, version: int | None = None, label: str | None = None
+    ) -> list[tuple[int, State, errors.ServingError | None]]:
+        """`(version, state, error)` of a model's versions, newest first.
+
+        Raises:
+            ServingError: No such model, version or label.
+        """
+        with self._lock:
+            number = self._number(name, version, label)
+            found = [
+                (v.number, v.state, v.error)
+                for v in self._versions.get(name, {}).values()
+                if number in (None, v.number)
+            ]
+        if not found:
+            asked = f"version {number}" if number is not None else "any versions"
+            raise _not_found(f"Could not find {asked} of model {name}")
+        return sorted(found, key=lambda row: -row[0])
+
+    def _number(self, name: str, version: int | None, label: str | None) -> int | None:
+        if label is None:
+            return version
+        labels = dict(self._models[name].labels) if name in self._models else {}
+        if label not in labels:
+            raise errors.invalid(f"Unrecognized servable version label: {label}")
+        return labels[label]
+
+    def _available(self, name: str) -> dict[int, _Version]:
+        versions = self._versions.get(name, {}).values()
+        return {v.number: v for v in versions if v.state == State.AVAILABLE}
+
+    def _watch(self) -> None:
+        while not self._stop.wait(self._poll_interval_s):
+            for name in self._models:
+                try:
+                    self._update(name)
+                except Exception:  # the watcher must outlive any fault of one look
+                    log.exception("model %s: looking for new versions failed", name)
+
+    def _update(self, name: str) -> None:
+        """Loads wanted versions first and unloads others after, so that one is always there."""
+        model = self._models[name]
+        wanted = model.wanted(layout.versions(model.base_path))
+        for number in wanted:
+            self._load_version(model, number)
+        if wanted and not any(number in self._available(name) for number in wanted):
+            return  # nothing new works: go on with the old
+        for number, version in self._available(name).items():
+            if number not in wanted:
+                self._unload(name, version)
+
+    def _load_version(self, model: ServedModel, number: int) -> None:
+        path = model.base_path / str(number)
+        versions = self._versions[model.name]
+        known = versions.get(number)
+        if known is not None and known.state == State.AVAILABLE:
+            return
+        fingerprint = _fingerprint(path)
+        if known is not None and known.error is not None and known.fingerprint == fingerprint:
+            return
+        version = _Version(number, State.LOADING, fingerprint=fingerprint)
+        with self._lock:
+            versions[number] = version
+        try:
+            servable = self._load(model.name, number, path)
+        except Exception as error:
+            version.error = errors.from_exception(error)
+            version.state = State.END
+            log.error("model %s version %d not loaded: %s", model.name, number, version.error)
+            return
+        with self._lock:
+            version.servable, version.state = servable, State.AVAILABLE
+        log.info("model %s version %d is available", model.name, number)
+
+    def _unload(self, name: str, version: _Version) -> None:
+        with self._lock:
+            version.state = State.UNLOADING
+            # Every request has a time limit, so this ends; a lease outlives its request only
+            # while the graph still runs.
+            self._lock.wait_for(lambda: version.users == 0)
+            servable, version.servable = version.servable, None
+            version.state = State.END
+        if servable is not None:
+            servable.close()
+        log.info("model %s version %d is unloaded", name, version.number)
+
+
+def _not_found(message: str) -> errors.ServingError:
+    return errors.ServingError("NOT_FOUND", message)
+
+
+def _fingerprint(path: pathlib.Path) -> object:
+    """Changes when a file below `path` does: a version copied in place is retried as it grows."""
+    try:
+        stats = [(str(p), p.stat()) for p in sorted(path.rglob("*"))]
+        return tuple((name, s.st_size, s.st_mtime_ns) for name, s in stats)
+    except OSError:
+        return object()

@@ -1,0 +1,62 @@
+"""Runs the requests recorded in a version's warm-up file before it answers anyone."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Iterator
+
+import numpy as np
+import tensorflow as tf
+from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
+
+from keras_lightnets.serving.server import errors
+from keras_lightnets.serving.server.servable import Servable
+
+WARMUP_FILE = pathlib.PurePath("assets.extra", "tf_serving_warmup_requests")
+
+# TF Serving refuses a longer file.
+MAX_RECORDS = 1000
+
+
+def read(version_path: pathlib.Path) -> Iterator[predict_pb2.PredictRequest]:
+    """The Predict requests in a version's warm-up file; none when there is no file.
+
+    Raises:
+        ServingError: A record that is no `PredictionLog` of a Predict request, or too many.
+    """
+    path = version_path / WARMUP_FILE
+    if not path.is_file():
+        return
+    for index, record in enumerate(tf.data.TFRecordDataset(str(path)).as_numpy_iterator()):
+        if index == MAX_RECORDS:
+            raise errors.invalid(f"{path} holds more than {MAX_RECORDS} records")
+        log = prediction_log_pb2.PredictionLog()
+        try:
+            log.ParseFromString(record)
+        except Exception as error:
+            raise errors.invalid(f"Record {index} of {path} is no PredictionLog") from error
+        if not log.HasField("predict_log"):
+            raise errors.invalid(f"Record {index} of {path} is no Predict request")
+        yield log.predict_log.request
+
+
+def run(servable: Servable) -> int:
+    """Runs every recorded request and returns how many there were."""
+    count = 0
+    for request in read(servable.path):
+        signature = servable.signature(request.model_spec.signature_name)
+        servable.run(signature, signature.check(tensors(request.inputs)))
+        count += 1
+    return count
+
+
+def tensors(protos: dict[str, tf.compat.v1.TensorProto]) -> dict[str, np.ndarray]:
+    """Tensor protos as arrays.
+
+    Raises:
+        ServingError: A proto whose content does not fit its shape or type.
+    """
+    try:
+        return {name: tf.make_ndarray(proto) for name, proto in protos.items()}
+    except (TypeError, ValueError) as error:
+        raise errors.invalid(f"Not a valid tensor: {error}") from error

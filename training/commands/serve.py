@@ -1,0 +1,251 @@
+"""`lightnets serve`: a TensorFlow Serving server, real or embedded, for exported models."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import logging
+import os
+import pathlib
+import signal
+import socket
+import threading
+from typing import Any
+
+from keras_lightnets.serving.server import engines, layout
+from keras_lightnets.serving.server.options import MIB, ServerOptions
+from training.errors import UsageError, UserError
+
+HELP = "serve exported models over TF Serving's REST and gRPC APIs"
+
+_DEFAULTS = ServerOptions()
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's arguments."""
+    parser.add_argument(
+        "directory", type=pathlib.Path, help="a model, a bundle, or a folder of bundles"
+    )
+    parser.add_argument("--host", default=_DEFAULTS.host, help="address to bind (%(default)s)")
+    parser.add_argument(
+        "--rest-port", type=int, default=_DEFAULTS.rest_port, help="0: any free (%(default)s)"
+    )
+    parser.add_argument(
+        "--port", type=int, default=_DEFAULTS.grpc_port, help="gRPC; 0: any free (%(default)s)"
+    )
+    parser.add_argument(
+        "--engine",
+        choices=("auto", "binary", "docker", "embedded"),
+        default="auto",
+        help="auto: tensorflow_model_server if on PATH, else the embedded stand-in",
+    )
+    parser.add_argument("--model-name", help="serve only this model")
+    parser.add_argument(
+        "--batching-parameters-file",
+        type=pathlib.Path,
+        help=f"default: {layout.BATCHING_FILE} of the bundle, if there is one",
+    )
+    parser.add_argument("--no-batching", action="store_true", help="run every request by itself")
+    parser.add_argument(
+        "--poll-seconds",
+        type=float,
+        default=_DEFAULTS.poll_interval_s,
+        help="between looks for new versions (%(default)s)",
+    )
+    limits = parser.add_argument_group("limits of the embedded server")
+    limits.add_argument(
+        "--max-body-mib", type=int, default=_DEFAULTS.max_body_bytes // MIB, help="(%(default)s)"
+    )
+    limits.add_argument(
+        "--max-requests", type=int, default=_DEFAULTS.max_requests, help="at once (%(default)s)"
+    )
+    limits.add_argument(
+        "--request-seconds", type=float, default=_DEFAULTS.request_timeout_s, help="(%(default)s)"
+    )
+    limits.add_argument(
+        "--client-seconds",
+        type=float,
+        default=_DEFAULTS.header_timeout_s,
+        help="for a client to send its headers, then its body (%(default)s)",
+    )
+    limits.add_argument(
+        "--drain-seconds",
+        type=float,
+        default=_DEFAULTS.drain_timeout_s,
+        help="for requests in flight after SIGTERM (%(default)s)",
+    )
+    limits.add_argument(
+        "--threads", type=int, default=0, help="inside one TensorFlow op; 0: one per core"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serves until SIGTERM or Ctrl-C."""
+    try:
+        options = _options(args)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    try:
+        models = layout.served_models(args.directory, args.model_name)
+        batching_file = _batching_file(args, models)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    except ImportError as error:
+        raise _missing_extra(error) from error
+    engine = args.engine
+    if engine == "auto":
+        engine = "binary" if engines.find_binary() else "embedded"
+    if engine == "embedded":
+        return _serve_embedded(models, options, batching_file, asked=args.engine == "embedded")
+    return _serve_real(models, options, batching_file, container=engine == "docker")
+
+
+def _options(args: argparse.Namespace) -> ServerOptions:
+    return ServerOptions(
+        host=args.host,
+        rest_port=args.rest_port,
+        grpc_port=args.port,
+        max_body_bytes=args.max_body_mib * MIB,
+        max_requests=args.max_requests,
+        request_timeout_s=args.request_seconds,
+        header_timeout_s=args.client_seconds,
+        body_timeout_s=args.client_seconds,
+        drain_timeout_s=args.drain_seconds,
+        poll_interval_s=args.poll_seconds,
+        intra_op_threads=args.threads,
+        inter_op_threads=args.threads,
+    )
+
+
+def _batching_file(
+    args: argparse.Namespace, models: list[layout.ServedModel]
+) -> pathlib.Path | None:
+    if args.no_batching:
+        return None
+    given = args.batching_parameters_file
+    if given is not None and not given.is_file():
+        raise ValueError(f"No such file: {given}")
+    return given or layout.batching_file(args.directory, models)
+
+
+def _serve_embedded(
+    models: list[layout.ServedModel],
+    options: ServerOptions,
+    batching_file: pathlib.Path | None,
+    asked: bool,
+) -> int:
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING)
+    logging.getLogger("keras_lightnets.serving").setLevel(logging.INFO)
+    stop = _stop_event()
+    try:
+        from keras_lightnets.serving.server import batching_parameters
+        from keras_lightnets.serving.server.embedded import EmbeddedServer
+        from keras_lightnets.serving.server.errors import ServingError
+    except ImportError as error:
+        raise _missing_extra(error) from error
+    reason = "asked for" if asked else f"no {engines.BINARY} on PATH"
+    print(f"Embedded stand-in for TensorFlow Serving ({reason}), for development", flush=True)
+    try:
+        batching = batching_parameters.read(batching_file) if batching_file else None
+        server = EmbeddedServer(models, options, batching)
+        server.start()
+    except (ServingError, ValueError) as error:
+        raise UserError(str(error)) from error
+    _announce(models, options.host, server.rest_port, server.grpc_port, batching_file)
+    stop.wait()
+    return _stop(server)
+
+
+def _serve_real(
+    models: list[layout.ServedModel],
+    options: ServerOptions,
+    batching_file: pathlib.Path | None,
+    container: bool,
+) -> int:
+    from keras_lightnets.serving.server.real import RealServer
+    from keras_lightnets.serving.transport import ClientError
+
+    options = _with_ports(options)
+    stop = _stop_event()
+    try:
+        server = RealServer(models, options, batching_file, container)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    print(f"Starting {' '.join(server.command)}", flush=True)
+    if not container:
+        print(f"{engines.BINARY} listens on every address of this machine", flush=True)
+    try:
+        server.start()
+    except ClientError as error:
+        server.stop()
+        raise UserError(str(error)) from error
+    _announce(models, options.host, options.rest_port, options.grpc_port, batching_file)
+    while not stop.is_set():
+        code = server.wait(0.2)
+        if code is not None:
+            server.stop()
+            raise UserError(f"{server.command[0]} ended with exit code {code}")
+    return _stop(server)
+
+
+def _stop_event() -> threading.Event:
+    """Set by the first SIGTERM or SIGINT; the second ends the process at once."""
+    stop = threading.Event()
+
+    def handle(number: int, frame: Any) -> None:
+        if stop.is_set():
+            os._exit(128 + number)
+        stop.set()
+
+    signal.signal(signal.SIGTERM, handle)
+    signal.signal(signal.SIGINT, handle)
+    return stop
+
+
+def _stop(server: Any) -> int:
+    print("Stopping: finishing the requests in flight", flush=True)
+    if not server.stop():
+        raise UserError("Requests were still in flight when the drain time was over")
+    print("Stopped", flush=True)
+    return 0
+
+
+def _with_ports(options: ServerOptions) -> ServerOptions:
+    """The real server takes port 0 for "off", so free ports are chosen here."""
+    chosen = {}
+    for field in ("rest_port", "grpc_port"):
+        port = getattr(options, field)
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((options.host, port))
+            except OSError as error:
+                message = f"Cannot listen on {options.host}:{port}: {error.strerror}"
+                raise UserError(message) from error
+            chosen[field] = probe.getsockname()[1]
+    return dataclasses.replace(options, **chosen)
+
+
+def _announce(
+    models: list[layout.ServedModel],
+    host: str,
+    rest_port: int,
+    grpc_port: int | None,
+    batching_file: pathlib.Path | None,
+) -> None:
+    if ":" in host:
+        host = f"[{host}]"
+    print(f"Batching: {batching_file or 'off'}")
+    for model in models:
+        print(f"Model {model.name} from {model.base_path}")
+        print(f"  REST http://{host}:{rest_port}/v1/models/{model.name}")
+        if grpc_port is not None:
+            print(f"  gRPC grpc://{host}:{grpc_port}/{model.name}")
+    print(f"Ready at http://{host}:{rest_port}", flush=True)
+
+
+def _missing_extra(error: ImportError) -> UserError:
+    return UserError(
+        f"The embedded server needs {error.name}: pip install 'keras-lightnets[serve]'"
+    )
