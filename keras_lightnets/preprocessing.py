@@ -1,0 +1,344 @@
+"""From the bytes of an image file to the uint8 pixels that a network sees.
+
+The only copy: training's evaluation, `lightnets predict` and the exported SavedModel call
+the functions below, which are TensorFlow operations throughout, so their pixels are equal
+bit for bit. Normalization is not here but inside the models, so that uint8 travels.
+
+Formats are told by the bytes, never by a name: JPEG (greyscale, CMYK, EXIF orientation
+applied), PNG (palette, 16 bit, alpha dropped), GIF (first frame), BMP, WebP (not animated).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import tensorflow as tf
+
+# Mean and standard deviation of RGB over ImageNet's training set, on the scale 0 to 255;
+# the figures that PyTorch's weights were trained with (times 255).
+IMAGENET_MEAN = (123.675, 116.28, 103.53)
+IMAGENET_STD = (58.395, 57.12, 57.375)
+
+# For branches seldom taken. Inlined, as TensorFlow does by default, all their operations are
+# visited even when not taken, which doubles the time of decoding a plain JPEG.
+_seldom = functools.partial(
+    tf.function,
+    autograph=False,
+    experimental_attributes={"_noinline": True},
+)
+
+# A file may declare any size; the decoders would allocate it. 2^27 pixels are 400 MB as RGB.
+MAX_PIXELS = 2**27
+
+_PNG = b"\x89PNG"
+_APP0, _APP1, _APP15, _COMMENT = 0xE0, 0xE1, 0xEF, 0xFE
+
+
+@dataclass(frozen=True)
+class EvalTransform:
+    """How an image becomes the network's input outside training.
+
+    Attributes:
+        image_size: `(height, width)` of the result in pixels.
+        resize_shorter: Pixels of the shorter side before the centre crop. None: no crop,
+            the whole image is resized to `image_size`, aspect ratio or not.
+        interpolation: "bilinear" or "bicubic" (a = -0.5, as Pillow's).
+        antialias: Whether shrinking averages over all pixels, as Pillow and torchvision do.
+    """
+
+    image_size: tuple[int, int]
+    resize_shorter: int | None = None
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    antialias: bool = True
+
+    def __post_init__(self):
+        height, width = self.image_size
+        object.__setattr__(self, "image_size", (int(height), int(width)))
+        if min(self.image_size) < 1:
+            raise ValueError(f"`image_size` must be positive. Received: {self.image_size}")
+        if self.resize_shorter is not None and self.resize_shorter < max(self.image_size):
+            raise ValueError(
+                f"`resize_shorter` must be at least the larger side of `image_size` "
+                f"(={self.image_size}). Received: {self.resize_shorter}"
+            )
+        if self.interpolation not in ("bilinear", "bicubic"):
+            raise ValueError(
+                f'`interpolation` must be "bilinear" or "bicubic". Received: {self.interpolation!r}'
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns plain values for JSON."""
+        return dataclasses.asdict(self) | {"image_size": list(self.image_size)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> EvalTransform:
+        """Returns the transform that `to_dict` described.
+
+        Raises:
+            ValueError: A key is unknown or missing, or a value is out of range.
+        """
+        names = {field.name for field in dataclasses.fields(cls)}
+        if unknown := set(values) - names:
+            raise ValueError(f"Unknown keys of a transform: {sorted(unknown)}")
+        if "image_size" not in values:
+            raise ValueError("A transform needs `image_size`.")
+        return cls(**values | {"image_size": tuple(values["image_size"])})
+
+
+def evaluation_image(contents: tf.Tensor, transform: EvalTransform) -> tf.Tensor:
+    """Decodes and transforms one image file.
+
+    Args:
+        contents: Scalar string, the bytes of an image file.
+        transform: What to do with the pixels.
+
+    Returns:
+        uint8 `(height, width, 3)`, RGB.
+    """
+    return transform_image(decode_image(contents), transform)
+
+
+def transform_image(image: tf.Tensor, transform: EvalTransform) -> tf.Tensor:
+    """Resizes and crops one decoded image, uint8 `(height, width, 3)` of any size.
+
+    The sides and the crop are computed as torchvision's `Resize` and `CenterCrop` do:
+    the longer side is rounded down, half a pixel of margin to the nearest even number.
+    """
+    target_height, target_width = transform.image_size
+    height, width = tf.shape(image)[0], tf.shape(image)[1]
+    if transform.resize_shorter is None:
+        resized = tf.constant([target_height, target_width])
+    else:
+        shorter = tf.minimum(height, width)
+        resized = tf.stack([height, width]) * transform.resize_shorter // shorter
+    margin = tf.cast(resized - [target_height, target_width], tf.float32) / 2
+    corner = tf.cast(tf.round(margin), tf.int32)
+    if transform.interpolation == "bilinear" and not transform.antialias:
+        # Three times as fast as ScaleAndTranslate, even though it resizes what the crop drops.
+        whole = tf.image.resize(image, resized)
+        pixels = whole[corner[0] : corner[0] + target_height, corner[1] : corner[1] + target_width]
+    else:
+        # Resize and crop in one operation: only the pixels of the crop are computed.
+        pixels = tf.raw_ops.ScaleAndTranslate(
+            images=image[tf.newaxis],
+            size=[target_height, target_width],
+            scale=tf.cast(resized, tf.float32) / tf.cast([height, width], tf.float32),
+            translation=-tf.cast(corner, tf.float32),
+            kernel_type={"bilinear": "triangle", "bicubic": "keyscubic"}[transform.interpolation],
+            antialias=transform.antialias,
+        )[0]
+    pixels = to_uint8(pixels)
+    return tf.ensure_shape(pixels, (target_height, target_width, 3))
+
+
+def to_uint8(pixels: tf.Tensor) -> tf.Tensor:
+    """Rounds float pixels on the scale 0 to 255 to uint8, clipping what is outside."""
+    return tf.saturate_cast(tf.round(pixels), tf.uint8)
+
+
+def decode_image(contents: tf.Tensor) -> tf.Tensor:
+    """Decodes one image file of any of the formats above.
+
+    Args:
+        contents: Scalar string, the bytes of the file.
+
+    Returns:
+        uint8 `(height, width, 3)`, RGB, upright.
+
+    Raises:
+        tf.errors.InvalidArgumentError: When run: the bytes are no image, are cut off, or
+            declare more than `MAX_PIXELS` pixels.
+    """
+    contents = tf.convert_to_tensor(contents, tf.string)
+    image = tf.cond(
+        is_jpeg(contents),
+        lambda: _decode_jpeg(contents),
+        lambda: _decode_other(contents),
+    )
+    return tf.ensure_shape(image, (None, None, 3))
+
+
+def is_jpeg(contents: tf.Tensor) -> tf.Tensor:
+    """Whether the bytes (scalar string) start as a JPEG file does."""
+    return _starts_with(contents, b"\xff\xd8\xff")
+
+
+def _starts_with(contents: tf.Tensor, magic: bytes) -> tf.Tensor:
+    # Comparing strings, not a regular expression: those are for valid UTF-8.
+    length = tf.minimum(tf.strings.length(contents), len(magic))
+    return tf.equal(tf.strings.substr(contents, 0, length), magic)
+
+
+def _decode_jpeg(contents: tf.Tensor) -> tf.Tensor:
+    shape = tf.image.extract_jpeg_shape(contents)
+    with tf.control_dependencies([_check_size(shape[0], shape[1])]):
+        # The default method differs from libjpeg's (so Pillow's) by up to 4 levels.
+        image = tf.io.decode_jpeg(contents, channels=3, dct_method="INTEGER_ACCURATE")
+    orientation = exif_orientation(contents)
+    return tf.cond(orientation > 1, lambda: upright(image, orientation), lambda: image)
+
+
+@_seldom
+def _decode_other(contents: tf.Tensor) -> tf.Tensor:
+    # The declared size stands at a fixed place, which depends on the format.
+    head = bytes_at(contents, 0, 54)
+    webp_height, webp_width = _webp_size(head)
+    height, width = tf.case(
+        [
+            (_starts_with(contents, _PNG), lambda: (_big32(head, 20), _big32(head, 16))),
+            (_starts_with(contents, b"GIF8"), lambda: (_little16(head, 8), _little16(head, 6))),
+            (_starts_with(contents, b"BM"), lambda: (_little32s(head, 22), _little32s(head, 18))),
+            (_starts_with(contents, b"RIFF"), lambda: (webp_height, webp_width)),
+        ],
+        default=lambda: (tf.constant(1, tf.int64), tf.constant(1, tf.int64)),
+    )
+    palette_bmp = _starts_with(contents, b"BM") & tf.equal(_little16(head, 28), 8)
+    with tf.control_dependencies([_check_size(height, width)]):
+        return tf.cond(
+            palette_bmp,
+            lambda: _decode_palette_bmp(contents, head),
+            lambda: tf.raw_ops.DecodeImage(
+                contents=contents, channels=3, dtype=tf.uint8, expand_animations=False
+            ),
+        )
+
+
+def _decode_palette_bmp(contents: tf.Tensor, head: tf.Tensor) -> tf.Tensor:
+    """TensorFlow returns the indices of a palette as if they were greys."""
+    indices = tf.cast(tf.io.decode_bmp(contents, channels=0)[..., 0], tf.int32)
+    start = tf.cast(14 + _little32s(head, 14), tf.int32)
+    palette = tf.reshape(bytes_at(contents, start, 256 * 4), (256, 4))
+    colors = tf.cast(palette[:, 2::-1], tf.uint8)  # stored as blue, green, red, nothing
+    return tf.gather(colors, indices)
+
+
+def _webp_size(head: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Height and width of the three kinds of WebP: lossy, lossless, extended."""
+    lossy = (_little16(head, 28) & 0x3FFF, _little16(head, 26) & 0x3FFF)
+    bits = _little32(head, 21)
+    lossless = ((bits // 2**14 & 0x3FFF) + 1, (bits & 0x3FFF) + 1)
+    extended = ((_little32(head, 27) & 0xFFFFFF) + 1, (_little32(head, 24) & 0xFFFFFF) + 1)
+    kind = head[15]  # the last letter of "VP8 ", "VP8L", "VP8X"
+    return tuple(
+        tf.where(tf.equal(kind, ord("L")), second, tf.where(tf.equal(kind, ord("X")), third, first))
+        for first, second, third in zip(lossy, lossless, extended, strict=True)
+    )
+
+
+def _check_size(height: tf.Tensor, width: tf.Tensor) -> tf.Operation:
+    height, width = (tf.abs(tf.cast(side, tf.int64)) for side in (height, width))
+    # Dividing instead of multiplying: two sides of 2^32 would overflow.
+    fits = (height > 0) & (width > 0) & (height <= MAX_PIXELS // tf.maximum(width, 1))
+    message = f"The image declares no pixels or more than {MAX_PIXELS}: (height, width) ="
+    return tf.debugging.Assert(fits, [message, height, width])
+
+
+def may_have_exif(contents: tf.Tensor) -> tf.Tensor:
+    """Whether the letters of an EXIF segment occur in the first 64 KiB (scalar string).
+
+    One operation, where walking the segments takes a third of the time of decoding: most
+    files of a data set have no EXIF data.
+    """
+    return tf.strings.regex_full_match(tf.strings.substr(contents, 0, 2**16), r"(?s)\C*Exif\C*")
+
+
+def exif_orientation(contents: tf.Tensor) -> tf.Tensor:
+    """Orientation of a JPEG file (scalar string) by its EXIF data: int32, 1 to 8.
+
+    1, upright, when no EXIF segment starts in the first 64 KiB and before the first table
+    (the standard wants it first), or when it says nothing about the orientation.
+    """
+    return tf.cond(may_have_exif(contents), lambda: _find_exif(contents), lambda: tf.constant(1))
+
+
+@_seldom
+def _find_exif(contents: tf.Tensor) -> tf.Tensor:
+    """Walks the segments of a JPEG file up to the EXIF data."""
+
+    def more(position, kind):
+        del position
+        return tf.equal(kind, 0)
+
+    def step(position, kind):
+        head = bytes_at(contents, position, 8)
+        marker = head[1]
+        is_exif = tf.equal(marker, _APP1) & tf.reduce_all(tf.equal(head[4:], list(b"Exif")))
+        skippable = ((marker >= _APP0) & (marker <= _APP15)) | tf.equal(marker, _COMMENT)
+        skippable &= tf.equal(head[0], 0xFF)
+        kind = tf.where(is_exif, 1, tf.where(skippable, 0, -1))
+        return tf.where(tf.equal(kind, 0), position + 2 + head[2] * 256 + head[3], position), kind
+
+    # `kind`: 0 look on, 1 found, -1 there is none.
+    start = (tf.constant(2), tf.constant(0))
+    position, kind = tf.while_loop(more, step, start, parallel_iterations=1)
+    return tf.cond(
+        tf.equal(kind, 1), lambda: _orientation_in_exif(contents, position), lambda: tf.constant(1)
+    )
+
+
+def _orientation_in_exif(contents: tf.Tensor, position: tf.Tensor) -> tf.Tensor:
+    length = bytes_at(contents, position + 2, 2)
+    data = bytes_at(contents, position + 10, length[0] * 256 + length[1] - 8)
+    # Room for the reads below, however short the segment is.
+    data = tf.cast(tf.pad(data, [[0, 16]]), tf.int64)
+    big = tf.equal(data[0], ord("M"))
+    directory = tf.where(big, _big32(data, 4), _little32(data, 4))
+    directory = tf.minimum(directory, tf.size(data, tf.int64) - 2)
+    entries = _either16(data[directory], data[directory + 1], big)
+    room = (tf.size(data, tf.int64) - directory - 2) // 12
+    entries = tf.minimum(entries, room)
+    table = tf.reshape(data[directory + 2 : directory + 2 + entries * 12], (-1, 12))
+    tags = _either16(table[:, 0], table[:, 1], big)
+    values = _either16(table[:, 8], table[:, 9], big)
+    # 0x112 is the tag's number; entries without it count as nothing.
+    value = tf.reduce_max(tf.concat([tf.where(tf.equal(tags, 0x112), values, 0), [0]], 0))
+    return tf.cast(tf.where((value >= 1) & (value <= 8), value, 1), tf.int32)
+
+
+@_seldom
+def upright(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
+    """Turns an image `(height, width, 3)` as its EXIF orientation (int32, 1 to 8) asks."""
+    turned = tf.cond(orientation >= 5, lambda: tf.transpose(image, (1, 0, 2)), lambda: image)
+    # Which of the eight are mirrored after the transposition, by rows and by columns.
+    rows = tf.gather([False, False, True, True, False, False, True, True], orientation - 1)
+    columns = tf.gather([False, True, True, False, False, True, True, False], orientation - 1)
+    mirrored = tf.cond(rows, lambda: turned[::-1], lambda: turned)
+    return tf.cond(columns, lambda: mirrored[:, ::-1], lambda: mirrored)
+
+
+def bytes_at(contents: tf.Tensor, position: tf.Tensor | int, count: tf.Tensor | int) -> tf.Tensor:
+    """Returns `count` bytes of a string as int32 `(count,)`, zeros after its end."""
+    length = tf.strings.length(contents)
+    count = tf.maximum(count, 0)
+    position = tf.clip_by_value(position, 0, length)
+    piece = tf.strings.substr(contents, position, tf.minimum(count, length - position))
+    values = tf.cast(tf.io.decode_raw(piece, tf.uint8), tf.int32)
+    return tf.pad(values, [[0, count - tf.size(values)]])
+
+
+def _little16(data: tf.Tensor, at: int) -> tf.Tensor:
+    data = tf.cast(data[at : at + 2], tf.int64)
+    return data[0] + data[1] * 256
+
+
+def _little32(data: tf.Tensor, at: int) -> tf.Tensor:
+    return _little16(data, at) + _little16(data, at + 2) * 65536
+
+
+def _little32s(data: tf.Tensor, at: int) -> tf.Tensor:
+    # BMP stores sizes signed: a negative height means rows from the top.
+    value = _little32(data, at)
+    return tf.where(value >= 2**31, value - 2**32, value)
+
+
+def _big32(data: tf.Tensor, at: int) -> tf.Tensor:
+    data = tf.cast(data[at : at + 4], tf.int64)
+    return ((data[0] * 256 + data[1]) * 256 + data[2]) * 256 + data[3]
+
+
+def _either16(first: tf.Tensor, second: tf.Tensor, big: tf.Tensor) -> tf.Tensor:
+    return tf.where(big, first * 256 + second, second * 256 + first)

@@ -1,0 +1,200 @@
+"""Decoding and the evaluation transform, against Pillow."""
+
+import io
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image, ImageOps
+from sklearn.datasets import load_sample_image
+
+from keras_lightnets import preprocessing
+from keras_lightnets.preprocessing import EvalTransform
+
+PHOTO = Image.fromarray(load_sample_image("china.jpg")).resize((173, 120))
+
+
+def encode(image, kind, **options):
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+FILES = {
+    "jpeg": encode(PHOTO, "JPEG", quality=90),
+    "jpeg progressive": encode(PHOTO, "JPEG", progressive=True),
+    "jpeg grey": encode(PHOTO.convert("L"), "JPEG"),
+    "jpeg cmyk": encode(PHOTO.convert("CMYK"), "JPEG"),
+    "png": encode(PHOTO, "PNG"),
+    "png grey": encode(PHOTO.convert("L"), "PNG"),
+    "png palette": encode(PHOTO.convert("P"), "PNG"),
+    "png alpha": encode(PHOTO.convert("RGBA"), "PNG"),
+    "png grey alpha": encode(PHOTO.convert("LA"), "PNG"),
+    "png 1 bit": encode(PHOTO.convert("1"), "PNG"),
+    "gif": encode(PHOTO, "GIF"),
+    "gif of two frames": encode(
+        PHOTO, "GIF", save_all=True, append_images=[PHOTO.transpose(Image.Transpose.ROTATE_180)]
+    ),
+    "bmp": encode(PHOTO, "BMP"),
+    "bmp palette": encode(PHOTO.convert("P"), "BMP"),
+    "bmp grey": encode(PHOTO.convert("L"), "BMP"),
+    "webp": encode(PHOTO, "WEBP"),
+    "webp lossless": encode(PHOTO, "WEBP", lossless=True),
+    "webp alpha": encode(PHOTO.convert("RGBA"), "WEBP"),
+}
+
+decode = tf.function(preprocessing.decode_image, input_signature=[tf.TensorSpec((), tf.string)])
+
+
+def pillow_pixels(contents):
+    image = Image.open(io.BytesIO(contents))
+    return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_every_format_decodes_to_the_pixels_of_pillow(kind):
+    # Catches the default JPEG method (4 levels off) and palettes of BMP taken for greys.
+    np.testing.assert_array_equal(decode(FILES[kind]), pillow_pixels(FILES[kind]))
+
+
+def test_of_16_bit_the_upper_8_are_kept():
+    grey = np.arange(2**16, dtype=np.uint16).reshape(256, 256)
+    decoded = decode(encode(Image.fromarray(grey), "PNG"))
+    np.testing.assert_array_equal(decoded[..., 0], grey >> 8)
+
+
+@pytest.mark.parametrize("endian", "<>")
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_applied(orientation, endian):
+    exif = Image.Exif()
+    exif.endian = endian
+    exif[0x010F] = "A maker, so that the orientation is not the first entry"
+    exif[0x0112] = orientation
+    contents = encode(PHOTO, "JPEG", exif=exif)
+    np.testing.assert_array_equal(decode(contents), pillow_pixels(contents))
+
+
+def test_exif_is_found_behind_other_segments():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    contents = encode(PHOTO, "JPEG", exif=exif)
+    comment = b"\xff\xfe\x04\x02" + b"c" * 0x400
+    contents = contents[:2] + comment + contents[2:]
+    assert decode(contents).shape == (173, 120, 3)
+
+
+@pytest.mark.parametrize(
+    "exif",
+    [
+        b"Exif\0\0",
+        b"Exif\0\0II*\0\xff\xff\xff\xff",
+        b"Exif\0\0MM\0*\0\0\0\x08\xff\xff",
+        b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x63\0\0\0",
+    ],
+    ids=["empty", "directory far away", "many entries declared", "orientation 99"],
+)
+def test_broken_exif_leaves_the_image_as_it_is(exif):
+    plain = FILES["jpeg"]
+    segment = b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif
+    np.testing.assert_array_equal(decode(plain[:2] + segment + plain[2:]), decode(plain))
+
+
+def declare(kind, width, height):
+    """Returns a file of the kind that declares other sides than it has."""
+    contents = bytearray(FILES[kind])
+    if kind == "jpeg":
+        at = contents.index(b"\xff\xc0") + 5
+        contents[at : at + 4] = height.to_bytes(2, "big") + width.to_bytes(2, "big")
+    elif kind == "png":
+        contents[16:24] = width.to_bytes(4, "big") + height.to_bytes(4, "big")
+    elif kind == "gif":
+        contents[6:10] = width.to_bytes(2, "little") + height.to_bytes(2, "little")
+    elif kind == "bmp":
+        contents[18:26] = width.to_bytes(4, "little") + height.to_bytes(4, "little")
+    elif kind == "webp lossless":
+        bits = (width - 1) | (height - 1) << 14
+        contents[21:25] = bits.to_bytes(4, "little")
+    else:
+        contents[26:30] = width.to_bytes(2, "little") + height.to_bytes(2, "little")
+    return bytes(contents)
+
+
+@pytest.mark.parametrize("kind", ["jpeg", "png", "gif", "bmp", "webp", "webp lossless"])
+def test_a_huge_declared_size_is_refused_before_anything_is_allocated(kind):
+    side = 2**14 if kind.startswith("webp") else 65500
+    if kind == "webp":
+        side -= 1
+    with pytest.raises(tf.errors.InvalidArgumentError, match="declares no pixels or more than"):
+        decode(declare(kind, side, side))
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_half_a_file_is_an_error(kind):
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        decode(FILES[kind][: len(FILES[kind]) // 2])
+
+
+@pytest.mark.parametrize("contents", [b"", b"\xff", b"\xff\xd8\xff", b"text" * 100, b"BM", b"RIFF"])
+def test_what_is_no_image_is_an_error(contents):
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        decode(contents)
+
+
+def torchvision_like(image, size, shorter, resample):
+    """Resize and CenterCrop as torchvision.transforms does them with Pillow."""
+    width, height = image.size
+    if width <= height:
+        image = image.resize((shorter, int(shorter * height / width)), resample)
+    else:
+        image = image.resize((int(shorter * width / height), shorter), resample)
+    left, top = round((image.width - size[1]) / 2.0), round((image.height - size[0]) / 2.0)
+    return np.asarray(image.crop((left, top, left + size[1], top + size[0])))
+
+
+@pytest.mark.parametrize(("interpolation", "tolerance"), [("bilinear", 1), ("bicubic", 2)])
+@pytest.mark.parametrize("sides", [(173, 120), (120, 173), (41, 40), (400, 31)])
+def test_the_transform_is_torchvisions_within_rounding(sides, interpolation, tolerance):
+    # Pillow rounds to 8 bits between the two directions, TensorFlow does not.
+    image = PHOTO.resize(sides)
+    transform = EvalTransform((56, 48), 64, interpolation)
+    ours = preprocessing.transform_image(np.asarray(image), transform).numpy()
+    resample = Image.Resampling[interpolation.upper()]
+    theirs = torchvision_like(image, (56, 48), 64, resample)
+    assert np.abs(ours.astype(int) - theirs).max() <= tolerance
+
+
+def test_antialias_off_takes_the_nearest_pixels_only():
+    stripes = np.zeros((64, 64, 3), np.uint8)
+    stripes[::4] = 255
+    off = preprocessing.transform_image(stripes, EvalTransform((16, 16), antialias=False))
+    on = preprocessing.transform_image(stripes, EvalTransform((16, 16)))
+    assert int(tf.reduce_max(off)) == 0
+    assert 50 < float(tf.reduce_mean(tf.cast(on, tf.float32))) < 80
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("antialias", [True, False])
+def test_an_image_of_the_right_size_is_left_alone(interpolation, antialias):
+    image = np.asarray(PHOTO.crop((0, 0, 60, 60)))
+    transform = EvalTransform((60, 60), 60, interpolation, antialias)
+    np.testing.assert_array_equal(preprocessing.transform_image(image, transform), image)
+
+
+def test_the_transform_survives_json():
+    transform = EvalTransform((224, 192), 256, "bicubic", antialias=False)
+    assert EvalTransform.from_dict(transform.to_dict()) == transform
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"image_size": (224, 224), "resize_shorter": 200}, "`resize_shorter` must be at least"),
+        ({"image_size": (0, 224)}, "`image_size` must be positive"),
+        ({"image_size": (8, 8), "interpolation": "nearest"}, "Received: 'nearest'"),
+        ({"image_size": (8, 8), "colour": 1}, "Unknown keys"),
+        ({}, "needs `image_size`"),
+    ],
+)
+def test_a_wrong_transform_is_refused(values, message):
+    with pytest.raises(ValueError, match=message):
+        EvalTransform.from_dict(values)

@@ -1,0 +1,66 @@
+"""Which examples a step sees: a pure function of (seed, step).
+
+Every epoch is a full permutation of the examples by index, so nothing is shuffled in memory
+and a run continues at any step at once. An epoch holds whole batches; the examples left over
+are dropped, others in each epoch.
+"""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+
+def epoch_of(step: tf.Tensor, *, examples: int, global_batch: int) -> tf.Tensor:
+    """Returns the epoch, from 0, that a step (int64) belongs to."""
+    return step // (examples // global_batch)
+
+
+def step_positions(
+    step: tf.Tensor, *, examples: int, global_batch: int, seed: int, shard: int, shards: int
+) -> tf.Tensor:
+    """Returns the positions of the examples of one step of training.
+
+    Args:
+        step: int64 scalar, steps since the start of training.
+        examples: Number of examples in the set; at least `global_batch`.
+        global_batch: Images per step over all shards.
+        seed: Of the run.
+        shard: Which part of the global batch, below `shards`.
+        shards: Into how many equal parts the global batch is cut.
+
+    Returns:
+        int64 `(global_batch // shards,)`, each below `examples`.
+    """
+    steps_per_epoch = examples // global_batch
+    epoch = step // steps_per_epoch
+    local = global_batch // shards
+    first = (step % steps_per_epoch) * global_batch + shard * local
+    shuffle_seed = tf.stack([tf.constant(seed, tf.int64), epoch])
+    return tf.random.experimental.index_shuffle(
+        first + tf.range(local, dtype=tf.int64), seed=shuffle_seed, max_index=examples - 1
+    )
+
+
+def evaluation_positions(
+    step: tf.Tensor, *, examples: int, global_batch: int, shard: int, shards: int
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns the positions of one step of evaluation, in order, and which of them count.
+
+    The last batch is filled up with the last example, which then does not count.
+
+    Returns:
+        int64 `(global_batch // shards,)` positions and float32 weights, 1 or 0.
+    """
+    local = global_batch // shards
+    positions = step * global_batch + shard * local + tf.range(local, dtype=tf.int64)
+    return tf.minimum(positions, examples - 1), tf.cast(positions < examples, tf.float32)
+
+
+def example_key(seed: int, epoch: tf.Tensor, position: tf.Tensor) -> tf.Tensor:
+    """Returns the seed, int64 `(2,)`, of all that is random about (seed, epoch, example)."""
+    return tf.stack([tf.constant(seed, tf.int64) * 2**31 + epoch, position])
+
+
+def sub_key(key: tf.Tensor, purpose: int) -> tf.Tensor:
+    """Returns another seed of the same example for another purpose, a number from 1."""
+    return key + tf.constant([0, purpose * 2**40], tf.int64)
