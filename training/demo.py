@@ -92,7 +92,8 @@ def classify(url: str, run: pathlib.Path, predictions: pathlib.Path) -> None:
 
     with predictions.open(encoding="utf-8", newline="") as file:
         expected = list(csv.DictReader(file))
-    images = list(Run.open(run).splits().evaluation_bytes())
+    source = Run.open(run).splits().eval_source
+    images = [source.contents(number).numpy() for number in range(source.count)]
     answers = Client(url, "digits").classify(images, top=1)
     right = differ = 0
     for row, ((label, probability),) in zip(expected, answers, strict=True):
