@@ -1,0 +1,147 @@
+"""A tiny network and data set for tests of the training engine: milliseconds a step."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+import types
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_lightnets.layers import FusedBatchNormalization
+from training import config as configs
+from training import data, train
+
+SIDE, CLASSES = 8, 4
+
+
+@dataclasses.dataclass(frozen=True)
+class Transform:
+    image_size: tuple[int, int] = (SIDE, SIDE)
+
+    def to_dict(self):
+        return {"image_size": list(self.image_size)}
+
+
+class ToySplits:
+    """The contract of `training.data.Splits`, computed: the class is the brightest quarter."""
+
+    def __init__(self, seed: int, train_examples: int = 48, eval_examples: int = 22):
+        self.labels = [f"quarter{number}" for number in range(CLASSES)]
+        self.transform = Transform()
+        self.train_examples, self.eval_examples = train_examples, eval_examples
+        self._seed = seed
+
+    def train(self, start_step, *, global_batch, shard=0, shards=1):
+        size = global_batch // shards
+
+        def batch(step):
+            seeds = tf.random.experimental.stateless_fold_in([self._seed, 1], step)
+            images, labels = _examples(seeds, global_batch)
+            mine = slice(shard * size, (shard + 1) * size)
+            return images[mine], labels[mine], tf.ones((size,))
+
+        return tf.data.Dataset.range(start_step, 2**40).map(batch)
+
+    def evaluation(self, global_batch, shard=0, shards=1):
+        images, labels = _examples(tf.constant([7, 7]), self.eval_examples)
+        batches = -(-self.eval_examples // global_batch)
+        padding = batches * global_batch - self.eval_examples
+        images = tf.pad(images, [[0, padding], [0, 0], [0, 0], [0, 0]])
+        labels = tf.pad(labels, [[0, padding], [0, 0]])
+        weights = tf.pad(tf.ones((self.eval_examples,)), [[0, padding]])
+        size = global_batch // shards
+        batches = tf.data.Dataset.from_tensor_slices((images, labels, weights)).batch(size)
+        return batches.shard(shards, shard)
+
+
+def _examples(seed, count):
+    """Returns uint8 images `(count, SIDE, SIDE, 3)` and one-hot labels `(count, CLASSES)`."""
+    classes = tf.random.stateless_uniform((count,), seed, 0, CLASSES, tf.int32)
+    noise = tf.random.stateless_uniform((count, SIDE, SIDE, 3), seed + 1, 0, 150, tf.int32)
+    half = SIDE // 2
+    quarter = tf.reshape(tf.one_hot(classes, CLASSES), (count, 2, 2, 1))
+    bright = tf.repeat(tf.repeat(quarter, half, axis=1), half, axis=2) * 100
+    images = tf.cast(noise + tf.cast(bright, tf.int32), tf.uint8)
+    return images, tf.one_hot(classes, CLASSES)
+
+
+def build_model(config, splits):
+    """Convolution, batch norm, dropout: all that keeps state."""
+    x = inputs = keras.Input((SIDE, SIDE, 3), name="image")
+    x = keras.layers.Rescaling(1 / 127.5, -1)(x)
+    x = keras.layers.Conv2D(8, 3, use_bias=False, name="conv")(x)
+    x = FusedBatchNormalization(momentum=config.model.bn_momentum, name="bn")(x)
+    x = keras.layers.ReLU()(x)
+    x = keras.layers.Flatten()(x)
+    x = keras.layers.Dropout(config.model.dropout_rate or 0.0)(x)
+    x = keras.layers.Dense(len(splits.labels), dtype="float32", name="logits")(x)
+    outputs = keras.layers.Activation("softmax", dtype="float32", name="predictions")(x)
+    return keras.Model(inputs, outputs)
+
+
+def config(**train_keys):
+    """Returns a configuration: 3 epochs of 6 steps with 8 images; keys of other sections by dot."""
+    values: dict = {
+        "model": {"image_size": SIDE, "dropout_rate": 0.3, "bn_momentum": 0.7},
+        "optimizer": {"learning_rate": 0.05},
+        "train": {"epochs": 3, "batch_size": 8, "devices": "cpu:1", "seed": 3},
+    }
+    for key, value in train_keys.items():
+        section, name = key.split("__") if "__" in key else ("train", key)
+        values[section][name] = value
+    return configs.from_dict(values)
+
+
+def install(train_examples: int = 48, eval_examples: int = 22) -> None:
+    """Puts the toy in the place of the real networks and data, in this process."""
+
+    def load(config, saved=None):
+        return ToySplits(config.train.seed, train_examples, eval_examples)
+
+    data.load = load
+    train.build_model = build_model
+    # Pictures take longer than the toy; tests/test_train.py draws them.
+    train.report = types.SimpleNamespace(
+        per_class=lambda *_: [],
+        write_per_class=lambda *_: None,
+        write_confusion_matrix=lambda *_: None,
+        write_curves=lambda *_: None,
+    )
+
+
+def run(config, out, *, resume=True, **installed):
+    """Trains `config` on the toy data in this process; returns the results."""
+    install(**installed)
+    return train.train(config, pathlib.Path(out), resume=resume)
+
+
+def weights_of(path: pathlib.Path) -> list[np.ndarray]:
+    """Returns the weights of a `.keras` file."""
+    return keras.models.load_model(path, compile=False).get_weights()
+
+
+def outcome(out: pathlib.Path) -> dict:
+    """Returns all that a run must end with, whatever happened to it."""
+    files = ("history.csv", "history.json", "results.json")
+    newest = tf.train.latest_checkpoint(str(out / "checkpoints"))
+    reader = tf.train.load_checkpoint(newest)
+    # The order of objects in the graph may differ; their names and values may not.
+    names = [name for name in reader.get_variable_to_shape_map() if name != GRAPH]
+    return {
+        **{name: (out / name).read_bytes() for name in files},
+        **{name: _bytes(reader.get_tensor(name)) for name in sorted(names)},
+        **{
+            name: b"".join(map(_bytes, weights_of(out / "weights" / name)))
+            for name in ("best.keras", "last.keras")
+        },
+    }
+
+
+GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
+
+
+def _bytes(value) -> bytes:
+    return np.asarray(value).tobytes() if not isinstance(value, bytes) else value

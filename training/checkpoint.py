@@ -1,0 +1,187 @@
+"""Checkpoints to resume from: written whole or not at all, read back whole or refused.
+
+`tf.train.CheckpointManager` writes to a temporary name and renames, and checks sums when it
+reads. What it lacks is added here: a damaged newest checkpoint gives way to the one before,
+and a damaged or missing `checkpoint` index file never makes a run start from zero.
+"""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from training.errors import UserError
+
+_PREFIX = "ckpt"
+
+
+class HostState(tf.train.experimental.PythonState):
+    """Everything outside TensorFlow that a run continues with, as JSON in the checkpoint."""
+
+    def __init__(self, values: dict[str, Any]):
+        self.values = values
+
+    def serialize(self) -> str:
+        return json.dumps(self.values)
+
+    def deserialize(self, string_value: str) -> None:
+        self.values.clear()
+        self.values.update(json.loads(string_value))
+
+
+class Checkpoints:
+    """The checkpoints of one run, named by the step after which they were written."""
+
+    def __init__(
+        self,
+        folder: pathlib.Path,
+        variables: Mapping[str, Sequence[tf.Variable]],
+        host: dict[str, Any],
+        *,
+        keep: int,
+        writer: bool = True,
+    ):
+        """Prepares to write and read; touches the disk only to clear what a crash left.
+
+        Args:
+            folder: Where they are; made when the first is written.
+            variables: What to keep, by purpose, each in a fixed order.
+            host: Values for JSON; changed in place by `restore`.
+            keep: How many to keep.
+            writer: Whether this process writes (of several workers only one does).
+        """
+        self.folder = folder
+        self._writer = writer
+        self._keep = keep
+        self._host = host
+        tracked = {name: list(values) for name, values in variables.items()}
+        self._checkpoint = tf.train.Checkpoint(**tracked, host=HostState(host))
+        self._manager: tf.train.CheckpointManager | None = None
+
+    def save(self, step: int) -> None:
+        """Writes all values; the oldest checkpoint beyond `keep` is deleted.
+
+        Raises:
+            UserError: The disk is full or cannot be written to. The last good one stays.
+        """
+        if not self._writer:
+            return
+        try:
+            if self._manager is None:
+                self._manager = self._open()
+            self._manager.save(checkpoint_number=step)
+        except (tf.errors.OpError, OSError) as error:
+            self._discard(step)
+            good = self.steps()
+            kept = f"The checkpoint of step {good[-1]} is intact." if good else ""
+            raise UserError(
+                f"Cannot write the checkpoint of step {step} to {self.folder} "
+                f"({_reason(error)}). {kept} Make room, then resume."
+            ) from None
+
+    def steps(self) -> list[int]:
+        """Returns the steps that have an index or data file, the newest last."""
+        found = set()
+        if self.folder.is_dir():
+            for path in self.folder.iterdir():
+                if match := re.fullmatch(rf"{_PREFIX}-(\d+)\.(index|data-.*)", path.name):
+                    found.add(int(match[1]))
+        return sorted(found)
+
+    def restore(self) -> tuple[int | None, list[str]]:
+        """Reads the newest checkpoint that can be read.
+
+        Returns:
+            Its step, or None where there has never been one, and what was wrong with those
+            that had to be passed over.
+
+        Raises:
+            UserError: There are checkpoints, or what is left of them, but none can be read.
+        """
+        problems = []
+        for step in reversed(self.steps()):
+            problem = self._read(step)
+            if problem is None:
+                return step, problems
+            problems.append(problem)
+        if problems:
+            raise UserError(
+                f"No checkpoint in {self.folder} can be read, and starting again from step 0 "
+                f"would discard the run. {' '.join(problems)} Restore the folder from a copy, "
+                "or train anew with --overwrite."
+            )
+        if self.folder.is_dir() and (left := sorted(p.name for p in self.folder.iterdir())):
+            raise UserError(
+                f"{self.folder} holds {left[0]} but no checkpoint: its files were deleted. "
+                "Restore them from a copy, or train anew with --overwrite."
+            )
+        return None, []
+
+    def restore_step(self, step: int) -> None:
+        """Reads the checkpoint of `step` and no other.
+
+        Raises:
+            UserError: It cannot be read.
+        """
+        if problem := self._read(step):
+            raise UserError(problem)
+
+    def _read(self, step: int) -> str | None:
+        """Reads a checkpoint; returns what is wrong with it."""
+        path = self.folder / f"{_PREFIX}-{step}"
+        for name in (f"{path.name}.index", f"{path.name}.data-00000-of-00001"):
+            if not (self.folder / name).is_file():
+                return f"{self.folder / name} is missing."
+        try:
+            self._checkpoint.restore(str(path)).assert_consumed()
+        # Truncated data raises IndexError, damaged ones OpError (measured on TF 2.21), a
+        # damaged table of objects whatever its parser finds.
+        except (IndexError, KeyError, TypeError, tf.errors.OpError, json.JSONDecodeError) as error:
+            return f"{_damaged(path, error)} is damaged ({_reason(error)})."
+        except (AssertionError, ValueError) as error:
+            return f"{path}.index does not fit this run ({_reason(error)})."
+        except Exception as error:
+            # protobuf's DecodeError is no public name of TensorFlow.
+            if type(error).__name__ != "DecodeError":
+                raise
+            return f"{path}.index is damaged ({_reason(error)})."
+        return None
+
+    def _open(self) -> tf.train.CheckpointManager:
+        """Returns the manager, with a `checkpoint` file that names what is really there."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for left in self.folder.glob(f"{_PREFIX}-*temp*"):
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
+        if steps := self.steps():
+            paths = [str(self.folder / f"{_PREFIX}-{step}") for step in steps]
+            tf.compat.v1.train.update_checkpoint_state(
+                str(self.folder), paths[-1], all_model_checkpoint_paths=paths
+            )
+        return tf.train.CheckpointManager(
+            self._checkpoint, str(self.folder), max_to_keep=self._keep, checkpoint_name=_PREFIX
+        )
+
+    def _discard(self, step: int) -> None:
+        """Removes what a failed write left, to give back its room."""
+        for path in self.folder.glob(f"{_PREFIX}-{step}*"):
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink()
+        self._manager = None
+
+
+def _damaged(path: pathlib.Path, error: Exception) -> str:
+    """Returns the file of a checkpoint that an error is about."""
+    on_index = "index" in str(error) or isinstance(error, (KeyError, TypeError))
+    return f"{path}.index" if on_index else f"{path}.data-00000-of-00001"
+
+
+def _reason(error: Exception) -> str:
+    text = getattr(error, "message", None) or str(error) or type(error).__name__
+    if "No space left" in text:
+        return "the disk is full"
+    return text.splitlines()[0][:200]

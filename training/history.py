@@ -1,0 +1,71 @@
+"""The numbers of every epoch, and which epoch was the best."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import pathlib
+from typing import Any
+
+from training.errors import UsageError
+from training.run import write_json, write_text
+
+
+class History:
+    """One row an epoch. Lives in the checkpoint; the files are written anew from it.
+
+    Nothing in it depends on time or on how often the run was interrupted.
+
+    Attributes:
+        values: What a checkpoint keeps: `rows`, and the index of the `best` one or None.
+    """
+
+    def __init__(self, monitor: str):
+        """Args: monitor: the column that makes an epoch the best."""
+        self.monitor = monitor
+        self.values: dict[str, Any] = {"rows": [], "best": None}
+
+    @property
+    def rows(self) -> list[dict[str, float]]:
+        """The rows, oldest first."""
+        return self.values["rows"]
+
+    @property
+    def best(self) -> dict[str, float] | None:
+        """The row with the best value, the earlier one of two equals."""
+        return None if self.values["best"] is None else self.rows[self.values["best"]]
+
+    @property
+    def epochs_since_best(self) -> int:
+        """Epochs without a better value."""
+        return 0 if self.values["best"] is None else len(self.rows) - 1 - self.values["best"]
+
+    def add(self, row: dict[str, float]) -> bool:
+        """Adds a row; returns whether it is the best so far.
+
+        Raises:
+            UsageError: It lacks the monitored value.
+        """
+        if self.monitor not in row:
+            raise UsageError(
+                f"train.monitor must be one of {', '.join(row)}. Received: {self.monitor!r}."
+            )
+        self.rows.append(row)
+        best = self.best
+        # A lower loss is better, a higher anything else.
+        sign = -1 if "loss" in self.monitor else 1
+        better = best is None or sign * row[self.monitor] > sign * best[self.monitor]
+        if better and not math.isnan(row[self.monitor]):
+            self.values["best"] = len(self.rows) - 1
+        return self.best is row
+
+    def write(self, folder: pathlib.Path) -> None:
+        """Writes `history.csv` and `history.json`."""
+        write_json(folder / "history.json", self.rows)
+        text = io.StringIO()
+        columns = list(dict.fromkeys(key for row in self.rows for key in row))
+        writer = csv.DictWriter(text, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.rows)
+        write_text(folder / "history.csv", text.getvalue())

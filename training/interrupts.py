@@ -1,0 +1,44 @@
+"""SIGTERM and SIGINT: finish the step, save, stop."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from types import FrameType
+
+from training.errors import UserError
+
+
+class Interrupted(UserError):  # noqa: N818 - not an error, what happened
+    """The run was told to stop; it saved its state first. Exit code 128 + signal."""
+
+    def __init__(self, message: str, signum: int):
+        super().__init__(message)
+        self.exit_code = 128 + signum
+
+
+class Interrupts:
+    """Notes the first SIGTERM or SIGINT while in its context; a second one acts at once.
+
+    Attributes:
+        signum: The signal received, or 0.
+    """
+
+    def __init__(self) -> None:
+        self.signum = 0
+        self._previous: dict[int, object] = {}
+
+    def __enter__(self) -> Interrupts:
+        # Python takes signals in the main thread only.
+        if threading.current_thread() is threading.main_thread():
+            for signum in (signal.SIGTERM, signal.SIGINT):
+                self._previous[signum] = signal.signal(signum, self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for signum, handler in self._previous.items():
+            signal.signal(signum, handler)
+
+    def _note(self, signum: int, frame: FrameType | None) -> None:
+        self.signum = signum
+        signal.signal(signum, signal.SIG_DFL)

@@ -1,0 +1,99 @@
+"""What a user sees of a run: a bar on a terminal, one plain line an epoch elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any
+
+
+class Progress:
+    """Shows the progress of training; silent unless `shown` (workers other than the first)."""
+
+    def __init__(self, epochs: int, steps_per_epoch: int, batch: int, *, shown: bool = True):
+        self._epochs = epochs
+        self._steps_per_epoch = steps_per_epoch
+        self._batch = batch
+        self._shown = shown
+        self._bar = _bar() if shown and sys.stdout.isatty() else None
+        self._task: Any = None
+        self._epoch_started = time.monotonic()
+        self._first_step = 0
+        self._seconds_per_step = 0.0
+
+    def say(self, text: str) -> None:
+        """Prints a line, above the bar if there is one."""
+        if not self._shown:
+            return
+        if self._bar is None:
+            print(text, flush=True)
+        else:
+            self._bar.console.print(text, highlight=False, markup=False)
+
+    def start_epoch(self, epoch: int, step: int) -> None:
+        """Begins epoch number `epoch` (the first is 1), from `step` on within it."""
+        self._epoch_started = time.monotonic()
+        self._first_step = step
+        if self._bar is not None:
+            title = f"epoch {epoch}/{self._epochs}"
+            if self._task is None:
+                self._bar.start()
+                self._task = self._bar.add_task(
+                    title, total=self._steps_per_epoch, speed="", eta=""
+                )
+            self._bar.reset(self._task, description=title, completed=step)
+
+    def update(self, epoch: int, step: int) -> None:
+        """Notes that `step` steps of the epoch are done."""
+        done = step - self._first_step
+        if self._bar is None or not done:
+            return
+        self._seconds_per_step = (time.monotonic() - self._epoch_started) / done
+        left = (self._epochs - epoch + 1) * self._steps_per_epoch - step
+        speed = f"{self._batch / self._seconds_per_step:.0f} images/s"
+        eta = f"{duration(left * self._seconds_per_step)} left"
+        self._bar.update(self._task, completed=step, speed=speed, eta=eta)
+
+    def end_epoch(self, row: Mapping[str, float], trained_seconds: float, steps: int) -> None:
+        """Prints the line of an epoch, whose training (not evaluation) took the time given."""
+        parts = [f"epoch {row['epoch']}/{self._epochs}"]
+        parts += [
+            f"{key} {value:.4g}" for key, value in row.items() if key not in ("epoch", "step")
+        ]
+        if steps and trained_seconds > 0:
+            speed = steps * self._batch / trained_seconds
+            left = (self._epochs - row["epoch"]) * (time.monotonic() - self._epoch_started)
+            parts.append(f"{speed:.0f} images/s")
+            if steps == self._steps_per_epoch and left:
+                parts.append(f"{duration(left)} left")
+        self.say("  ".join(parts))
+
+    def close(self) -> None:
+        """Takes the bar off the terminal."""
+        if self._task is not None:
+            self._bar.stop()
+
+
+def duration(seconds: float) -> str:
+    """Returns for example `42 s`, `3 min 20 s` or `5 h 7 min`."""
+    seconds = round(seconds)
+    if seconds < 60:
+        return f"{seconds} s"
+    minutes, seconds = divmod(seconds, 60)
+    if minutes < 60:
+        return f"{minutes} min {seconds} s"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+def _bar() -> Any:
+    from rich import progress
+
+    return progress.Progress(
+        progress.TextColumn("{task.description}"),
+        progress.BarColumn(),
+        progress.MofNCompleteColumn(),
+        progress.TextColumn("{task.fields[speed]}"),
+        progress.TextColumn("{task.fields[eta]}"),
+        transient=True,
+    )
