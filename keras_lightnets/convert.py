@@ -10,12 +10,13 @@ import keras
 import numpy as np
 
 from keras_lightnets.classifier import HEAD_PREFIX
-from keras_lightnets.options import check_choice
 from keras_lightnets.state_dict_names import SOURCES
 
 # PyTorch -> Keras: (out, in, h, w) -> (h, w, in, out), and depthwise (c, 1, h, w) -> (h, w, c, 1).
 _CONV = (2, 3, 1, 0)
 _DEPTHWISE = (2, 3, 0, 1)
+# Layers that models without top, or with `features_only`, are built without.
+HEAD_PREFIXES = (HEAD_PREFIX, "head_")
 _LISTED = 10  # names per kind of mistake in an error message
 
 
@@ -36,7 +37,7 @@ class Slot(NamedTuple):
         return array
 
 
-def load_state_dict(model: keras.Model, state_dict: Mapping[str, Any], source: str) -> None:
+def load_state_dict(model: keras.Model, state_dict: Mapping[str, Any], source: str) -> bool:
     """Copies the weights of another implementation into `model`, strictly.
 
     Every tensor is used exactly once, every variable is set, all shapes are equal; else
@@ -49,6 +50,9 @@ def load_state_dict(model: keras.Model, state_dict: Mapping[str, Any], source: s
         source: Whose names these are: `"torchvision"`, `"timm"`, `"pytorchcv"` (osmr),
             `"d-li14"` (MobileNet v2) or `"sequential"` (MobileNet v1 as numbered modules
             `model.N.M`).
+
+    Returns:
+        Whether the classifier, if the model has one, was loaded too.
 
     Raises:
         ValueError: Lists by name what is missing, left over or of another shape.
@@ -86,6 +90,7 @@ def load_state_dict(model: keras.Model, state_dict: Mapping[str, Any], source: s
             slot.variable.assign(array)
     if head:
         warn_about_head(model)
+    return not head
 
 
 def warn_about_head(model: keras.Model) -> None:
@@ -110,20 +115,14 @@ def tensor_slots(
         ValueError: If the source has no such network, or the network layers that the
             source's has not.
     """
-    check_choice("source", source, tuple(SOURCES))
     builder = network_of(model)
-    check_choice(f"source for {builder}", source, [s for s in SOURCES if builder in SOURCES[s]])
+    names = layer_names(model, source, tensors)
     layers = {layer.name: layer for layer in model.layers if layer.weights}
-    extra = ()
-    if builder == "SqueezeNet":
-        extra = ("1.0" if layers["conv1_conv"].kernel_size[0] == 7 else "1.1",)
-    elif (builder, source) == ("ShuffleNetV2", "pytorchcv"):
-        extra = (any(".dconv." in name for name in tensors),)
-    names = SOURCES[source][builder](set(layers), *extra)
     unknown = [name for name in layers if name not in names]
     if unknown:
         raise ValueError(
-            f"{source} has no weights for these layers of model {model.name!r}: {_list(unknown)}"
+            f"{source} has no weights for these layers of model {model.name!r}: "
+            f"{list_problems(unknown)}"
         )
     slots = [
         slot
@@ -134,9 +133,54 @@ def tensor_slots(
     omitted = {
         module
         for name, module in names.items()
-        if name not in layers and name.startswith((HEAD_PREFIX, "head_"))
+        if name not in layers and name.startswith(HEAD_PREFIXES)
     }
     return slots, omitted
+
+
+def layer_names(model: keras.Model, source: str, tensors: Collection[str]) -> dict[str, str]:
+    """Our layer -> the source's module, in the source's order.
+
+    Raises:
+        ValueError: If the source has no such network.
+    """
+    builder = network_of(model)
+    known = [name for name in SOURCES if builder in SOURCES[name]]
+    if source not in known:
+        raise ValueError(
+            f"`source` must be one of {', '.join(map(repr, known))} for {builder}. "
+            f"Received: {source!r}"
+        )
+    layers = {layer.name: layer for layer in model.layers if layer.weights}
+    extra: tuple[Any, ...] = ()
+    if builder == "SqueezeNet":
+        extra = ("1.0" if layers["conv1_conv"].kernel_size[0] == 7 else "1.1",)
+    elif (builder, source) == ("ShuffleNetV2", "pytorchcv"):
+        extra = (any(".dconv." in name for name in tensors),)
+    return SOURCES[source][builder](set(layers), *extra)
+
+
+def detect_source(model: keras.Model, tensors: Collection[str]) -> str:
+    """The source whose names occur most among `tensors`.
+
+    Raises:
+        ValueError: If none occurs.
+    """
+    builder = network_of(model)
+    found = {
+        source: sum(
+            f"{module}.weight" in tensors for module in layer_names(model, source, tensors).values()
+        )
+        for source in SOURCES
+        if builder in SOURCES[source]
+    }
+    best = max(found, key=found.__getitem__)
+    if not found[best]:
+        raise ValueError(
+            f"These are not the weights of a {builder} that {' or '.join(found)} wrote. "
+            f"Tensors begin with: {', '.join(list(tensors)[:3])}"
+        )
+    return best
 
 
 def network_of(model: keras.Model) -> str:
@@ -195,10 +239,11 @@ def _numpy(value: Any) -> np.ndarray:
 def _message(model: keras.Model, source: str, problems: list[str]) -> str:
     return (
         f"These are not {source}'s weights of model {model.name!r} "
-        f"({len(problems)} mistakes): {_list(problems)}"
+        f"({len(problems)} mistakes): {list_problems(problems)}"
     )
 
 
-def _list(lines: list[str]) -> str:
+def list_problems(lines: list[str]) -> str:
+    """The first few lines, and how many more there are."""
     shown = "; ".join(lines[:_LISTED])
     return shown + (f"; and {len(lines) - _LISTED} more" if len(lines) > _LISTED else "")

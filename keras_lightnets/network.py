@@ -11,6 +11,7 @@ from keras_lightnets import weights as weights_lib
 from keras_lightnets.blocks import Norm, Strides
 from keras_lightnets.classifier import classify
 from keras_lightnets.options import Options, check_input_shape
+from keras_lightnets.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 
 
 class Network:
@@ -43,7 +44,7 @@ class Network:
         self.norm = Norm(options.bn_momentum, options.bn_epsilon)
         self.strides = Strides(options.output_stride)
         self._features: dict[str, keras.KerasTensor] = {}
-        self._source = weights_lib.resolve(options.weights, family, variant, options)
+        self._source = weights_lib.resolve(options.weights, family, variant)
         self._inputs = self.x = _image(shape, options.input_tensor)
         if options.include_preprocessing:
             self.x = self._normalize(self.x)
@@ -83,8 +84,6 @@ class Network:
         return model
 
     def _normalize(self, x: keras.KerasTensor) -> keras.KerasTensor:
-        from keras_lightnets.preprocessing import IMAGENET_MEAN, IMAGENET_STD
-
         source = self._source
         mean = self.options.mean or (source and source.mean) or IMAGENET_MEAN
         std = self.options.std or (source and source.std) or IMAGENET_STD

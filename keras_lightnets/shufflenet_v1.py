@@ -93,7 +93,12 @@ def ShuffleNetV1(
             f"`stem_filters` must be a positive multiple of groups={groups}. "
             f"Received: {stem_filters!r}"
         )
-    variant = {"groups": groups, "alpha": alpha, "stem_filters": stem, "se": se}
+    variant = {
+        "groups": groups,
+        "alpha": alpha,
+        "stem_filters": None if stem == channels(groups, alpha)[0] else stem,
+        "se": se,
+    }
     net = Network("shufflenet_v1", variant, input_shape, options)
 
     x = conv_bn(

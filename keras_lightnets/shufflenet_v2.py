@@ -104,7 +104,7 @@ def ShuffleNetV2(
         "se": se,
         "se_reduction": se_reduction,
         "residual": residual,
-        "head_filters": head_filters or plan.head,
+        "head_filters": None if head_filters == plan.head else head_filters,
         "stem_pool": stem_pool,
     }
     net = Network("shufflenet_v2", variant, input_shape, options)

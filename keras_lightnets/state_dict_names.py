@@ -10,13 +10,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Iterator
 
-from keras_lightnets.squeezenet import VERSIONS
-
 Names = dict[str, str]
 # Units per stage of MobileNet v1 as timm and pytorchcv count them: a stage per size.
 _MOBILENET_V1_STAGES = (1, 2, 2, 6, 2)
 # torchvision numbers SqueezeNet's layers, pooling included: Fire 2 to 9.
 _SQUEEZENET_FEATURES = {"1.0": (3, 4, 5, 7, 8, 9, 10, 12), "1.1": (3, 4, 6, 7, 9, 10, 11, 12)}
+# pytorchcv begins a new stage behind these Fire modules (where a pooling follows).
+_SQUEEZENET_STAGE_ENDS = {"1.0": (4, 8), "1.1": (3, 5)}
 
 
 def _torchvision_squeezenet(layers: Collection[str], version: str) -> Names:
@@ -109,7 +109,7 @@ def _pytorchcv_squeezenet(layers: Collection[str], version: str) -> Names:
         unit += 1
         for part in ("squeeze", "expand1x1", "expand3x3"):
             names[f"fire{fire}_{part}_conv"] = f"features.stage{stage}.unit{unit}.{part}.conv"
-        if fire in VERSIONS[version][2]:  # a pooling follows
+        if fire in _SQUEEZENET_STAGE_ENDS[version]:
             stage, unit = stage + 1, 0
     return {**names, "logits_conv": "output.final_conv"}
 

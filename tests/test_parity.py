@@ -13,10 +13,10 @@ import keras_lightnets
 
 @pytest.mark.parametrize("file", golden_weights.NETWORKS)
 def test_logits_are_those_of_the_other_implementation(file):
-    name, arguments, source = golden_weights.NETWORKS[file]
+    name, source = golden_weights.NETWORKS[file]
     weights, pairs = golden_weights.read(file)
     model = keras_lightnets.create_model(
-        name, input_shape=(None, None, 3), classifier_activation=None, **arguments
+        name, input_shape=(None, None, 3), classifier_activation=None
     )
     keras_lightnets.load_state_dict(model, weights, source)
     for images, expected in pairs:

@@ -1,0 +1,385 @@
+"""`weights=`: every format, published files from a server on loopback, and what goes wrong."""
+
+import functools
+import hashlib
+import http.server
+import json
+import pathlib
+import pickle
+import socket
+import threading
+import types
+import zipfile
+
+import golden_weights
+import h5py
+import numpy as np
+import pytest
+
+import keras_lightnets
+from keras_lightnets import convert, downloads, weight_files, weight_rows, weights
+from keras_lightnets.weight_rows import WeightsRow
+
+# Small enough to be built many times: 0.2 million parameters.
+SMALL = {"groups": 1, "alpha": 0.25, "input_shape": (32, 32, 3), "classes": 7}
+MADE_BY_PYTORCH = pathlib.Path(__file__).with_name("pth")
+
+
+@pytest.fixture(scope="module")
+def small():
+    model = keras_lightnets.ShuffleNetV1(**SMALL)
+    _randomize(model)
+    return model
+
+
+@pytest.fixture(scope="module")
+def image():
+    return np.random.default_rng(0).normal(size=(2, 32, 32, 3)).astype("float32")
+
+
+def _randomize(model):
+    rng = np.random.default_rng(1)
+    for variable in model.weights:
+        variable.assign(rng.uniform(0.2, 1.0, variable.shape))
+
+
+def _pytorch_layout(model):
+    """The model's weights as a pytorchcv state dict."""
+    slots, _ = convert.tensor_slots(model, "pytorchcv", ())
+    state = {}
+    for slot in slots:
+        array = np.asarray(slot.variable)
+        state[slot.tensor] = array if slot.axes is None else array.transpose(np.argsort(slot.axes))
+    return state
+
+
+def _write_safetensors(path, state):
+    header, blob = {}, b""
+    for name, array in state.items():
+        raw = np.ascontiguousarray(array, "<f4").tobytes()
+        offsets = [len(blob), len(blob) + len(raw)]
+        header[name] = {"dtype": "F32", "shape": list(array.shape), "data_offsets": offsets}
+        blob += raw
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + blob)
+
+
+def _write_osmr(path, state, groups=1):
+    """tf2cv's layout: trainable tensors of all layers, then the moving statistics."""
+    layers = {"features": ([], []), "output1": ([], [])}
+    for name, array in state.items():
+        trainable, moving = layers["output1" if name.startswith("output") else "features"]
+        module, _, part = name.rpartition(".")
+        prefix = f"net_1/{module.replace('.', '/')}"
+        if part == "weight" and array.ndim == 4:
+            if array.shape[1] == 1 and "dw" in module:
+                trainable.append((f"{prefix}/depthwise_kernel:0", array.transpose(2, 3, 0, 1)))
+                continue
+            kernel = array.transpose(2, 3, 1, 0)
+            grouped = groups > 1 and "conv" in module and array.shape[2] == 1
+            if not grouped or "stage1.unit1.compress" in module:
+                trainable.append((f"{prefix}/kernel:0", kernel))
+                continue
+            for number, part_kernel in enumerate(np.split(kernel, groups, axis=-1), 1):
+                trainable.append((f"{prefix}/convgroup{number}/kernel:0", part_kernel))
+        elif part == "weight" and array.ndim == 2:
+            trainable.append((f"{prefix}/kernel:0", array.T))
+        elif part == "weight":
+            trainable.append((f"{prefix}/gamma:0", array))
+        elif part == "bias":
+            is_norm = f"{module}.running_mean" in state
+            trainable.append((f"{prefix}/{'beta' if is_norm else 'bias'}:0", array))
+        else:
+            last = {"running_mean": "moving_mean", "running_var": "moving_variance"}[part]
+            moving.append((f"{prefix}/{last}:0", array))
+    h5 = path.with_name("weights.h5")
+    with h5py.File(h5, "w") as file:
+        file.attrs["layer_names"] = [name.encode() for name in layers]
+        for layer, (trainable, moving) in layers.items():
+            group = file.create_group(layer)
+            group.attrs["weight_names"] = [name.encode() for name, _ in trainable + moving]
+            for name, array in trainable + moving:
+                group[name] = array
+    if path.suffix == ".zip":
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.write(h5, path.stem)
+        h5.unlink()
+    else:
+        h5.rename(path)
+
+
+@pytest.fixture(params=[".keras", ".weights.h5", ".safetensors", ".tf2.h5", ".tf2.h5.zip"])
+def small_file(request, small, tmp_path):
+    path = tmp_path / f"small{request.param}"
+    if request.param == ".keras":
+        small.save(path)
+    elif request.param == ".weights.h5":
+        small.save_weights(path)
+    elif request.param == ".safetensors":
+        _write_safetensors(path, _pytorch_layout(small))
+    else:
+        _write_osmr(path, _pytorch_layout(small))
+    return path
+
+
+def test_file_gives_the_same_predictions(small_file, small, image):
+    loaded = keras_lightnets.ShuffleNetV1(**SMALL, weights=small_file)
+    np.testing.assert_array_equal(small(image), loaded(image))
+
+
+def test_other_number_of_classes_loads_all_but_the_classifier(small_file, small):
+    with pytest.warns(UserWarning, match="everything but the classifier was loaded"):
+        loaded = keras_lightnets.ShuffleNetV1(**{**SMALL, "classes": 3}, weights=small_file)
+    kernel = loaded.get_layer("logits").kernel
+    assert kernel.shape[-1] == 3
+    assert np.abs(np.asarray(kernel)).max() < 0.2  # the initial values, not the file's
+    for layer in loaded.layers:
+        if layer.weights and layer.name != "logits":
+            for ours, theirs in zip(
+                layer.weights, small.get_layer(layer.name).weights, strict=True
+            ):
+                np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("arguments", [{"include_top": False}, {"features_only": True}])
+def test_models_without_top_load_files_with_one(arguments, small_file, small):
+    loaded = keras_lightnets.ShuffleNetV1(**SMALL, **arguments, weights=small_file)
+    name = "stage4_unit4_expand_bn"
+    np.testing.assert_array_equal(
+        loaded.get_layer(name).moving_mean, small.get_layer(name).moving_mean
+    )
+
+
+@pytest.mark.parametrize("file", ["zip_format.pth", "legacy_format.pth", "tensors.safetensors"])
+def test_files_that_pytorch_wrote_are_read_without_it(file):
+    # Written by PyTorch 2.13 and safetensors 0.8: a view, half, bfloat16, integers, a parameter.
+    tensors = weight_files.read_state_dict(MADE_BY_PYTORCH / file)
+    base = np.arange(24, dtype="float32").reshape(4, 6)
+    expected = {
+        "a.weight": base,
+        "a.view": base.T[1:4],
+        "b.half": [1.5, -2.25, 3.0],
+        "b.bf16": [1.5, -2.25, 3.0],
+        "b.num_batches_tracked": 7,
+        "c.param": np.ones((2, 3)),
+    }
+    assert tensors.keys() == expected.keys()
+    for name, array in expected.items():
+        np.testing.assert_array_equal(tensors[name], array)
+
+
+def test_pth_that_would_run_code_is_refused(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (print, ("executed",))
+
+    path = tmp_path / "evil.pth"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("evil/data.pkl", pickle.dumps({"weight": Evil()}))
+    with pytest.raises(ValueError, match=r"evil.pth cannot be read.*builtins.print"):
+        weight_files.read_state_dict(path)
+
+
+def test_truncated_files_are_refused(small_file):
+    data = small_file.read_bytes()
+    small_file.write_bytes(data[: len(data) * 2 // 3])
+    with pytest.raises(ValueError, match=r"cannot be (read|loaded).*truncated"):
+        keras_lightnets.ShuffleNetV1(**SMALL, weights=small_file)
+
+
+@pytest.mark.parametrize("file", ["zip_format.pth", "legacy_format.pth", "tensors.safetensors"])
+def test_truncated_pytorch_files_are_refused(file, tmp_path):
+    data = (MADE_BY_PYTORCH / file).read_bytes()
+    path = tmp_path / file
+    for size in (0, 10, len(data) // 2, len(data) - 20):
+        path.write_bytes(data[:size])
+        with pytest.raises(ValueError, match=r"cannot be read.*truncated"):
+            weight_files.read_state_dict(path)
+
+
+def test_weights_of_another_network_are_refused_by_name(small_file):
+    with pytest.raises(ValueError, match=r"another network|mistakes"):
+        keras_lightnets.ShuffleNetV1(**{**SMALL, "alpha": 0.5}, weights=small_file)
+    with pytest.raises(ValueError, match=r"another network|mistakes"):
+        keras_lightnets.MobileNetV1((32, 32, 3), alpha=0.25, classes=7, weights=small_file)
+
+
+@pytest.mark.parametrize(
+    ("weights_argument", "message"),
+    [
+        ("nowhere.keras", "must be an existing file. Received: 'nowhere.keras'"),
+        ("imagenot", "'imagenet' or one of 'osmr'. Received: 'imagenot'"),
+        (7, "must be None, a path or a tag. Received: 7"),
+    ],
+)
+def test_unknown_weights_are_refused_before_anything_is_built(weights_argument, message):
+    with pytest.raises(ValueError, match=message):
+        keras_lightnets.ShuffleNetV1(weights=weights_argument)
+
+
+def test_networks_without_published_weights_say_so():
+    with pytest.raises(ValueError, match=r"No published weights fit shufflenet_v1.*list_models"):
+        keras_lightnets.ShuffleNetV1(alpha=2.0, weights="imagenet")
+
+
+class _Server(http.server.SimpleHTTPRequestHandler):
+    requests: list[str]
+
+    def do_GET(self):
+        self.requests.append(self.path)
+        super().do_GET()
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch):
+    """Serves `root`; Keras' cache is `cache`, `requests` are the paths asked for."""
+    root = tmp_path / "root"
+    root.mkdir()
+    requests = []
+    handler = type("Handler", (_Server,), {"requests": requests})
+    server = http.server.ThreadingHTTPServer(
+        ("127.0.0.1", 0), functools.partial(handler, directory=str(root))
+    )
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
+    yield types.SimpleNamespace(
+        root=root,
+        url=f"http://127.0.0.1:{server.server_port}",
+        requests=requests,
+        cache=tmp_path / "keras" / "models" / "keras_lightnets",
+    )
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def _publish(server, monkeypatch, network, file, digest, source, **extra):
+    row = WeightsRow(
+        "test", file, f"{server.url}/{file}", digest, source, 50.0, 75.0, "none", **extra
+    )
+    monkeypatch.setitem(weight_rows.WEIGHTS, network, (row,))
+    return row
+
+
+@pytest.fixture
+def golden(server, monkeypatch):
+    """ShuffleNet v1 (g3) of pytorchcv's golden weights, published as osmr's zipped file."""
+    name, _ = golden_weights.NETWORKS["pytorchcv__shufflenet_g3_w1"]
+    state, pairs = golden_weights.read("pytorchcv__shufflenet_g3_w1")
+    path = server.root / "golden.tf2.h5.zip"
+    _write_osmr(path, state, groups=3)
+    with zipfile.ZipFile(path) as archive:
+        sha1 = hashlib.sha1(archive.read(archive.namelist()[0])).hexdigest()
+    row = _publish(
+        server, monkeypatch, name, path.name, f"sha1:{sha1}", "osmr-tf2", mean=(127.5,) * 3
+    )
+    return row, pairs[0]
+
+
+def test_published_file_is_downloaded_once_and_gives_the_golden_logits(golden, server):
+    row, (images, expected) = golden
+    model = keras_lightnets.ShuffleNetV1(weights="test", classifier_activation=None)
+    logits = np.asarray(model(images))
+    assert np.abs(logits - expected).max() < 1e-5 * np.abs(expected).max()
+    assert weights.weights_row(model) == row
+    assert [path.name for path in server.cache.iterdir()] == [row.file]
+
+    keras_lightnets.ShuffleNetV1(weights="imagenet")
+    assert server.requests == [f"/{row.file}"]  # the second model came from the cache
+
+
+def test_preprocessing_is_that_of_the_weights(golden):
+    row, (images, _) = golden
+    pixels = np.random.default_rng(3).integers(0, 256, (1, *images.shape[1:]), dtype="uint8")
+    inside = keras_lightnets.ShuffleNetV1(weights="test", include_preprocessing=True)
+    outside = keras_lightnets.ShuffleNetV1(weights="test")
+    normalized = (pixels.astype("float32") - row.mean) / np.array(row.std, "float32")
+    np.testing.assert_allclose(inside(pixels), outside(normalized), rtol=1e-4, atol=1e-6)
+
+
+def test_wrong_download_is_not_kept(golden, server):
+    row, _ = golden
+    (server.root / row.file).write_bytes(b"<html>captive portal</html>")
+    with pytest.raises(ValueError, match=r"is not the published file.*Nothing was kept"):
+        keras_lightnets.ShuffleNetV1(weights="test")
+    assert list(server.cache.iterdir()) == []
+
+
+def test_wrong_file_in_the_cache_is_left_as_it_is(golden, server):
+    row, _ = golden
+    server.cache.mkdir(parents=True)
+    cached = server.cache / row.file
+    with zipfile.ZipFile(cached, "w") as archive:
+        archive.writestr("mine.tf2.h5", "mine")
+    content = cached.read_bytes()
+    with pytest.raises(ValueError, match=f"{row.file} is damaged or another file.*expected sha1"):
+        keras_lightnets.ShuffleNetV1(weights="test")
+    assert cached.read_bytes() == content
+    assert server.requests == []
+
+
+def test_missing_server_is_reported_with_url_path_and_what_to_do(golden, monkeypatch, server):
+    row, _ = golden
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{unused.getsockname()[1]}/x.tf2.h5.zip"
+        monkeypatch.setitem(weight_rows.WEIGHTS, "shufflenet_v1_g3_x1_0", (row._replace(url=url),))
+        with pytest.raises(ValueError, match=f"Cannot download {url}.*put the file at ") as error:
+            keras_lightnets.ShuffleNetV1(weights="test")
+    assert str(server.cache / row.file) in str(error.value)
+    assert not (server.cache / row.file).exists()
+
+
+def test_interrupted_download_leaves_nothing(golden, server):
+    row, _ = golden
+    size = (server.root / row.file).stat().st_size
+    original = _Server.copyfile
+
+    def cut(self, source, outputfile):
+        outputfile.write(source.read(size // 2))
+
+    _Server.copyfile = cut
+    try:
+        with pytest.raises(ValueError, match="Cannot download"):
+            keras_lightnets.ShuffleNetV1(weights="test")
+    finally:
+        _Server.copyfile = original
+    assert list(server.cache.iterdir()) == []
+    keras_lightnets.ShuffleNetV1(weights="test")  # the next attempt starts over
+
+
+def test_classes_are_named_by_the_published_weights(golden, server, monkeypatch):
+    names = {str(i): [f"n{i:08}", f"thing {i}"] for i in range(1000)}
+    index = server.root / "imagenet_class_index.json"
+    index.write_text(json.dumps(names))
+    monkeypatch.setattr(downloads, "_NAMES_URL", f"{server.url}/{index.name}")
+    monkeypatch.setattr(downloads, "_NAMES_MD5", hashlib.md5(index.read_bytes()).hexdigest())
+    model = keras_lightnets.ShuffleNetV1(weights="test")
+    probabilities = np.zeros((1, 1000))
+    probabilities[0, [3, 8]] = 0.7, 0.3
+    assert keras_lightnets.decode_predictions(model, probabilities, top=2) == [
+        [("thing 3", pytest.approx(0.7)), ("thing 8", pytest.approx(0.3))]
+    ]
+    (server.root / index.name).unlink()
+    assert weights.class_names(model)[7] == "thing 7"  # from the cache
+
+
+def test_missing_class_names_are_reported(golden, server, monkeypatch):
+    monkeypatch.setattr(downloads, "_NAMES_URL", f"{server.url}/gone.json")
+    model = keras_lightnets.ShuffleNetV1(weights="test")
+    with pytest.raises(ValueError, match=r"class names, http.*put the file at .*or pass `labels`"):
+        keras_lightnets.decode_predictions(model, np.zeros((1, 1000)))
+
+
+def test_labels_can_be_given(small):
+    labels = list("abcdefg")
+    decoded = keras_lightnets.decode_predictions(small, np.eye(7)[[2]], top=1, labels=labels)
+    assert decoded == [[("c", 1.0)]]
+    with pytest.raises(ValueError, match=r"one name per class, 7. Received: 2"):
+        keras_lightnets.decode_predictions(small, np.eye(7), labels=["a", "b"])
+    with pytest.raises(ValueError, match="not built from published weights"):
+        keras_lightnets.decode_predictions(small, np.eye(7))
