@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from keras_lightnets._version import __version__
+from training import quiet
 from training.errors import UsageError, UserError
 from training.words import nearest
 
@@ -94,7 +95,10 @@ def _run(argv: list[str]) -> int:
     )
     command.add_arguments(parser)
     args = parser.parse_args(rest)
-    _quieten(args.verbose)
+    if args.verbose:
+        os.environ["TF_CPP_MIN_LOG_LEVEL"] = "0"
+    else:
+        quiet.quieten()
     return command.run(args)
 
 
@@ -151,21 +155,6 @@ def _overview() -> str:
             "lightnets COMMAND --help explains a command; lightnets --version prints the version.",
         ]
     )
-
-
-def _quieten(verbose: bool) -> None:
-    """Keeps TensorFlow's start-up chatter from the user; must run before it is imported."""
-    if verbose:
-        os.environ["TF_CPP_MIN_LOG_LEVEL"] = "0"
-        return
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    # oneDNN's notice on rounding, printed before the level above takes effect in some builds.
-    os.environ.setdefault("TF_CPP_MAX_VLOG_LEVEL", "-1")
-    os.environ.setdefault("ABSL_MIN_LOG_LEVEL", "3")
-    import logging
-
-    logging.getLogger("tensorflow").setLevel(logging.ERROR)
-    logging.getLogger("absl").setLevel(logging.ERROR)
 
 
 def _complain(message: str) -> None:

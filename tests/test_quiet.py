@@ -1,0 +1,34 @@
+import subprocess
+import sys
+
+IMPORT = "import tensorflow as tf; tf.constant(1); print(tf.__spec__.name)"
+
+
+def run(code, **kwargs):
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, **kwargs)
+
+
+def test_tensorflow_starts_in_silence_and_works():
+    # Mutation: leaving out the finder; TensorFlow then prints its notices on oneDNN and CUDA.
+    result = run(f"from training import quiet; quiet.quieten(); {IMPORT}")
+    assert (result.stdout, result.stderr) == ("tensorflow\n", "")
+
+
+def test_what_comes_after_the_import_reaches_standard_error():
+    result = run(
+        "from training import quiet; quiet.quieten(); import tensorflow, os, sys;"
+        "os.write(2, b'low '); print('high', file=sys.stderr)"
+    )
+    assert result.stderr == "low high\n"
+
+
+def test_a_failed_import_shows_what_was_put_aside(tmp_path):
+    (tmp_path / "tensorflow.py").write_text("import os; os.write(2, b'why'); 1 / 0")
+    code = (
+        f"import sys; from training import quiet; sys.path.insert(0, {str(tmp_path)!r});"
+        "quiet.quieten(); import tensorflow"
+    )
+    result = run(code)
+    assert result.returncode == 1
+    assert result.stderr.startswith("why")
+    assert "ZeroDivisionError" in result.stderr
