@@ -9,7 +9,7 @@ import time
 import pytest
 
 from tests import processes, toy
-from training import checkpoint, evaluate, history, train
+from training import checkpoint, history, judge, loop, trainer
 
 # All that keeps state: dropout, batch norm, momentum, average, accumulation, partial epochs.
 EVERYTHING = {"accumulate": 2, "ema": 0.9, "checkpoint_steps": 4, "optimizer__global_clipnorm": 1.0}
@@ -36,11 +36,11 @@ def dying(config, out, event, delay):
 
         setattr(owner, name, counted)
 
-    counting(train.Trainer, "take_steps")
+    counting(trainer.Trainer, "take_steps")
     counting(checkpoint.Checkpoints, "save")
     counting(history.History, "write")
-    counting(train, "save_model")
-    counting(evaluate.scoring, "score")
+    counting(judge.Judge, "save")
+    counting(loop.scoring, "score")
     toy.run(config, out)
     return next(events)
 

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from keras_lightnets.layers import FusedBatchNormalization
 from training import config as configs
-from training import data, train
+from training import data, judge, loop, train
 
 SIDE, CLASSES = 8, 4
 
@@ -102,9 +102,9 @@ def install(train_examples: int = 48, eval_examples: int = 22) -> None:
         return ToySplits(config.train.seed, train_examples, eval_examples)
 
     data.load = load
-    train.build_model = build_model
+    judge.build_model = build_model
     # Pictures take longer than the toy; tests/test_train.py draws them.
-    train.report = types.SimpleNamespace(
+    loop.report = types.SimpleNamespace(
         per_class=lambda *_: [],
         write_per_class=lambda *_: None,
         write_confusion_matrix=lambda *_: None,

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import keras
+import numpy as np
+import tensorflow as tf
 
 
 def layers(model: keras.Model) -> Iterator[keras.layers.BatchNormalization]:
@@ -46,3 +50,55 @@ def statistics(model: keras.Model) -> list[keras.Variable]:
     """Returns the moving means and variances of all batch-norm layers that are not frozen."""
     moving = [layer for layer in layers(model) if layer.trainable]
     return [v for layer in moving for v in (layer.moving_mean, layer.moving_variance)]
+
+
+def reestimate(
+    model: keras.Model, batches: Iterable[Any], count: int, strategy: tf.distribute.Strategy
+) -> None:
+    """Replaces moving statistics by those of `count` batches, each weighing the same.
+
+    The variance is that of all batches together: the mean of their variances plus the variance
+    of their means.
+
+    Args:
+        model: Made inside the scope of `strategy`.
+        batches: `(images, labels, weights)`, distributed.
+        count: How many of them to take.
+        strategy: Where `model` lives.
+    """
+    moving = list(layers(model))
+    momenta = [layer.momentum for layer in moving]
+    pairs = [(layer.moving_mean, layer.moving_variance) for layer in moving]
+
+    @tf.function
+    def measure(batch):
+        def forward(images, *_):
+            model(tf.cast(images, tf.float32), training=True)
+            moments = [(m.value, v.value + tf.square(m.value)) for m, v in pairs]
+            context = tf.distribute.get_replica_context()
+            flat = context.all_reduce(tf.distribute.ReduceOp.MEAN, tf.nest.flatten(moments))
+            return tf.nest.pack_sequence_as(moments, flat)
+
+        return strategy.run(forward, args=batch)
+
+    sums: Any = None
+    try:
+        for layer in moving:
+            layer.momentum = 0.0  # the moving statistics are then those of the last batch
+        for batch in itertools.islice(batches, count):
+            values = [
+                strategy.experimental_local_results(v)[0].numpy() for v in _flat(measure(batch))
+            ]
+            sums = values if sums is None else [a + b for a, b in zip(sums, values, strict=True)]
+    finally:
+        for layer, momentum in zip(moving, momenta, strict=True):
+            layer.momentum = momentum
+    means = iter(value / count for value in sums)
+    for mean, variance in pairs:
+        first, second = next(means), next(means)
+        mean.assign(first)
+        variance.assign(np.maximum(second - first**2, 0.0))
+
+
+def _flat(moments: Any) -> list[Any]:
+    return [value for pair in moments for value in pair]

@@ -21,13 +21,16 @@ class Evaluator:
     def __init__(self, model: keras.Model, strategy: tf.distribute.Strategy | None = None):
         """Takes a model from images to probabilities, made inside the scope of `strategy`."""
         self.strategy = strategy or tf.distribute.get_strategy()
-        self._several_workers = workers(self.strategy) > 1
+        resolver = self.strategy.cluster_resolver
+        self._several_workers = resolver is not None and bool(resolver.cluster_spec().as_dict())
 
         def predict(images, labels, weights):
             probabilities = tf.cast(model(tf.cast(images, tf.float32), training=False), tf.float32)
             outputs = (tf.argmax(labels, -1), probabilities, weights)
             if not self._several_workers:
                 return outputs
+            # Inputs have no device, which gathering needs; copies have the replica's.
+            outputs = tf.nest.map_structure(tf.identity, outputs)
             return tf.distribute.get_replica_context().all_gather(outputs, axis=0)
 
         self._step = tf.function(lambda batch: self.strategy.run(predict, args=batch))
@@ -89,10 +92,3 @@ def distribute(
         return batches.prefetch(2)
 
     return strategy.distribute_datasets_from_function(local)
-
-
-def workers(strategy: tf.distribute.Strategy) -> int:
-    """Returns the number of machines (processes) that train together."""
-    resolver = strategy.cluster_resolver
-    spec = resolver.cluster_spec().as_dict() if resolver else {}
-    return sum(len(hosts) for hosts in spec.values()) or 1

@@ -51,14 +51,20 @@ class History:
             raise UsageError(
                 f"train.monitor must be one of {', '.join(row)}. Received: {self.monitor!r}."
             )
+        better = self.beats_best(row)
         self.rows.append(row)
-        best = self.best
-        # A lower loss is better, a higher anything else.
-        sign = -1 if "loss" in self.monitor else 1
-        better = best is None or sign * row[self.monitor] > sign * best[self.monitor]
-        if better and not math.isnan(row[self.monitor]):
+        if better:
             self.values["best"] = len(self.rows) - 1
-        return self.best is row
+        return better
+
+    def beats_best(self, row: dict[str, float]) -> bool:
+        """Returns whether a row is better than the best so far."""
+        value = row.get(self.monitor, math.nan)
+        if math.isnan(value) or self.best is None:
+            return not math.isnan(value)
+        # A lower loss is better, a higher anything else.
+        best = self.best[self.monitor]
+        return value < best if "loss" in self.monitor else value > best
 
     def write(self, folder: pathlib.Path) -> None:
         """Writes `history.csv` and `history.json`."""

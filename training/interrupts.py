@@ -14,7 +14,8 @@ class Interrupted(UserError):  # noqa: N818 - not an error, what happened
 
     def __init__(self, message: str, signum: int):
         super().__init__(message)
-        self.exit_code = 128 + signum
+        # A worker that stops because another one was told to does as if it had been.
+        self.exit_code = 128 + (signum or signal.SIGTERM)
 
 
 class Interrupts:

@@ -7,6 +7,8 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+_UNSHOWN = ("epoch", "step")
+
 
 class Progress:
     """Shows the progress of training; silent unless `shown` (workers other than the first)."""
@@ -18,9 +20,10 @@ class Progress:
         self._shown = shown
         self._bar = _bar() if shown and sys.stdout.isatty() else None
         self._task: Any = None
-        self._epoch_started = time.monotonic()
+        self._epoch = 1
         self._first_step = 0
-        self._seconds_per_step = 0.0
+        self._started = time.monotonic()
+        self._steps, self._seconds = 0, 0.0
 
     def say(self, text: str) -> None:
         """Prints a line, above the bar if there is one."""
@@ -33,39 +36,41 @@ class Progress:
 
     def start_epoch(self, epoch: int, step: int) -> None:
         """Begins epoch number `epoch` (the first is 1), from `step` on within it."""
-        self._epoch_started = time.monotonic()
-        self._first_step = step
-        if self._bar is not None:
-            title = f"epoch {epoch}/{self._epochs}"
-            if self._task is None:
-                self._bar.start()
-                self._task = self._bar.add_task(
-                    title, total=self._steps_per_epoch, speed="", eta=""
-                )
-            self._bar.reset(self._task, description=title, completed=step)
+        self._epoch, self._first_step = epoch, step
+        self._started = time.monotonic()
+        if self._bar is None:
+            return
+        title = f"epoch {epoch}/{self._epochs}"
+        if self._task is None:
+            self._bar.start()
+            self._task = self._bar.add_task(title, total=self._steps_per_epoch, speed="", eta="")
+        self._bar.reset(self._task, description=title, completed=step)
 
-    def update(self, epoch: int, step: int) -> None:
+    def update(self, step: int) -> None:
         """Notes that `step` steps of the epoch are done."""
         done = step - self._first_step
         if self._bar is None or not done:
             return
-        self._seconds_per_step = (time.monotonic() - self._epoch_started) / done
-        left = (self._epochs - epoch + 1) * self._steps_per_epoch - step
-        speed = f"{self._batch / self._seconds_per_step:.0f} images/s"
-        eta = f"{duration(left * self._seconds_per_step)} left"
+        seconds = (time.monotonic() - self._started) / done
+        left = (self._epochs - self._epoch + 1) * self._steps_per_epoch - step
+        speed = f"{self._batch / seconds:.0f} images/s"
+        eta = f"{duration(left * seconds)} left"
         self._bar.update(self._task, completed=step, speed=speed, eta=eta)
 
-    def end_epoch(self, row: Mapping[str, float], trained_seconds: float, steps: int) -> None:
-        """Prints the line of an epoch, whose training (not evaluation) took the time given."""
+    def end_training(self, step: int) -> None:
+        """Notes that the last step of the epoch is done; evaluation follows."""
+        self._steps = step - self._first_step
+        self._seconds = time.monotonic() - self._started
+
+    def end_epoch(self, row: Mapping[str, float]) -> None:
+        """Prints the line of an epoch."""
         parts = [f"epoch {row['epoch']}/{self._epochs}"]
-        parts += [
-            f"{key} {value:.4g}" for key, value in row.items() if key not in ("epoch", "step")
-        ]
-        if steps and trained_seconds > 0:
-            speed = steps * self._batch / trained_seconds
-            left = (self._epochs - row["epoch"]) * (time.monotonic() - self._epoch_started)
-            parts.append(f"{speed:.0f} images/s")
-            if steps == self._steps_per_epoch and left:
+        parts += [f"{key} {value:.4g}" for key, value in row.items() if key not in _UNSHOWN]
+        if self._steps:
+            parts.append(f"{self._steps * self._batch / max(self._seconds, 1e-9):.0f} images/s")
+            epochs_left = self._epochs - row["epoch"]
+            if epochs_left and self._steps == self._steps_per_epoch:
+                left = epochs_left * (time.monotonic() - self._started)
                 parts.append(f"{duration(left)} left")
         self.say("  ".join(parts))
 

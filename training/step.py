@@ -65,6 +65,10 @@ class LoopState:
             self.skipped,
         ]
 
+    def start_epoch(self) -> None:
+        """Sets the sums of the epoch to zero."""
+        self.totals.assign(tf.zeros_like(self.totals))
+
     def judge(self, finite: tf.Tensor) -> None:
         """Adapts the loss scale, or notes the failure, after one step's finite check."""
         # At a scale of 1 there is nothing left to halve: the loss itself is broken.
@@ -126,10 +130,10 @@ class TrainStep:
             images: This replica's share, uint8 or float 0..255, `(b, height, width, 3)`.
             labels: Shares of the classes, float32 `(b, classes)`.
             weights: Weight of each sample, float32 `(b,)`; 0 leaves it out.
-            stop: Whether this process wants to stop, float32 scalar 0 or 1.
+            stop: This process' reasons to stop, float32 `(reasons,)`, 0 or 1 each.
 
         Returns:
-            How many replicas want to stop, float32 scalar, equal on all.
+            The sum of `stop` over all replicas: all stop in the same step, or none.
         """
         # With a loss scale a step may have to be undone, batch-norm statistics included.
         undo = self._snapshot() if self._state.scaled else []

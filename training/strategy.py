@@ -8,19 +8,23 @@ import tensorflow as tf
 
 from training.config import TrainConfig
 from training.errors import UsageError, UserError
+from training.workers import Cluster
 
 
-def create(devices: str) -> tf.distribute.Strategy:
-    """Returns the strategy that trains on the `devices` of this machine.
+def create(devices: str, members: Cluster | None = None) -> tf.distribute.Strategy:
+    """Returns the strategy that trains on the `devices` of this machine, or of all workers.
 
     Args:
         devices: `all` (every GPU, or the CPU where there is none), GPU numbers such as
             `0,1`, or `cpu:N` for N logical CPUs, which share the cores: for tests.
+        members: All workers; each has the same number of GPUs, or one replica on its CPU.
 
     Raises:
         UsageError: `devices` is none of these.
         UserError: A named device is not there.
     """
+    if members is not None:
+        return _of_workers(devices, members)
     names = _device_names(devices)
     if len(names) == 1:
         return tf.distribute.OneDeviceStrategy(names[0])
@@ -31,6 +35,38 @@ def create(devices: str) -> tf.distribute.Strategy:
         tf.distribute.NcclAllReduce() if on_gpus else tf.distribute.ReductionToOneDevice("/cpu:0")
     )
     return tf.distribute.MirroredStrategy(names, cross_device_ops=reduction)
+
+
+def _of_workers(devices: str, members: Cluster) -> tf.distribute.Strategy:
+    if devices not in ("all", "cpu", "cpu:1"):
+        raise UsageError(
+            "With several workers train.devices is all or cpu:1; choose GPUs by "
+            f"CUDA_VISIBLE_DEVICES. Received: {devices!r}."
+        )
+    if devices != "all":
+        tf.config.set_visible_devices([], "GPU")
+    on_gpus = bool(tf.config.list_physical_devices("GPU"))
+    communication = tf.distribute.experimental.CommunicationImplementation
+    resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
+        tf.train.ClusterSpec({"worker": list(members.addresses)}),
+        task_type="worker",
+        task_id=members.index,
+        rpc_layer="grpc",
+    )
+    if members.is_chief:
+        print(f"Waiting for {len(members.addresses)} workers.", flush=True)
+    try:
+        return tf.distribute.MultiWorkerMirroredStrategy(
+            resolver,
+            tf.distribute.experimental.CommunicationOptions(
+                implementation=communication.NCCL if on_gpus else communication.RING
+            ),
+        )
+    except (tf.errors.UnknownError, tf.errors.InvalidArgumentError) as error:
+        raise UserError(
+            f"Worker {members.index} cannot listen on {members.addresses[members.index]}: "
+            f"{(error.message or str(error)).splitlines()[0]}"
+        ) from None
 
 
 def _device_names(devices: str) -> list[str]:

@@ -1,0 +1,79 @@
+"""The same run on 1, 2 and 4 replicas and on 2 worker processes ends with the same weights."""
+
+import numpy as np
+import pytest
+
+from tests import processes, toy
+
+# 30 steps with all that could differ: batch norm, clipping, accumulation, average.
+KEYS = {
+    "epochs": 5,
+    "batch_size": 16,
+    "accumulate": 2,
+    "sync_bn": True,
+    "ema": 0.9,
+    "optimizer__global_clipnorm": 0.5,
+    "model__dropout_rate": 0.0,
+}
+SIZES = {"train_examples": 96}
+
+
+def trained(tmp_path, name, **keys):
+    """Returns the results and the final weights of a run."""
+    out = tmp_path / name
+    results = processes.call(toy.run, toy.config(**KEYS, **keys), out, **SIZES)
+    return results, processes.call(toy.weights_of, out / "weights" / "last.keras")
+
+
+def workers_trained(tmp_path, name, **keys):
+    """Does the same on two worker processes."""
+    out = tmp_path / name
+    addresses = ",".join(f"127.0.0.1:{port}" for port in processes.free_ports(2))
+    children = [
+        processes.Child(
+            toy.run,
+            toy.config(**KEYS, workers=addresses, worker_index=index, **keys),
+            out,
+            **SIZES,
+        )
+        for index in range(2)
+    ]
+    results = [child.result() for child in children]
+    assert results[0] == results[1]
+    return results[0], processes.call(toy.weights_of, out / "weights" / "last.keras")
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory):
+    """The run on one device."""
+    return trained(tmp_path_factory.mktemp("one"), "run")
+
+
+@pytest.mark.parametrize("devices", [2, 4])
+def test_replicas_train_as_one_device_does(tmp_path, one, devices):
+    # Catches clipping before the sum, batch norm per replica, parts cut in blocks.
+    assert_equal(trained(tmp_path, "run", devices=f"cpu:{devices}"), one)
+
+
+def test_two_workers_train_as_one_device_does(tmp_path, one):
+    assert_equal(workers_trained(tmp_path, "run"), one)
+
+
+def test_the_comparison_can_fail(tmp_path, one):
+    """Per-replica batch norm, which is what one gets without sync_bn, differs visibly."""
+    other = trained(tmp_path, "run", devices="cpu:2", **{"train__sync_bn": False})
+    assert max(np.abs(a - b).max() for a, b in zip(other[1], one[1], strict=True)) > 1e-4
+
+
+def test_several_steps_in_one_execution_change_nothing(tmp_path, one):
+    results, weights = trained(tmp_path, "run", devices="cpu:2", steps_per_execution=4)
+    assert_equal((results, weights), one)
+
+
+def assert_equal(run, expected):
+    results, weights = run
+    assert results["steps"] == expected[0]["steps"] == 30
+    assert results["images"] == expected[0]["images"]
+    assert results["last"]["loss"] == pytest.approx(expected[0]["last"]["loss"], abs=1e-5)
+    for mine, theirs in zip(weights, expected[1], strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=0, atol=1e-5)

@@ -1,0 +1,124 @@
+"""The copy of the network that is evaluated and saved."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+import keras_lightnets
+from training import batch_norm, finetune
+from training.config import Config
+from training.data import Splits
+from training.errors import UserError
+from training.evaluate import Evaluator, distribute
+
+
+class Judge:
+    """A float32 copy of the network, from 0..255 images to probabilities.
+
+    The weights to judge (the present ones or their average) are copied to it, bit by bit.
+    Nothing that is trained is ever swapped or averaged away, and what is evaluated is what is
+    saved.
+    """
+
+    def __init__(
+        self, config: Config, splits: Splits, batch: int, strategy: tf.distribute.Strategy
+    ):
+        """Builds the network; call inside the scope of `strategy`.
+
+        Args:
+            config: The run.
+            splits: Its data.
+            batch: Images in an evaluation step, over all replicas.
+            strategy: Where it is evaluated.
+        """
+        self.model = build_model(config, splits)
+        self._splits = splits
+        self._batch = batch
+        self._strategy = strategy
+        self._evaluator = Evaluator(self.model, strategy)
+        self._targets = keras_lightnets.logits_model(self.model).weights
+
+    def take(self, model: keras.Model, averages: Mapping[str, tf.Variable]) -> None:
+        """Copies the weights of `model`, or their `averages` (by path) where there are any."""
+        for source, target in zip(model.weights, self._targets, strict=True):
+            target.assign(averages.get(source.path, source.value))
+
+    def predict(
+        self, each_batch: Callable[[], None] = lambda: None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Returns true classes and probabilities of the held-out images; see `Evaluator`."""
+        return self._evaluator(self._splits, self._batch, each_batch)
+
+    def reestimate_batch_norm(self, batches: int, batch: int) -> None:
+        """Replaces the moving statistics by those of the training data.
+
+        Args:
+            batches: How many global batches of training, the first ones, are looked at.
+            batch: Images in a global batch.
+        """
+        if not batch_norm.statistics(self.model):
+            return
+        data = distribute(
+            lambda shard, shards: self._splits.train(
+                0, global_batch=batch, shard=shard, shards=shards
+            ),
+            batch,
+            self._strategy,
+        )
+        batch_norm.reestimate(self.model, data, batches, self._strategy)
+
+    def save(self, path: pathlib.Path) -> None:
+        """Writes a `.keras` file, whole or not at all.
+
+        Raises:
+            UserError: It cannot be written; a previous file stays.
+        """
+        temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp.keras")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self.model.save(temporary)
+            temporary.replace(path)
+        except OSError as error:
+            raise UserError(f"Cannot write {path}: {error.strerror or error}.") from None
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def load(self, path: pathlib.Path) -> None:
+        """Reads the weights that `save` wrote.
+
+        Raises:
+            UserError: The file is missing or damaged.
+        """
+        try:
+            self.model.load_weights(path)
+        except (OSError, ValueError, KeyError) as error:
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            raise UserError(f"Cannot read the weights in {path}: {reason}") from None
+
+
+def build_model(config: Config, splits: Splits) -> keras.Model:
+    """Returns the network of `config`: 0..255 RGB images to probabilities of the labels."""
+    model = config.model
+    arguments: dict[str, Any] = {
+        "input_shape": (model.image_size, model.image_size, 3),
+        "classes": len(splits.labels),
+        "alpha": model.alpha,
+        "dropout_rate": model.dropout_rate,
+        "bn_momentum": model.bn_momentum,
+        "small_input": model.small_input,
+        "weights": finetune.weights_file(model.weights),
+        "include_preprocessing": True,
+        **model.args,
+    }
+    known = {key: value for key, value in arguments.items() if value is not None}
+    try:
+        return keras_lightnets.create_model(model.name, **known)
+    except (ValueError, TypeError) as error:
+        raise UserError(f"Cannot build {model.name}: {error}") from None

@@ -1,0 +1,279 @@
+"""The epochs of a run: train, evaluate, record, save; stop for a reason, without losing a bit."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+import numpy as np
+
+from training import batch_norm, report, scoring
+from training.errors import UserError
+from training.history import History
+from training.interrupts import Interrupted, Interrupts
+from training.progress import Progress
+from training.run import Run, write_json
+from training.step import seen_so_far
+from training.trainer import Trainer
+
+_SIGNAL, _TIME = 0, 1  # places in the vector of reasons to stop
+
+
+class Loop:
+    """Runs a trainer to its end, or to its next interruption."""
+
+    def __init__(self, trainer: Trainer):
+        self.trainer = trainer
+        self.train = trainer.config.train
+        self.out = trainer.out
+        self.history = History(self.train.monitor)
+        self.checkpoints = trainer.checkpoints(self.history)
+        self.progress = Progress(
+            self.train.epochs, trainer.steps_per_epoch, self.train.batch_size, shown=trainer.chief
+        )
+        self.deadline = math.inf
+        if self.train.time_limit_minutes:
+            self.deadline = time.monotonic() + 60 * self.train.time_limit_minutes
+        self.interrupts = Interrupts()
+        self.tensorboard = _tensorboard(trainer) if self.train.tensorboard else None
+
+    def run(self) -> dict[str, Any]:
+        """Trains, and returns the results."""
+        self._start()
+        try:
+            with self.interrupts:
+                return self._finish(self._epochs())
+        finally:
+            self.progress.close()
+
+    @property
+    def step(self) -> int:
+        """Batches taken since the start of the run."""
+        return int(self.trainer.state.step.numpy())
+
+    @property
+    def epoch(self) -> int:
+        """Number of epochs that are done and recorded."""
+        return len(self.history.rows)
+
+    def _start(self) -> None:
+        trainer = self.trainer
+        restored = self._restore()
+        if restored is None and trainer.chief:
+            Run.create(self.out, trainer.config, trainer.splits)
+        self.progress.say(trainer.describe())
+        if restored is not None:
+            self.progress.say(f"Resuming after step {restored}, in epoch {self.epoch + 1}.")
+        steps = trainer.steps_per_epoch * self.train.epochs
+        warning = batch_norm.few_steps_warning(steps, trainer.config.model.bn_momentum)
+        if warning and batch_norm.statistics(trainer.judge.model):
+            self.progress.say(f"Warning: {warning}")
+
+    def _restore(self) -> int | None:
+        """Reads the newest checkpoint, the same one on all workers; returns its step."""
+        trainer = self.trainer
+        restored, problems = None, []
+        if trainer.resume and trainer.chief:
+            restored, problems = self.checkpoints.restore()
+        for problem in problems:
+            self.progress.say(f"{problem} Taking the checkpoint of step {restored} instead.")
+        if restored is None and trainer.resume and (self.out / "history.json").exists():
+            raise UserError(
+                f"{self.out} has a history but no checkpoints: it cannot be resumed. "
+                "Restore the checkpoints folder from a copy, or train anew with --overwrite."
+            )
+        chosen = trainer.agree(-1 if restored is None else restored)
+        if chosen >= 0 and not trainer.chief:
+            self.checkpoints.restore_step(chosen)
+        return None if chosen < 0 else chosen
+
+    def _epochs(self) -> str | None:
+        """Trains the epochs that are left; returns why it stopped early, if it did."""
+        batches = None
+        while self.epoch < self.train.epochs:
+            patience = self.train.early_stopping_epochs
+            if patience and self.history.epochs_since_best >= patience:
+                return f"no better {self.train.monitor} for {patience} epochs"
+            batches = batches or self.trainer.batches()
+            if not self._train_epoch(batches):
+                return f"time limit of {self.train.time_limit_minutes:g} minutes"
+            self._end_epoch()
+        return None
+
+    def _train_epoch(self, batches: Iterator[Any]) -> bool:
+        """Takes the steps that are left of this epoch; returns False when time is up."""
+        epoch, per_epoch = self.epoch, self.trainer.steps_per_epoch
+        step, end = self.step, (epoch + 1) * per_epoch
+        self.trainer.start_epoch(epoch)
+        self.progress.start_epoch(epoch + 1, step - epoch * per_epoch)
+        shown = time.monotonic()
+        while step < end:
+            count = self._steps_until_pause(step, end)
+            wishes = self.trainer.take_steps(batches, count, self._reasons_to_stop())
+            step += count
+            stopping = self._stopping(wishes)
+            self._interrupt_if(stopping[_SIGNAL])
+            if time.monotonic() - shown > 0.5:
+                shown = time.monotonic()
+                self._check_finite()
+                self.progress.update(step - epoch * per_epoch)
+            every = self.train.checkpoint_steps
+            time_is_up = stopping[_TIME] and step < end
+            if time_is_up or (every and step % every == 0 and step < end):
+                self._save()
+            if time_is_up:
+                return False
+        self._check_finite()
+        self.progress.end_training(step - epoch * per_epoch)
+        return True
+
+    def _steps_until_pause(self, step: int, end: int) -> int:
+        count = min(self.train.steps_per_execution, end - step)
+        if every := self.train.checkpoint_steps:
+            count = min(count, every - step % every)
+        return count
+
+    def _reasons_to_stop(self) -> list[float]:
+        return [float(self.interrupts.signum > 0), float(time.monotonic() > self.deadline)]
+
+    def _stopping(self, wishes: Any) -> list[float]:
+        """Returns the reasons to stop on which all workers agree at this step.
+
+        One machine need not wait for the device to know its own.
+        """
+        alone = self.trainer.members is None
+        return self._reasons_to_stop() if alone else wishes.numpy().tolist()
+
+    def _end_epoch(self) -> None:
+        """Evaluates, records, writes. The checkpoint comes last: a kill before repeats it."""
+        trainer = self.trainer
+        numbers = scoring.score(*trainer.evaluate(self._interrupt_alone))
+        if not math.isfinite(numbers["loss"]):
+            raise UserError(
+                f"The loss on held-out images is {numbers['loss']} after step {self.step}. "
+                f"{self._advice()}"
+            )
+        row = {"epoch": self.epoch + 1, "step": self.step, **seen_so_far(trainer.state)}
+        row["learning_rate"] = float(keras.ops.convert_to_numpy(trainer.optimizer.learning_rate))
+        row |= {f"val_{key}": value for key, value in numbers.items() if key != "images"}
+        if trainer.state.scaled:
+            row["loss_scale"] = float(trainer.state.loss_scale.numpy())
+            row["skipped_steps"] = int(trainer.state.skipped.numpy())
+        best = self.history.add(row)
+        if trainer.chief:
+            if best:
+                trainer.judge.save(self._weights("best"))
+            self.history.write(self.out)
+            if self.tensorboard is not None:
+                self.tensorboard(row)
+        trainer.state.start_epoch()
+        self._save()
+        self.progress.end_epoch(row)
+        self._interrupt_alone()
+
+    def _finish(self, stopped: str | None) -> dict[str, Any]:
+        """Writes the last weights, and the numbers and pictures of the best ones."""
+        if stopped:
+            self.progress.say(f"Stopped: {stopped}.")
+        trainer = self.trainer
+        last = scoring.score(*trainer.evaluate(self._interrupt_alone))
+        results = {
+            "best_epoch": self.history.best and self.history.best["epoch"],
+            "epochs": self.epoch,
+            "steps": self.step,
+            "stopped": stopped,
+            "last": last,
+        }
+        if trainer.chief:
+            trainer.judge.save(self._weights("last"))
+            if self.history.best is None:  # the time was up before the first epoch was
+                trainer.judge.save(self._weights("best"))
+        if self.train.reestimate_bn_batches:
+            results["reestimated"] = self._reestimate()
+        trainer.agree(0)  # the files are there for all
+        trainer.judge.load(self._weights("best"))
+        predictions = trainer.judge.predict(self._interrupt_alone)
+        results = {**scoring.score(*predictions), **results}
+        if trainer.chief:
+            self._report(*predictions)
+            write_json(self.out / "results.json", results)
+        return results
+
+    def _reestimate(self) -> dict[str, Any]:
+        """Measures batch norm's statistics on training data; keeps them if that is better."""
+        judge = self.trainer.judge
+        judge.reestimate_batch_norm(self.train.reestimate_bn_batches, self.train.batch_size)
+        numbers = scoring.score(*judge.predict(self._interrupt_alone))
+        row = {f"val_{key}": value for key, value in numbers.items()}
+        kept = self.history.beats_best(row)
+        if self.trainer.chief:
+            judge.save(self._weights("last"))
+            if kept:
+                judge.save(self._weights("best"))
+        return {**numbers, "is_best": kept}
+
+    def _report(self, true: np.ndarray, probabilities: np.ndarray) -> None:
+        labels = self.trainer.splits.labels
+        rows = report.per_class(true, probabilities, labels)
+        report.write_per_class(rows, self.out / "per_class.csv")
+        report.write_confusion_matrix(
+            true, probabilities, labels, self.out / "confusion_matrix.png"
+        )
+        report.write_curves(self.history.rows, self.out / "curves.png")
+
+    def _weights(self, name: str) -> Any:
+        return self.out / "weights" / f"{name}.keras"
+
+    def _save(self) -> None:
+        self._check_finite()
+        self.checkpoints.save(self.step)
+
+    def _check_finite(self) -> None:
+        failed = int(self.trainer.state.failed_step.numpy())
+        if failed >= 0:
+            good = self.checkpoints.steps()
+            kept = f"The last good checkpoint is that of step {good[-1]}. " if good else ""
+            raise UserError(
+                f"The loss or its gradient was not finite in step {failed}. {kept}{self._advice()}"
+            )
+
+    def _advice(self) -> str:
+        precision = "" if self.trainer.policy == "float32" else ", train.precision=float32"
+        return (
+            "Try a lower optimizer.learning_rate, a longer optimizer.warmup_epochs, "
+            f"optimizer.global_clipnorm=1{precision}."
+        )
+
+    def _interrupt_alone(self) -> None:
+        """Stops now if told to. Of several workers all stop in the same step instead."""
+        if self.trainer.members is None:
+            self._interrupt_if(self.interrupts.signum)
+
+    def _interrupt_if(self, told: float) -> None:
+        if not told:
+            return
+        self._save()
+        who = "Interrupted" if self.interrupts.signum else "Another worker was interrupted"
+        raise Interrupted(
+            f"{who}; saved after step {self.step}. Continue with: "
+            f"lightnets train --resume {self.out}",
+            self.interrupts.signum,
+        )
+
+
+def _tensorboard(trainer: Trainer) -> Any:
+    """Returns what writes a row of the history for TensorBoard."""
+    import tensorflow as tf
+
+    writer = tf.summary.create_file_writer(str(trainer.out / "tensorboard"))
+
+    def write(row: dict[str, float]) -> None:
+        with writer.as_default(step=row["epoch"]):
+            for name, value in row.items():
+                tf.summary.scalar(name, value)
+        writer.flush()
+
+    return write
