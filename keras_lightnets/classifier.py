@@ -43,4 +43,4 @@ def logits_model(model: keras.Model) -> keras.Model:
             "Build it with `include_top=True` and `features_only=False`."
         )
     logits = model.get_layer("logits").output
-    return keras.Model(model.inputs, logits, name=model.name)
+    return keras.Model(model.input, logits, name=model.name)

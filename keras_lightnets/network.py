@@ -77,7 +77,8 @@ class Network:
             output = x
         inputs = self._inputs
         if options.input_tensor is not None:
-            inputs = keras.utils.get_source_inputs(options.input_tensor)
+            sources = keras.utils.get_source_inputs(options.input_tensor)
+            inputs = sources[0] if len(sources) == 1 else sources
         model = keras.Model(inputs, output, name=options.name or self.family)
         if self._source is not None:
             weights_lib.load(model, self._source)

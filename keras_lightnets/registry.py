@@ -68,11 +68,11 @@ def list_models(pattern: str = "*", *, pretrained: bool = False) -> list[str]:
     return sorted(n for n in names if not pretrained or MODELS[n].name in WEIGHTS)
 
 
-def create_model(name: str, **kwargs: Any) -> keras.Model:
+def create_model(name: str, /, **kwargs: Any) -> keras.Model:
     """Builds a network by name.
 
     Args:
-        name: One of `list_models()`.
+        name: One of `list_models()`. (The name of the model itself is a keyword.)
         **kwargs: Arguments of the network's builder; they win over the row's.
 
     Raises:

@@ -68,7 +68,7 @@ def _print_table(rows: list[dict]) -> None:
     from rich.table import Table
 
     table = Table(caption="MACs of one 224x224 image; top-1 as printed in the papers")
-    table.add_column("network")
+    table.add_column("network", no_wrap=True)
     for title in ("parameters (M)", "MACs (M)", "top-1 (%)"):
         table.add_column(title, justify="right")
     table.add_column("weights")

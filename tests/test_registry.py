@@ -1,0 +1,155 @@
+"""Names, sizes and papers of the registered networks."""
+
+import inspect
+import subprocess
+import sys
+
+import golden_variants
+import pytest
+
+import keras_lightnets
+from keras_lightnets import registry
+from keras_lightnets.weight_rows import WEIGHTS
+
+# One per builder and per way in which a count can go wrong; the others are slow.
+QUICK = {
+    "paper/squeezenet_v1_0_complex_bypass",
+    "seed/squeezenet_v1_1_fire_bn",
+    "pytorchcv/mobilenetb_wd4",
+    "timm/mobilenetv1_100h",
+    "torchvision/mobilenet_v2_w1.4",
+    "pytorchcv/mobilenetv2_wd4",
+    "rounded/shufflenet_v1_g4_0.25x",
+    "paper/shufflenet_v1_g8_1.5x_conv1_24",
+    "pytorchcv/shufflenet_g3_w1",
+    "torchvision/shufflenet_v2_x1_0",
+    "pytorchcv/shufflenetv2b_w3d2",
+}
+COVERED = [key for key in golden_variants.COUNTS if key not in golden_variants.EXCLUDED]
+
+
+def _check(key):
+    builder, arguments, more = golden_variants.variant(key)
+    expected = golden_variants.COUNTS[key]
+    trainable, everything, macs = golden_variants.size(builder, arguments)
+    assert trainable - more == expected["params_trainable"]
+    assert everything - more == expected["params_total"]
+    assert macs == expected["macs_224"]
+
+
+@pytest.mark.parametrize("key", sorted(QUICK))
+def test_counts_are_those_of_the_other_implementation(key):
+    _check(key)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("key", [key for key in COVERED if key not in QUICK])
+def test_all_counts_are_those_of_the_other_implementations(key):
+    _check(key)
+
+
+def test_every_entry_is_covered_or_excluded_for_a_reason():
+    assert set(golden_variants.EXCLUDED) <= set(golden_variants.COUNTS)
+    assert len(golden_variants.COUNTS) == 188
+    assert len(COVERED) == 177
+    for key in COVERED:
+        builder, arguments, _ = golden_variants.variant(key)
+        parameters = inspect.signature(getattr(keras_lightnets, builder)).parameters
+        assert set(arguments) <= set(parameters), key
+
+
+def _check_row(name):
+    row = registry.MODELS[name]
+    builder = row.builder.split(":")[1]
+    size = golden_variants.size(builder, row.kwargs)
+    assert size == (row.parameters, row.parameters_total, row.macs)
+
+
+@pytest.mark.parametrize("name", ["squeezenet_v1_1", "mobilenet_v1_x0_25", "shufflenet_v2_x0_5"])
+def test_registered_sizes_are_those_of_the_built_network(name):
+    _check_row(name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [row.name for row in registry.ROWS])
+def test_all_registered_sizes_are_those_of_the_built_networks(name):
+    _check_row(name)
+
+
+def test_names_are_unique_and_families_are_registered():
+    names = [row.name for row in registry.ROWS]
+    assert len(names) == len(set(names))
+    for family, member in registry.FAMILIES.items():
+        assert registry.MODELS[family] is registry.MODELS[member]
+    assert set(WEIGHTS) <= set(names)
+
+
+def test_no_two_networks_are_the_same():
+    # Else published weights of one would not be found for the other.
+    variants = [(row.builder, tuple(sorted(row.kwargs.items()))) for row in registry.ROWS]
+    assert len(variants) == len(set(variants))
+
+
+def test_list_models_filters():
+    assert keras_lightnets.list_models("shufflenet_v1_g8*") == [
+        f"shufflenet_v1_g8_x{width}" for width in ("0_25", "0_5", "0_75", "1_0", "1_5", "2_0")
+    ]
+    assert keras_lightnets.list_models("shufflenet_v1_g8*", pretrained=True) == [
+        "shufflenet_v1_g8_x1_0"
+    ]
+    assert keras_lightnets.list_models("nothing*") == []
+
+
+def test_arguments_win_over_the_row():
+    model = keras_lightnets.create_model(
+        "shufflenet_v1_g3_x0_25", classes=10, input_shape=(32, 32, 3), name="mine"
+    )
+    assert model.name == "mine"
+    assert model.output_shape == (None, 10)
+
+
+def test_model_info_has_paper_and_weights():
+    info = keras_lightnets.model_info("shufflenet_v1")
+    assert (info.parameters, info.macs, info.paper_top1) == (1_865_728, 137_460_672, 67.4)
+    assert info.paper.url == "https://arxiv.org/abs/1707.01083"
+    assert [row.tag for row in info.weights] == ["osmr"]
+    assert info.weights[0].url == (
+        "https://github.com/osmr/imgclsmob/releases/download/v0.0.422/"
+        "shufflenet_g3_w1-1326-daaec8b8.tf2.h5.zip"
+    )
+
+
+def test_unknown_name_is_refused_with_the_nearest():
+    with pytest.raises(ValueError, match=r"Did you mean .*'shufflenet_v1'.*'shuflenet_v1'"):
+        keras_lightnets.create_model("shuflenet_v1")
+
+
+def test_published_digests_have_the_form_that_is_checked():
+    for rows in WEIGHTS.values():
+        tags = [row.tag for row in rows]
+        assert len(tags) == len(set(tags))
+        assert [row.top1 for row in rows] == sorted((row.top1 for row in rows), reverse=True)
+        for row in rows:
+            if row.digest is None:
+                assert row.url.startswith("https://huggingface.co/timm/")
+                continue
+            algorithm, _, digits = row.digest.partition(":")
+            assert (algorithm, len(digits)) in (("sha1", 40), ("sha256", 8), ("sha256", 10))
+            assert int(digits, 16) >= 0
+            assert digits[:8] in row.file
+
+
+def test_listing_does_not_import_tensorflow():
+    code = (
+        "import sys\n"
+        "from training.cli import main\n"
+        "assert main(['list', '*v1*']) == 0\n"
+        "assert main(['info', 'squeezenet', '--json']) == 0\n"
+        "assert main(['list', 'nonsense']) == 2\n"
+        "assert main(['info', 'shuflenet_v1']) == 2\n"
+        "assert not {'tensorflow', 'keras'} & set(sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "shufflenet_v1_g3_x1_0\t1.87\t137\t67.4\tosmr" in done.stdout.splitlines()
+    assert '"parameters": 1235496' in done.stdout
+    assert "Did you mean 'shufflenet_v1'?" in done.stderr

@@ -1,0 +1,93 @@
+"""`lightnets info NAME`: what is known about one network. Does not import TensorFlow."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+
+from keras_lightnets.registry import FAMILIES, MODELS, ModelInfo, model_info
+from training.errors import UsageError
+from training.words import nearest
+
+HELP = "show one network: parameters, MACs, paper, weights"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the command's arguments."""
+    parser.add_argument("name", help="a name that `lightnets list` prints")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Prints the facts."""
+    if args.name not in MODELS:
+        raise UsageError(
+            f"Unknown network {args.name!r}.{nearest(args.name, MODELS)} See lightnets list."
+        )
+    info = model_info(args.name)
+    if args.json:
+        print(json.dumps(_as_dict(info), indent=2))
+        return 0
+    facts = _facts(info)
+    if sys.stdout.isatty():
+        _print_table(facts)
+    else:
+        for label, value in facts:
+            print(f"{label}\t{value}")
+    return 0
+
+
+def _facts(info: ModelInfo) -> list[tuple[str, str]]:
+    arguments = ", ".join(f"{key}={value!r}" for key, value in info.arguments.items())
+    facts = [
+        ("network", info.name),
+        ("build", f"keras_lightnets.{info.builder}({arguments})"),
+        ("parameters", f"{info.parameters:,} trainable, {info.parameters_total:,} in all"),
+        ("MACs", f"{info.macs:,} for one 224x224 image"),
+        ("minimum input", f"{info.minimum_size}x{info.minimum_size} pixels"),
+        ("paper", f"{info.paper.title}, {info.paper.url}"),
+        ("paper's top-1", "-" if info.paper_top1 is None else f"{info.paper_top1:g} %"),
+    ]
+    if info.name in FAMILIES:
+        facts.insert(1, ("stands for", FAMILIES[info.name]))
+    for row in info.weights:
+        top5 = "" if row.top5 is None else f", top-5 {row.top5:g} %"
+        checked = "" if row.digest else ", no published checksum"
+        facts.append(
+            (
+                f"weights={row.tag!r}",
+                f"top-1 {row.top1:g} %{top5}, {row.licence}{checked}, {row.url}",
+            )
+        )
+    if not info.weights:
+        facts.append(("weights", "none published"))
+    return facts
+
+
+def _as_dict(info: ModelInfo) -> dict[str, object]:
+    return {
+        "name": info.name,
+        "alias_of": FAMILIES.get(info.name),
+        "builder": info.builder,
+        "arguments": dict(info.arguments),
+        "parameters": info.parameters,
+        "parameters_total": info.parameters_total,
+        "macs": info.macs,
+        "minimum_size": info.minimum_size,
+        "paper": info.paper._asdict(),
+        "paper_top1": info.paper_top1,
+        "weights": [row._asdict() for row in info.weights],
+    }
+
+
+def _print_table(facts: list[tuple[str, str]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(show_header=False, box=None)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for label, value in facts:
+        table.add_row(label, value)
+    Console().print(table)
