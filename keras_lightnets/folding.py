@@ -1,0 +1,213 @@
+"""Folding of batch normalization into the convolution before it, for inference."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_lightnets.layers import GroupedConv2D
+
+# Layer -> the weight that multiplies the output channels, and how a vector of one number per
+# output channel is shaped to multiply that weight. Exact classes only: what a subclass computes
+# is not known, and GroupedConv2D is ours.
+_LAST_AXIS = lambda scale, kernel: scale  # noqa: E731
+_DEPTHWISE = lambda scale, kernel: scale.reshape(kernel.shape[-2:])  # noqa: E731
+_TRANSPOSED = lambda scale, kernel: scale[:, np.newaxis]  # noqa: E731
+_FOLDABLE: dict[type, tuple[str, Callable]] = {
+    GroupedConv2D: ("kernel", _LAST_AXIS),
+    keras.layers.Conv1D: ("kernel", _LAST_AXIS),
+    keras.layers.Conv2D: ("kernel", _LAST_AXIS),
+    keras.layers.Conv3D: ("kernel", _LAST_AXIS),
+    keras.layers.Dense: ("kernel", _LAST_AXIS),
+    keras.layers.DepthwiseConv1D: ("kernel", _DEPTHWISE),
+    keras.layers.DepthwiseConv2D: ("kernel", _DEPTHWISE),
+    keras.layers.SeparableConv1D: ("pointwise_kernel", _LAST_AXIS),
+    keras.layers.SeparableConv2D: ("pointwise_kernel", _LAST_AXIS),
+    keras.layers.Conv1DTranspose: ("kernel", _TRANSPOSED),
+    keras.layers.Conv2DTranspose: ("kernel", _TRANSPOSED),
+    keras.layers.Conv3DTranspose: ("kernel", _TRANSPOSED),
+}
+
+
+def fold_batch_norm(model: keras.Model) -> keras.Model:
+    """Returns a copy of `model` for inference, without the batch norms that follow a convolution.
+
+    At inference a batch norm is one multiplication and one addition per channel, which the kernel
+    and bias of the layer before it can take over (Jacob et al., CVPR 2018,
+    https://arxiv.org/abs/1712.05877, section 3.2). The copy computes the same numbers up to
+    rounding, in about two thirds of the time on a CPU; the original is left as it is.
+
+    Folded: a `keras.layers.BatchNormalization` (or `FusedBatchNormalization`) over the channels
+    whose input is a convolution (1-D, 2-D, 3-D, depthwise, separable, transposed, grouped) or
+    `Dense` layer. Inner functional models are folded too.
+
+    Left alone, with unchanged results: a batch norm after anything else (concatenation, addition,
+    pooling, activation, padding, another batch norm, the input); after a layer that has its own
+    activation, is frozen to another data format, has several users, is an output of the model, or
+    is shared; a batch norm that is shared, masked, over another axis, or called with
+    `training=True`; a subclass of one of the layers; a quantized or LoRA layer.
+
+    Args:
+        model: A built functional or sequential model.
+
+    Raises:
+        ValueError: The model is neither functional nor sequential, or has no weights yet.
+    """
+    model = as_functional(model)
+    folds = _find_folds(model)
+    pairs = []
+
+    def clone_layer(layer: keras.layers.Layer) -> keras.layers.Layer:
+        if is_functional(layer):
+            return fold_batch_norm(layer)
+        config = layer.get_config()
+        if layer.name in folds:
+            config["use_bias"] = True
+        pairs.append((layer, type(layer).from_config(config)))
+        return pairs[-1][1]
+
+    folded = clone_functional(model, clone_layer, skip={norm.name for norm in folds.values()})
+    for layer, clone in pairs:
+        if layer.name in folds:
+            _set_folded_weights(clone, layer, folds[layer.name])
+        elif clone.built:
+            clone.set_weights(layer.get_weights())
+    return folded
+
+
+def is_functional(layer: Any) -> bool:
+    """Whether `layer` is a functional or sequential model, whose inside can be rewritten."""
+    return isinstance(layer, keras.Sequential) or (
+        isinstance(layer, keras.Model) and hasattr(layer, "_nodes_by_depth")
+    )
+
+
+def as_functional(model: keras.Model) -> keras.Model:
+    """Returns `model` as a functional one that shares its layers.
+
+    Raises:
+        ValueError: The model is neither functional nor sequential, or has no weights yet.
+    """
+    if isinstance(model, keras.Sequential):
+        if not model.built:
+            raise ValueError(
+                f"The model {model.name!r} has no weights yet: build it with an input shape first."
+            )
+        return keras.Model(model.inputs[0], model.outputs[0], name=model.name)
+    if not is_functional(model):
+        raise ValueError(
+            "Only functional and sequential models can be rewritten. "
+            f"Received: {type(model).__name__}"
+        )
+    return model
+
+
+def clone_functional(
+    model: keras.Model,
+    clone_layer: Callable[[keras.layers.Layer], keras.layers.Layer],
+    skip: Collection[str] = (),
+) -> keras.Model:
+    """Rebuilds a functional model with new layers, leaving out the layers named in `skip`.
+
+    Args:
+        clone_layer: Gives the new layer for an old one; weights are not copied.
+        skip: Names of layers with one input, whose output becomes their input.
+    """
+
+    def clone_operation(operation: Any) -> Any:
+        # Operations such as `x + y` have no weights and can serve both models.
+        return clone_layer(operation) if isinstance(operation, keras.layers.Layer) else operation
+
+    def call(operation: Any, *args: Any, **kwargs: Any) -> Any:
+        if operation.name in skip:
+            return args[0] if args else next(iter(kwargs.values()))
+        return operation(*args, **kwargs)
+
+    # Without these, Keras names the new inputs after the tensors, not after the input layers.
+    inputs = keras.tree.map_structure(_same_input, model.input)
+    return keras.models.clone_model(
+        model, inputs, clone_function=clone_operation, call_function=call
+    )
+
+
+def _same_input(tensor: Any) -> Any:
+    name = tensor._keras_history.operation.name
+    return keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=name)
+
+
+def _find_folds(model: keras.Model) -> dict[str, keras.layers.BatchNormalization]:
+    """Returns {name of the layer that takes over: the batch norm behind it}."""
+    # Keras has no public view of the graph. These are the calls inside this model; that a layer
+    # may have been called elsewhere too does not matter here.
+    nodes = [node for level in model._nodes_by_depth.values() for node in level]
+    calls = Counter(id(node.operation) for node in nodes)
+    users = Counter(id(tensor) for node in nodes for tensor in node.input_tensors)
+    users.update(id(tensor) for tensor in model.outputs)
+    producer = {id(tensor): node.operation for node in nodes for tensor in node.outputs}
+
+    folds = {}
+    for node in nodes:
+        norm = node.operation
+        if not _is_plain_norm(norm) or calls[id(norm)] > 1 or len(node.input_tensors) != 1:
+            continue
+        if node.arguments.kwargs.get("training") or node.arguments.kwargs.get("mask") is not None:
+            continue
+        source = node.input_tensors[0]
+        layer = producer.get(id(source))
+        if users[id(source)] == 1 and calls[id(layer)] == 1 and _takes_over(layer, norm, source):
+            folds[layer.name] = norm
+    return folds
+
+
+def _is_plain_norm(operation: Any) -> bool:
+    if not isinstance(operation, keras.layers.BatchNormalization):
+        return False
+    ours = type(operation).__module__.startswith("keras_lightnets.")
+    return ours or type(operation) is keras.layers.BatchNormalization
+
+
+def _takes_over(layer: Any, norm: keras.layers.BatchNormalization, between: Any) -> bool:
+    if type(layer) not in _FOLDABLE:
+        return False
+    return (
+        layer.activation is keras.activations.linear
+        and getattr(layer, "data_format", "channels_last") == "channels_last"
+        and norm.axis in (-1, len(between.shape) - 1)
+        and getattr(layer, "quantization_mode", None) is None
+        and not getattr(layer, "lora_enabled", False)
+    )
+
+
+def _set_folded_weights(
+    layer: keras.layers.Layer,
+    original: keras.layers.Layer,
+    norm: keras.layers.BatchNormalization,
+) -> None:
+    scale, shift = _scale_and_shift(norm)
+    kernel_name, shaped = _FOLDABLE[type(original)]
+    weights = _weights_by_name(original)
+    bias = weights.get("bias", 0.0)
+    kernel = weights[kernel_name]
+    weights[kernel_name] = kernel * shaped(scale, kernel)
+    weights["bias"] = bias * scale + shift
+    for variable in layer.weights:
+        variable.assign(weights[variable.name])
+
+
+def _scale_and_shift(norm: keras.layers.BatchNormalization) -> tuple[np.ndarray, np.ndarray]:
+    """The two vectors that the batch norm applies at inference, in float64."""
+    values: Mapping[str, np.ndarray] = _weights_by_name(norm)
+    variance = values["moving_variance"]
+    scale = values.get("gamma", np.ones_like(variance)) / np.sqrt(variance + norm.epsilon)
+    return scale, values.get("beta", 0.0) - values["moving_mean"] * scale
+
+
+def _weights_by_name(layer: keras.layers.Layer) -> dict[str, np.ndarray]:
+    return {
+        variable.name: keras.ops.convert_to_numpy(variable).astype("float64")
+        for variable in layer.weights
+    }

@@ -1,0 +1,162 @@
+"""Versions on disk: numbered directories that appear whole or not at all.
+
+    DIR/<name>/<version>/saved_model.pb              what a server loads
+    DIR/<name>/<version>/assets.extra/labels.txt     class names, one a line
+    DIR/<name>/<version>/assets.extra/metadata.json  input, preprocessing, versions, accuracy
+    DIR/<name>/<version>/assets.extra/parity.json    the comparison with the Keras model
+
+A version is written to a hidden sibling, which servers ignore, and renamed when it is complete.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pathlib
+import platform
+import re
+import shutil
+import uuid
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from keras_lightnets.serving.errors import ExportError
+
+EXTRA = "assets.extra"
+LABELS, METADATA, PARITY = "labels.txt", "metadata.json", "parity.json"
+_STAGING = ".incoming"
+
+
+def check_name(name: str) -> None:
+    """Raises ExportError unless `name` can be a directory and part of a URL."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+        raise ExportError(
+            "The name of a served model is made of letters, digits, '.', '_' and '-'. "
+            f"Received: {name!r}"
+        )
+
+
+def versions(model_dir: pathlib.Path) -> list[int]:
+    """Returns the published versions in a model's directory, ascending."""
+    if not model_dir.is_dir():
+        return []
+    return sorted(int(p.name) for p in model_dir.iterdir() if p.name.isdecimal() and p.is_dir())
+
+
+def choose_version(directories: Sequence[pathlib.Path], version: int | None) -> int:
+    """Returns `version`, or the next one after all in `directories`.
+
+    Raises:
+        ExportError: It is no positive number, or exists.
+    """
+    existing = {number for directory in directories for number in versions(directory)}
+    if version is None:
+        return max(existing, default=0) + 1
+    if version < 1:
+        raise ExportError(f"A version is a positive whole number. Received: {version}")
+    if version in existing:
+        raise ExportError(
+            f"{directories[0] / str(version)} exists. Versions are never overwritten: leave out "
+            f"the version to get {max(existing) + 1}."
+        )
+    return version
+
+
+def check_same_classes(model_dir: pathlib.Path, labels: Sequence[str]) -> None:
+    """Raises ExportError if the newest version under this name has other classes."""
+    for version in versions(model_dir)[-1:]:
+        with contextlib.suppress(OSError):
+            published = read_labels(model_dir / str(version))
+            if list(labels) != published:
+                raise ExportError(
+                    f"{model_dir} holds another model of this name, with other classes "
+                    f"({_some(published)}; now {_some(labels)}). Choose another name or directory."
+                )
+
+
+def _some(labels: Sequence[str]) -> str:
+    return ", ".join(labels[:3]) + (f", ... ({len(labels)})" if len(labels) > 3 else "")
+
+
+@contextlib.contextmanager
+def staging(parent: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Yields a new hidden directory in `parent`, and removes it if it is still there at the end.
+
+    Parents that had to be made go too if they end up empty.
+
+    Raises:
+        ExportError: The directory cannot be made.
+    """
+    made = [p for p in [parent, *parent.parents] if not p.exists()]
+    path = parent / f"{_STAGING}-{platform.node()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    try:
+        path.mkdir(parents=True)
+    except OSError as error:
+        raise ExportError(f"Cannot write to {parent}: {error.strerror}.") from None
+    _remove_leftovers(parent)
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+        for directory in made:
+            with contextlib.suppress(OSError):
+                directory.rmdir()  # only succeeds where it is empty
+
+
+def _remove_leftovers(parent: pathlib.Path) -> None:
+    """Removes what processes of this machine that are gone have left in `parent`."""
+    for path in parent.glob(f"{_STAGING}-{platform.node()}-*"):
+        pid = int(path.name.split("-")[-2])
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            shutil.rmtree(path, ignore_errors=True)
+        except PermissionError:
+            pass  # alive, of another user
+
+
+def publish(staged: pathlib.Path, final: pathlib.Path) -> None:
+    """Renames a complete directory to its final name, after its content has reached the disk.
+
+    Raises:
+        ExportError: Somebody else published this version in the meantime.
+    """
+    for path in [*staged.rglob("*"), staged]:
+        _sync(path)
+    try:
+        staged.rename(final)
+    except OSError as error:
+        raise ExportError(f"Cannot publish {final}: {error.strerror}.") from None
+    _sync(final.parent)
+
+
+def _sync(path: pathlib.Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_extra(directory: pathlib.Path, labels: Sequence[str], metadata: dict[str, Any]) -> None:
+    """Writes labels and metadata into `directory`."""
+    directory.mkdir(exist_ok=True)
+    (directory / LABELS).write_text("".join(f"{label}\n" for label in labels), encoding="utf-8")
+    write_json(directory / METADATA, metadata)
+
+
+def write_json(path: pathlib.Path, value: Any) -> None:
+    """Writes `value` as indented JSON."""
+    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+
+
+def read_labels(version_dir: pathlib.Path) -> list[str]:
+    """Returns the class names of an exported version."""
+    text = (version_dir / EXTRA / LABELS).read_text(encoding="utf-8")
+    return text.splitlines()
+
+
+def read_metadata(version_dir: pathlib.Path) -> dict[str, Any]:
+    """Returns `metadata.json` of an exported version."""
+    return json.loads((version_dir / EXTRA / METADATA).read_text(encoding="utf-8"))

@@ -1,0 +1,201 @@
+"""A Keras classifier becomes a numbered SavedModel that TensorFlow Serving provably runs."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import pathlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from keras_lightnets._version import __version__
+from keras_lightnets.preprocessing import EvalTransform
+from keras_lightnets.serving import bundle, gate, signatures, warmup
+from keras_lightnets.serving.errors import ExportError
+from keras_lightnets.serving.inference import Precision, check_classifier, inference_model
+
+
+def export_saved_model(
+    model: keras.Model,
+    base_dir: str | os.PathLike,
+    class_names: Sequence[str] | None = None,
+    version: int | None = None,
+    *,
+    name: str | None = None,
+    transform: EvalTransform | None = None,
+    input_dtype: str = "uint8",
+    precision: Precision = "float32",
+    top_k: int = 5,
+    features: bool = False,
+    warmup_batch_sizes: Iterable[int] = warmup.BATCH_SIZES,
+    held_out: gate.HeldOut | None = None,
+    max_accuracy_drop: float = 0.01,
+    metadata: Mapping[str, Any] | None = None,
+) -> pathlib.Path:
+    """Writes `base_dir/<name>/<version>`, a SavedModel for TensorFlow Serving.
+
+    The model becomes float32 (or bfloat16) with batch norms folded and weights as constants. The
+    result is read back in a fresh process, by TensorFlow Serving's loader and without XLA, and
+    compared with `model` on `held_out`; only then it gets its name. See
+    `keras_lightnets.serving.signatures.build` for the endpoints.
+
+    Args:
+        model: Functional or sequential classifier, `(batch, height, width, 3)` in, `(batch,
+            classes)` probabilities or logits out. Its input are pixels from 0 to 255, unless
+            `input_dtype` is "float32" and only `serving_default` is used.
+        base_dir: Where the models of one server are.
+        class_names: In the order of the output; None: "0", "1", ...
+        version: None: one more than the newest.
+        name: Of the model in URLs; None: that of `model`.
+        transform: From image files to the input; None: resize the whole image to the input size.
+        input_dtype: Of `images` in `serving_default`: "uint8" or "float32".
+        precision: "bfloat16" computes with eight bits of mantissa, inputs and outputs stay
+            float32: about twice as fast on processors that have AVX512-BF16 or AMX.
+        top_k: Number of named classes in the answer, at most all.
+        features: Whether to add a signature for the pooled features before the classifier.
+        warmup_batch_sizes: For which a warm-up request is written.
+        held_out: Pictures for the comparison; None: 16 synthetic ones.
+        max_accuracy_drop: For bfloat16: by how much accuracy on `held_out` may fall, from 0 to 1.
+        metadata: More entries for `metadata.json`.
+
+    Returns:
+        The version's directory.
+
+    Raises:
+        ExportError: Something above does not fit, cannot be written, or (ParityError) the
+            exported model computes something else. Nothing was published.
+    """
+    interface = make_interface(model, class_names, transform, input_dtype, top_k, features)
+    name = name or model.name
+    bundle.check_name(name)
+    model_dir = pathlib.Path(base_dir) / name
+    version = bundle.choose_version([model_dir], version)
+    bundle.check_same_classes(model_dir, interface.labels)
+    held_out = held_out or gate.HeldOut.synthetic(interface.transform.image_size)
+    check_held_out(held_out, interface)
+    served = inference_model(model, precision)
+    expected = gate.reference(model, held_out, interface.transform)
+    with bundle.staging(model_dir) as staged, clear_errors(model_dir):
+        write_saved_model(served, interface, staged)
+        warmup.write_warmup(staged, name, interface, warmup_batch_sizes)
+        allowed_drop = None if precision == "float32" else max_accuracy_drop
+        report = gate.run(staged, expected, max_accuracy_drop=allowed_drop)
+        about = describe(name, version, interface, precision, report) | dict(metadata or {})
+        bundle.write_extra(staged / bundle.EXTRA, interface.labels, about)
+        bundle.write_json(staged / bundle.EXTRA / bundle.PARITY, report)
+        bundle.publish(staged, model_dir / str(version))
+    return model_dir / str(version)
+
+
+def make_interface(
+    model: keras.Model,
+    class_names: Sequence[str] | None,
+    transform: EvalTransform | None,
+    input_dtype: str,
+    top_k: int,
+    features: bool,
+) -> signatures.Interface:
+    """Checks what clients will see against the model.
+
+    Raises:
+        ExportError: They do not fit.
+    """
+    check_classifier(model)
+    classes = model.outputs[0].shape[-1]
+    labels = tuple(map(str, range(classes) if class_names is None else class_names))
+    if len(labels) != classes:
+        raise ExportError(
+            f"{len(labels)} class names were given, but the model has {classes} classes."
+        )
+    if any("\n" in label or not label for label in labels):
+        raise ExportError("A class name must not be empty or contain a line break.")
+    if len(set(labels)) < classes:
+        twice = next(label for label in labels if labels.count(label) > 1)
+        raise ExportError(f"Class names must differ. {twice!r} occurs more than once.")
+    if input_dtype not in ("uint8", "float32"):
+        raise ExportError(f'`input_dtype` must be "uint8" or "float32". Received: {input_dtype!r}')
+    if top_k < 1:
+        raise ExportError(f"`top_k` must be at least 1. Received: {top_k}")
+    size = tuple(model.inputs[0].shape[1:3])
+    if transform is None:
+        if None in size:
+            raise ExportError(
+                f"The model takes images of any size {size}: give a `transform` with the size to "
+                "serve."
+            )
+        transform = EvalTransform(image_size=size)
+    if any(a not in (None, b) for a, b in zip(size, transform.image_size, strict=True)):
+        raise ExportError(
+            f"`transform` gives images of size {transform.image_size}, but the model takes {size}."
+        )
+    return signatures.Interface(transform, labels, input_dtype, min(top_k, classes), features)
+
+
+def check_held_out(held_out: gate.HeldOut, interface: signatures.Interface) -> None:
+    """Raises ExportError unless the pictures have the model's input size and dtype."""
+    images, size = held_out.images, interface.transform.image_size
+    if images.dtype != "uint8" or images.shape[1:] != (*size, 3) or len(images) == 0:
+        raise ExportError(
+            f"`held_out.images` must be uint8 (n, {size[0]}, {size[1]}, 3), n > 0. "
+            f"Received: {images.dtype} {images.shape}"
+        )
+
+
+def write_saved_model(
+    served: keras.Model, interface: signatures.Interface, directory: pathlib.Path
+) -> None:
+    """Writes a SavedModel of a model made by `inference_model` into an existing directory."""
+    module, endpoints = signatures.build(served, interface)
+    options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
+    tf.saved_model.save(module, str(directory), signatures=endpoints, options=options)
+
+
+def describe(
+    name: str,
+    version: int,
+    interface: signatures.Interface,
+    precision: str,
+    report: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Returns the content of `metadata.json`."""
+    accuracies = [row.get("accuracy") for row in report["signatures"].values()]
+    height, width = interface.transform.image_size
+    return {
+        "name": name,
+        "version": version,
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "input": {
+            "dtype": interface.input_dtype,
+            "shape": [None, height, width, 3],
+            "pixels": "RGB, 0 to 255; normalization is part of the model",
+        },
+        "transform": interface.transform.to_dict(),
+        "classes": len(interface.labels),
+        "top_k": interface.top_k,
+        "precision": precision,
+        "held_out_images": report["images"],
+        "held_out_accuracy": accuracies[0] if accuracies else None,
+        "versions": {
+            "keras_lightnets": __version__,
+            "keras": keras.__version__,
+            "tensorflow": tf.__version__,
+        },
+    }
+
+
+class clear_errors:  # noqa: N801 (used as a context manager, like contextlib's)
+    """Turns what TensorFlow and the system raise when a disk is full into an ExportError."""
+
+    def __init__(self, target: pathlib.Path) -> None:
+        self._target = target
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
+        if isinstance(error, (OSError, tf.errors.OpError)):
+            line = error.strerror if isinstance(error, OSError) else error.message.splitlines()[0]
+            raise ExportError(f"Cannot write the export to {self._target}: {line}.") from error

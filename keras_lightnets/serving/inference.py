@@ -1,0 +1,139 @@
+"""The network as it is served: one dtype, batch norms folded, probabilities out."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import keras
+import tensorflow as tf
+
+from keras_lightnets.folding import as_functional, clone_functional, fold_batch_norm, is_functional
+from keras_lightnets.serving.errors import ExportError
+
+Precision = Literal["float32", "bfloat16"]
+PRECISIONS = ("float32", "bfloat16")
+
+
+def inference_model(model: keras.Model, precision: Precision = "float32") -> keras.Model:
+    """Returns a copy of a classifier made for inference only; the original is left as it is.
+
+    Whatever the policy of `model`, the copy takes float32 images and gives float32
+    probabilities. Its weights are float32 or, with `precision="bfloat16"`, rounded once to
+    bfloat16 in all layers between the first weights and the pooled features.
+
+    Args:
+        model: Functional or sequential; one input `(batch, height, width, 3)`, one output
+            `(batch, classes)`.
+
+    Raises:
+        ExportError: The model is no such classifier.
+    """
+    if precision not in PRECISIONS:
+        raise ExportError(f"`precision` must be one of {PRECISIONS}. Received: {precision!r}")
+    check_classifier(model)
+    model = fold_batch_norm(with_dtype(as_functional(model), lambda layer: "float32"))
+    if precision == "bfloat16":
+        model = with_dtype(model, _Bfloat16Body())
+    return _with_softmax(model)
+
+
+def check_classifier(model: keras.Model) -> None:
+    """Raises ExportError unless `model` is a functional image classifier."""
+    if not is_functional(model):
+        raise ExportError(
+            "Only functional and sequential models can be exported. "
+            f"Received: {type(model).__name__}"
+        )
+    if len(model.inputs) != 1 or len(model.outputs) != 1:
+        raise ExportError(
+            "An exported classifier has one input and one output. Received: "
+            f"{len(model.inputs)} and {len(model.outputs)}"
+        )
+    image, output = model.inputs[0].shape, model.outputs[0].shape
+    if len(image) != 4 or image[-1] != 3 or len(output) != 2 or output[-1] is None:
+        raise ExportError(
+            "An exported classifier takes (batch, height, width, 3) and gives (batch, classes). "
+            f"Received: {tuple(image)} -> {tuple(output)}"
+        )
+
+
+def with_dtype(model: keras.Model, dtype_of: Any) -> keras.Model:
+    """Rebuilds a functional model with another dtype policy per layer and the same weights.
+
+    Args:
+        dtype_of: Function of a layer, called in the order of the graph, giving its dtype.
+    """
+    pairs = []
+
+    def clone_layer(layer: keras.layers.Layer) -> keras.layers.Layer:
+        if is_functional(layer):
+            return with_dtype(as_functional(layer), dtype_of)
+        clone = type(layer).from_config(layer.get_config() | {"dtype": dtype_of(layer)})
+        pairs.append((layer, clone))
+        return clone
+
+    rebuilt = clone_functional(model, clone_layer)
+    for layer, clone in pairs:
+        clone.set_weights(layer.get_weights())
+    return rebuilt
+
+
+class _Bfloat16Body:
+    """bfloat16 from the first layer with weights on, for all layers that give feature maps.
+
+    The normalization of the pixels before it and the classifier behind it stay float32: they
+    cost nothing, and eight bits would be lost there.
+    """
+
+    def __init__(self) -> None:
+        self.started = False
+
+    def __call__(self, layer: keras.layers.Layer) -> str:
+        self.started = self.started or bool(layer.weights)
+        return "bfloat16" if self.started and len(layer.output.shape) == 4 else "float32"
+
+
+def _with_softmax(model: keras.Model) -> keras.Model:
+    """Appends a softmax to a model that ends in logits."""
+    last = model.outputs[0]._keras_history.operation
+    if not isinstance(last, keras.layers.Dense) or last.activation is not keras.activations.linear:
+        return model
+    outputs = keras.layers.Activation("softmax", dtype="float32")(model.outputs[0])
+    return keras.Model(model.inputs[0], outputs, name=model.name)
+
+
+def features_model(model: keras.Model) -> keras.Model:
+    """Returns the part of a classifier that gives `(batch, channels)` features.
+
+    Raises:
+        ExportError: No layer is named `logits...` and none is a `Dense` one.
+    """
+    heads = [layer for layer in model.layers if layer.name.startswith("logits") and layer.weights]
+    heads = heads or [layer for layer in model.layers if isinstance(layer, keras.layers.Dense)][-1:]
+    if not heads:
+        raise ExportError(f"No classifier was found in {model.name!r}: no features to export.")
+    features = heads[0].input
+    if len(features.shape) == 4:
+        features = keras.layers.GlobalAveragePooling2D(dtype="float32")(features)
+    return keras.Model(model.inputs[0], features, name=f"{model.name}_features")
+
+
+def frozen_function(model: keras.Model, input_spec: tf.TensorSpec) -> Any:
+    """Returns a concrete function of `model` with its weights as constants.
+
+    oneDNN lays out a constant kernel once for the processor; that of a variable at each call.
+
+    Args:
+        model: Made by `inference_model`.
+        input_spec: Of the images; other dtypes than the model's are cast.
+    """
+    trainable = [keras.ops.convert_to_numpy(v) for v in model.trainable_variables]
+    fixed = [keras.ops.convert_to_numpy(v) for v in model.non_trainable_variables]
+
+    @tf.function(input_signature=[input_spec], autograph=False)
+    def network(images):
+        images = tf.cast(images, model.inputs[0].dtype)
+        outputs, _ = model.stateless_call(trainable, fixed, images, training=False)
+        return tf.cast(outputs, tf.float32)
+
+    return network

@@ -1,0 +1,67 @@
+"""Runs an exported SavedModel as TensorFlow Serving does, in a process of its own.
+
+    python readback.py SAVED_MODEL INPUTS.npz OUTPUTS.npz BATCH_SIZE
+
+TensorFlow Serving loads a SavedModel by this loader into a Session, and switches XLA off. Run as
+a file: it imports nothing of this package, which a server does not have either. `INPUTS` holds
+`images`, the files for `image_bytes` joined in `blob`, and their `lengths`.
+"""
+
+import ctypes
+import os
+import pathlib
+import sys
+
+import numpy as np
+
+
+def main(saved_model: str, inputs: str, outputs: str, batch_size: int) -> None:
+    """Writes `<signature>/<output>` of all inputs, and `xla_disabled`, to `outputs`."""
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    import tensorflow as tf
+
+    tf.get_logger().setLevel("ERROR")
+    results = {"xla_disabled": np.array(_disable_xla(tf))}
+    with np.load(inputs) as archive:
+        lengths = archive["lengths"]
+        blob = archive["blob"].tobytes()
+        ends = np.cumsum(lengths)
+        files = [blob[end - length : end] for end, length in zip(ends, lengths, strict=True)]
+        given = {"images": archive["images"], "image_bytes": np.array(files, object)}
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        meta_graph = tf.compat.v1.saved_model.loader.load(session, ["serve"], saved_model)
+        for name, signature in meta_graph.signature_def.items():
+            if signature.method_name != "tensorflow/serving/predict":
+                continue
+            ((key, tensor),) = signature.inputs.items()
+            fetches = {key: info.name for key, info in signature.outputs.items()}
+            values = given[key]
+            if key == "images":
+                values = values.astype(tf.as_dtype(tensor.dtype).as_numpy_dtype)
+            parts = [
+                session.run(fetches, {tensor.name: values[start : start + batch_size]})
+                for start in range(0, len(values), batch_size)
+            ]
+            for output in fetches:
+                joined = np.concatenate([part[output] for part in parts])
+                # Strings come as objects, which would have to be pickled.
+                results[f"{name}/{output}"] = joined.astype("S") if joined.dtype == "O" else joined
+    imported = [module for module in sys.modules if module.startswith("keras_lightnets")]
+    if imported:
+        raise RuntimeError(f"The read-back must not import {imported[0]}")
+    np.savez(outputs, **results)
+
+
+def _disable_xla(tf) -> bool:
+    """Calls what TensorFlow Serving calls at its start; False where the library lacks it."""
+    for path in pathlib.Path(tf.__file__).parent.glob("libtensorflow_cc*"):
+        try:
+            ctypes.CDLL(str(path))["_ZN10tensorflow21DisableXlaCompilationEv"]()
+        except (OSError, AttributeError):
+            continue
+        return True
+    return False
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4]))

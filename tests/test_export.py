@@ -1,0 +1,256 @@
+"""What `export_saved_model` writes, read as a server reads it."""
+
+import json
+import pathlib
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import keras_lightnets
+from keras_lightnets.preprocessing import EvalTransform, evaluation_image
+from keras_lightnets.serving.errors import ExportError
+
+LABELS = ["zero", "one", "two", "drei", "vier", "fünf"]
+SIZE = (40, 48)
+
+
+def small_net(name="small", activation="softmax", classes=6):
+    """Every kind of layer that an export treats in its own way, at a few thousand weights."""
+    rng = np.random.default_rng(3)
+    x = image = keras.Input((*SIZE, 3), name="image")
+    x = keras.layers.Rescaling(1 / 127.5, offset=-1)(x)
+    x = keras.layers.ZeroPadding2D(1)(x)
+    x = keras.layers.Conv2D(12, 3, strides=2, use_bias=False)(x)
+    x = keras.layers.ReLU()(keras_lightnets.FusedBatchNormalization()(x))
+    x = keras.layers.MaxPooling2D(2)(x)
+    y = keras_lightnets.GroupedConv2D(12, 1, groups=3, use_bias=False)(x)
+    y = keras.layers.ReLU()(keras.layers.BatchNormalization()(y))
+    y = keras_lightnets.ChannelShuffle(3)(y)
+    y = keras.layers.ZeroPadding2D(1)(y)
+    y = keras.layers.DepthwiseConv2D(3, strides=2, use_bias=False)(y)
+    y = keras.layers.BatchNormalization()(y)
+    shortcut = keras.layers.AveragePooling2D(2)(x)
+    x = keras.layers.ReLU()(keras.layers.Add()([shortcut, y]))
+    x = keras.layers.Dropout(0.5)(keras.layers.GlobalAveragePooling2D(name="global_pool")(x))
+    x = keras.layers.Dense(classes, name="logits", dtype="float32")(x)
+    if activation:
+        x = keras.layers.Activation(activation, name="predictions", dtype="float32")(x)
+    model = keras.Model(image, x, name=name)
+    for variable in model.variables:
+        if variable.name == "moving_variance":
+            variable.assign(rng.uniform(0.5, 1.5, variable.shape))
+        elif "int" not in variable.dtype:
+            variable.assign(rng.normal(0, 0.5, variable.shape))
+    return model
+
+
+class Served:
+    """A SavedModel in a Session, as in TensorFlow Serving."""
+
+    def __init__(self, path):
+        self.graph = tf.Graph()
+        with self.graph.as_default():
+            self.session = tf.compat.v1.Session()
+            load = tf.compat.v1.saved_model.loader.load
+            self.meta_graph = load(self.session, ["serve"], str(path))
+        self.signatures = self.meta_graph.signature_def
+
+    def __call__(self, signature, values):
+        definition = self.signatures[signature]
+        (tensor,) = definition.inputs.values()
+        fetches = {key: info.name for key, info in definition.outputs.items()}
+        return self.session.run(fetches, {tensor.name: values})
+
+
+def photos():
+    """Files of every format and of different sizes."""
+    rng = np.random.default_rng(0)
+
+    def photo(height, width):
+        coarse = tf.image.resize(rng.integers(0, 256, (5, 5, 3)), (height, width))
+        return tf.saturate_cast(coarse, tf.uint8)
+
+    files = [
+        tf.io.encode_jpeg(photo(60, 80)).numpy(),
+        tf.io.encode_png(photo(33, 200)).numpy(),
+        tf.io.encode_jpeg(tf.image.rgb_to_grayscale(photo(120, 50)), format="grayscale").numpy(),
+    ]
+    from PIL import Image
+
+    for kind in ("BMP", "GIF"):
+        import io
+
+        buffer = io.BytesIO()
+        Image.fromarray(photo(64, 70).numpy()).save(buffer, kind)
+        files.append(buffer.getvalue())
+    return files
+
+
+TRANSFORM = EvalTransform(SIZE, resize_shorter=56)
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    model = small_net()
+    path = keras_lightnets.export_saved_model(
+        model, tmp_path_factory.mktemp("models"), LABELS, transform=TRANSFORM, features=True
+    )
+    return model, path, Served(path)
+
+
+def test_directory_and_metadata(exported):
+    _, path, _ = exported
+    assert path.parts[-2:] == ("small", "1")
+    assert (path / "variables" / "variables.index").is_file()
+    assert (path / "assets.extra" / "labels.txt").read_text("utf-8").splitlines() == LABELS
+    about = json.loads((path / "assets.extra" / "metadata.json").read_text())
+    assert about["transform"] == TRANSFORM.to_dict()
+    assert about["input"]["shape"] == [None, *SIZE, 3]
+    assert about["versions"]["tensorflow"] == tf.__version__
+    assert [p.name for p in path.parent.iterdir()] == ["1"]  # no temporary sibling is left
+
+
+def test_signatures(exported):
+    _, _, served = exported
+    assert set(served.signatures) - {"__saved_model_init_op"} == {
+        "serving_default",
+        "serve_bytes",
+        "features",
+    }
+    for name in ("serving_default", "serve_bytes", "features"):
+        assert served.signatures[name].method_name == "tensorflow/serving/predict"
+    ((key, info),) = served.signatures["serving_default"].inputs.items()
+    assert (key, tf.as_dtype(info.dtype).name) == ("images", "uint8")
+    outputs = served.signatures["serving_default"].outputs
+    dtypes = {key: tf.as_dtype(info.dtype).name for key, info in outputs.items()}
+    # REST cannot carry float16, and returns outputs called ..._bytes as base64.
+    assert dtypes == {"probabilities": "float32", "classes": "string", "scores": "float32"}
+
+
+@pytest.mark.parametrize("batch", [1, 3, 17])
+def test_images_give_named_probabilities(exported, batch):
+    model, _, served = exported
+    images = np.random.default_rng(batch).integers(0, 256, (batch, *SIZE, 3)).astype("uint8")
+    expected = model.predict_on_batch(images.astype("float32"))
+    answer = served("serving_default", images)
+    np.testing.assert_allclose(answer["probabilities"], expected, atol=1e-5)
+    order = np.argsort(-expected, axis=-1)[:, :5]
+    assert answer["classes"].tolist() == [[LABELS[i].encode() for i in row] for row in order]
+    np.testing.assert_allclose(answer["scores"], np.take_along_axis(expected, order, -1), atol=1e-5)
+
+
+def test_files_of_all_formats_in_one_batch_are_decoded_as_in_evaluation(exported):
+    model, _, served = exported
+    files = photos()
+    images = np.stack([evaluation_image(tf.constant(f), TRANSFORM) for f in files])
+    answer = served("serve_bytes", files)
+    assert answer["valid"].all()
+    expected = model.predict_on_batch(images.astype("float32"))
+    np.testing.assert_allclose(answer["probabilities"], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("bad", [b"", b"no image", photos()[1][:200], photos()[0][:150]])
+def test_a_corrupt_file_harms_no_other_file_of_the_batch(exported, bad):
+    # A server merges the requests of many clients into one batch.
+    _, _, served = exported
+    files = photos()
+    alone = served("serve_bytes", files)
+    files.insert(2, bad)
+    answer = served("serve_bytes", files)
+    assert answer["valid"].tolist() == [True, True, False, True, True, True]
+    np.testing.assert_allclose(
+        np.delete(answer["probabilities"], 2, 0), alone["probabilities"], atol=1e-6
+    )
+    assert answer["probabilities"][2].tolist() == [0.0] * 6
+    assert answer["classes"][2].tolist() == [b""] * 5
+
+
+def test_a_request_without_any_image_is_an_error(exported):
+    _, _, served = exported
+    with pytest.raises(tf.errors.InvalidArgumentError, match="holds no image that can be decoded"):
+        served("serve_bytes", [b"garbage", b""])
+    with pytest.raises(tf.errors.InvalidArgumentError, match="holds no image that can be decoded"):
+        served("serve_bytes", [])
+    with pytest.raises(tf.errors.InvalidArgumentError, match="images: the request holds no image"):
+        served("serving_default", np.zeros((0, *SIZE, 3), "uint8"))
+    assert served("serve_bytes", photos())["valid"].all()  # and the next one is served
+
+
+def test_features_are_the_pooled_ones(exported):
+    model, _, served = exported
+    images = np.random.default_rng(0).integers(0, 256, (2, *SIZE, 3)).astype("uint8")
+    pooled = keras.Model(model.inputs[0], model.get_layer("global_pool").output)
+    np.testing.assert_allclose(
+        served("features", images)["features"], pooled(images.astype("float32")), rtol=1e-4
+    )
+
+
+def operations(path):
+    graph = Served(path).meta_graph.graph_def
+    nodes = [*graph.node, *(n for f in graph.library.function for n in f.node_def)]
+    attributes = {a for f in graph.library.function for a in f.attr}
+    return {n.op for n in nodes}, attributes | {a for n in nodes for a in n.attr}
+
+
+def test_the_graph_runs_anywhere(exported):
+    ops, attributes = operations(exported[1])
+    assert "_XlaMustCompile" not in attributes
+    assert not ops & {"PyFunc", "EagerPyFunc"}
+    # Folded, and the weights are constants: oneDNN lays them out once, not at each request.
+    assert not ops & {"FusedBatchNormV3", "Rsqrt", "ReadVariableOp"}
+    # Grouped convolutions run without oneDNN only if nothing is fused into them.
+    assert "PlaceholderWithDefault" in ops
+
+
+def test_a_mixed_precision_model_becomes_float32(tmp_path):
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        model = small_net("mixed")
+    finally:
+        keras.config.set_dtype_policy("float32")
+    path = keras_lightnets.export_saved_model(model, tmp_path)
+    graph = Served(path).meta_graph.graph_def
+    dtypes = {n.attr["T"].type for f in graph.library.function for n in f.node_def}
+    assert tf.float16.as_datatype_enum not in dtypes
+
+
+def test_logits_get_a_softmax_and_numbers_for_names(tmp_path):
+    path = keras_lightnets.export_saved_model(
+        small_net(activation=None), tmp_path, version=7, top_k=1, input_dtype="float32"
+    )
+    assert path.name == "7"
+    answer = Served(path)("serving_default", np.full((2, *SIZE, 3), 128.0))
+    np.testing.assert_allclose(answer["probabilities"].sum(-1), 1, rtol=1e-5)
+    assert answer["classes"][0, 0] in {b"0", b"1", b"2", b"3", b"4", b"5"}
+
+
+def test_bad_input(exported):
+    model, path, _ = exported
+    base = path.parent.parent
+    before = sorted(p.name for p in base.rglob("*"))
+
+    def refused(match, *args, model=model, **kwargs):
+        with pytest.raises(ExportError, match=match):
+            keras_lightnets.export_saved_model(model, base, *args, **kwargs)
+
+    refused("5 class names were given, but the model has 6", LABELS[:5])
+    refused("'one' occurs more than once", ["one"] * 2 + LABELS[2:])
+    refused("1 exists. Versions are never overwritten.*get 2", LABELS, 1)
+    refused("positive whole number. Received: 0", LABELS, 0)
+    refused("other classes.*zero, one, two.*now 0, 1, 2", None)
+    refused("letters, digits.*'a/b'", LABELS, name="a/b")
+    refused("`input_dtype` must be.*'half'", LABELS, input_dtype="half")
+    refused("`precision` must be.*'int4'", LABELS, precision="int4")
+    refused(r"size \(8, 8\), but the model takes \(40, 48\)", transform=EvalTransform((8, 8)))
+    refused("gives? \\(batch, classes\\)", model=keras.Model(model.inputs, model.layers[3].output))
+    assert sorted(p.name for p in base.rglob("*")) == before
+
+
+def test_no_write_permission(tmp_path):
+    # A file in the way stops even root, who is stopped by no permission.
+    (tmp_path / "models").write_text("")
+    with pytest.raises(ExportError, match=f"Cannot write to {tmp_path}/models/small: Not a dir"):
+        keras_lightnets.export_saved_model(small_net(), tmp_path / "models")
+    assert [p.name for p in pathlib.Path(tmp_path).iterdir()] == ["models"]
