@@ -1,0 +1,87 @@
+"""Imports point one way only."""
+
+import ast
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+import keras_lightnets
+
+ROOT = pathlib.Path(keras_lightnets.__file__).parents[1]
+NETS = {"squeezenet", "mobilenet_v1", "mobilenet_v2", "shufflenet_v1", "shufflenet_v2"}
+# Module of keras_lightnets -> what it may import from the package. `weights` reaches the nets
+# through the registry's strings only.
+ALLOWED = {
+    "_version": set(),
+    "options": set(),
+    "model_rows": set(),
+    "weight_rows": set(),
+    "weight_files": set(),
+    "state_dict_names": set(),
+    "complexity": set(),
+    "registry": {"model_rows", "weight_rows"},
+    "blocks": {"layers"},
+    "classifier": {"options"},
+    "downloads": {"weight_rows"},
+    "convert": {"classifier", "state_dict_names"},
+    "osmr": {"convert", "downloads"},
+    "saved_weights": {"classifier", "convert"},
+    "weights": {
+        "convert",
+        "downloads",
+        "osmr",
+        "registry",
+        "saved_weights",
+        "weight_files",
+        "weight_rows",
+    },
+    "network": {"blocks", "classifier", "options", "preprocessing", "weights"},
+    **{net: {"blocks", "layers", "network", "options"} for net in NETS},
+}
+
+
+def imports(path):
+    """Dotted names of everything that a file imports, wherever in the file."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+@pytest.mark.parametrize("module", ALLOWED)
+def test_modules_import_only_what_lies_below_them(module):
+    found = {
+        name.split(".")[1]
+        for name in imports(ROOT / "keras_lightnets" / f"{module}.py")
+        if name.startswith("keras_lightnets.")
+    }
+    assert found <= ALLOWED[module]
+
+
+def test_the_library_never_imports_training_and_never_asserts():
+    for path in (ROOT / "keras_lightnets").rglob("*.py"):
+        assert not [n for n in imports(path) if n.split(".")[0] in ("training", "tests")], path
+        tree = ast.parse(path.read_text())
+        assert not any(isinstance(node, ast.Assert) for node in ast.walk(tree)), path
+
+
+def test_keras_is_imported_as_keras():
+    """`from tensorflow import keras` could be another Keras than ours."""
+    for package in ("keras_lightnets", "training"):
+        for path in (ROOT / package).rglob("*.py"):
+            assert "tensorflow.keras" not in set(imports(path)), path
+
+
+def test_public_names_resolve_and_importing_the_package_is_cheap():
+    code = (
+        "import sys, keras_lightnets, keras_lightnets.registry\n"
+        "assert not {'tensorflow', 'keras', 'numpy'} & set(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+    with pytest.raises(AttributeError, match="has no attribute 'ResNet'"):
+        _ = keras_lightnets.ResNet
+    for name in keras_lightnets.__all__:
+        assert getattr(keras_lightnets, name) is not None
