@@ -292,8 +292,6 @@ RECIPES: dict[str, Recipe] = {
         {
             "model": {
                 "name": "shufflenet_v1",
-                "args": {"groups": 3},
-                "alpha": 0.5,
                 "image_size": 32,
                 "small_input": True,
             },
@@ -305,13 +303,13 @@ RECIPES: dict[str, Recipe] = {
                 "flip": False,
             },
             "optimizer": {
-                "name": "sgd",
-                "learning_rate": 0.1,
-                "weight_decay": 1e-4,
+                "name": "adamw",
+                "learning_rate": 0.004,
+                "weight_decay": 0.05,
                 "schedule": "cosine",
-                "warmup_epochs": 2,
+                "warmup_epochs": 1,
             },
-            "train": {"epochs": 20, "batch_size": 64, "label_smoothing": 0.1},
+            "train": {"epochs": 10, "batch_size": 64, "label_smoothing": 0.1},
         },
         "Ours",
     ),
