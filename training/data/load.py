@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from keras_lightnets.preprocessing import EvalTransform
 from training.config import Config
 from training.data import tfds_source
@@ -9,8 +11,13 @@ from training.data.splits import Splits
 from training.errors import UserError
 
 
-def load(config: Config) -> Splits:
+def load(config: Config, *, saved: str | os.PathLike | None = None) -> Splits:
     """Finds the images that `config.data` names.
+
+    Args:
+        config: Of the run.
+        saved: Directory of a run whose choice of held-out images is to be repeated. Splits
+            that the data set has itself need none.
 
     Raises:
         UserError: There is no such data set, or it cannot be used.
