@@ -103,7 +103,7 @@ MUTATIONS = (
         "keras_lightnets/shufflenet_v1.py",
         "scale = 1.0 if alpha == 1.5 else alpha",
         "scale = alpha",
-        _count("paper/shufflenet_v1_g8_1.5x_conv1_24"),
+        _count("megvii/shufflenet_v1_g8_1.5x"),
     ),
     Mutation(
         "activation behind the bottleneck of MobileNet v2",

@@ -20,7 +20,7 @@ QUICK = {
     "torchvision/mobilenet_v2_w1.4",
     "pytorchcv/mobilenetv2_wd4",
     "rounded/shufflenet_v1_g4_0.25x",
-    "paper/shufflenet_v1_g8_1.5x_conv1_24",
+    "megvii/shufflenet_v1_g8_1.5x",
     "pytorchcv/shufflenet_g3_w1",
     "torchvision/shufflenet_v2_x1_0",
     "pytorchcv/shufflenetv2b_w3d2",
