@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import inspect
 import json
@@ -14,6 +15,7 @@ import keras
 import numpy as np
 
 from keras_lightnets import convert, downloads, osmr, saved_weights
+from keras_lightnets.preprocessing import EvalTransform
 from keras_lightnets.registry import MODELS, load_builder
 from keras_lightnets.weight_files import read_state_dict
 from keras_lightnets.weight_rows import WEIGHTS, WeightsRow
@@ -116,12 +118,28 @@ def weights_row(model: keras.Model) -> WeightsRow | None:
 def class_names(model: keras.Model) -> list[str] | None:
     """Names of the classes, in the order of the outputs; None if they are not known.
 
-    Known are those of published weights (ImageNet's, downloaded once).
+    Known are those of published weights (ImageNet's, downloaded once). Two pairs of
+    ImageNet's classes have the same name; those get their WordNet identifier behind it.
     """
     if weights_row(model) is None:
         return None
     index = json.loads(downloads.imagenet_index().read_text())
-    return [index[str(number)][1] for number in range(len(index))]
+    entries = [index[str(number)] for number in range(len(index))]
+    count = collections.Counter(name for _, name in entries)
+    return [f"{name} ({wnid})" if count[name] > 1 else name for wnid, name in entries]
+
+
+def evaluation_transform(model: keras.Model) -> EvalTransform | None:
+    """How the published weights of `model` were evaluated; None if it has none."""
+    row = weights_row(model)
+    if row is None:
+        return None
+    return EvalTransform(
+        image_size=(224, 224),
+        resize_shorter=row.resize_shorter,
+        interpolation=row.interpolation,
+        antialias=row.antialias,
+    )
 
 
 def decode_predictions(

@@ -32,6 +32,7 @@ ALLOWED = {
         "convert",
         "downloads",
         "osmr",
+        "preprocessing",
         "registry",
         "saved_weights",
         "weight_files",

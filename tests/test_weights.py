@@ -18,6 +18,8 @@ import pytest
 
 import keras_lightnets
 from keras_lightnets import convert, downloads, weight_files, weight_rows, weights
+from keras_lightnets.preprocessing import EvalTransform
+from keras_lightnets.serving import export
 from keras_lightnets.weight_rows import WeightsRow
 
 # Small enough to be built many times: 0.2 million parameters.
@@ -275,7 +277,14 @@ def golden(server, monkeypatch):
     with zipfile.ZipFile(path) as archive:
         sha1 = hashlib.sha1(archive.read(archive.namelist()[0])).hexdigest()
     row = _publish(
-        server, monkeypatch, name, path.name, f"sha1:{sha1}", "osmr-tf2", mean=(127.5,) * 3
+        server,
+        monkeypatch,
+        name,
+        path.name,
+        f"sha1:{sha1}",
+        "osmr-tf2",
+        mean=(127.5,) * 3,
+        antialias=False,
     )
     return row, pairs[0]
 
@@ -295,10 +304,13 @@ def test_published_file_is_downloaded_once_and_gives_the_golden_logits(golden, s
 def test_preprocessing_is_that_of_the_weights(golden):
     row, (images, _) = golden
     pixels = np.random.default_rng(3).integers(0, 256, (1, *images.shape[1:]), dtype="uint8")
-    inside = keras_lightnets.ShuffleNetV1(weights="test", include_preprocessing=True)
-    outside = keras_lightnets.ShuffleNetV1(weights="test")
+    # Logits: with the golden weights they are so large that probabilities are 0 and 1.
+    arguments = {"weights": "test", "classifier_activation": None}
+    inside = keras_lightnets.ShuffleNetV1(include_preprocessing=True, **arguments)(pixels)
     normalized = (pixels.astype("float32") - row.mean) / np.array(row.std, "float32")
-    np.testing.assert_allclose(inside(pixels), outside(normalized), rtol=1e-4, atol=1e-6)
+    outside = keras_lightnets.ShuffleNetV1(**arguments)(normalized)
+    difference = np.abs(np.asarray(inside) - np.asarray(outside)).max()
+    assert difference < 1e-4 * np.abs(np.asarray(outside)).max()
 
 
 def test_wrong_download_is_not_kept(golden, server):
@@ -352,20 +364,36 @@ def test_interrupted_download_leaves_nothing(golden, server):
     keras_lightnets.ShuffleNetV1(weights="test")  # the next attempt starts over
 
 
-def test_classes_are_named_by_the_published_weights(golden, server, monkeypatch):
+@pytest.fixture
+def names(server, monkeypatch):
+    """Names of the classes on the server; as in ImageNet, two are called crane."""
     names = {str(i): [f"n{i:08}", f"thing {i}"] for i in range(1000)}
+    names["134"][1] = names["517"][1] = "crane"
     index = server.root / "imagenet_class_index.json"
     index.write_text(json.dumps(names))
     monkeypatch.setattr(downloads, "_NAMES_URL", f"{server.url}/{index.name}")
     monkeypatch.setattr(downloads, "_NAMES_MD5", hashlib.md5(index.read_bytes()).hexdigest())
+    return index
+
+
+def test_classes_are_named_by_the_published_weights(golden, names):
     model = keras_lightnets.ShuffleNetV1(weights="test")
     probabilities = np.zeros((1, 1000))
     probabilities[0, [3, 8]] = 0.7, 0.3
     assert keras_lightnets.decode_predictions(model, probabilities, top=2) == [
         [("thing 3", pytest.approx(0.7)), ("thing 8", pytest.approx(0.3))]
     ]
-    (server.root / index.name).unlink()
-    assert weights.class_names(model)[7] == "thing 7"  # from the cache
+    names.unlink()
+    labels = weights.class_names(model)  # from the cache
+    assert labels[7] == "thing 7"
+    assert (labels[134], labels[517]) == ("crane (n00000134)", "crane (n00000517)")
+
+
+def test_exporter_takes_names_and_transform_from_the_published_weights(golden, names):
+    model = keras_lightnets.ShuffleNetV1(weights="test", include_preprocessing=True)
+    interface = export.make_interface(model, None, None, "uint8", 5, False)
+    assert interface.labels[3] == "thing 3"
+    assert interface.transform == EvalTransform((224, 224), resize_shorter=256, antialias=False)
 
 
 def test_missing_class_names_are_reported(golden, server, monkeypatch):

@@ -11,6 +11,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_lightnets import weights
 from keras_lightnets._version import __version__
 from keras_lightnets.preprocessing import EvalTransform
 from keras_lightnets.serving import bundle, gate, signatures, warmup
@@ -47,10 +48,12 @@ def export_saved_model(
             classes)` probabilities or logits out. Its input are pixels from 0 to 255, unless
             `input_dtype` is "float32" and only `serving_default` is used.
         base_dir: Where the models of one server are.
-        class_names: In the order of the output; None: "0", "1", ...
+        class_names: In the order of the output; None: those of the published weights that the
+            model was built with, else "0", "1", ...
         version: None: one more than the newest.
         name: Of the model in URLs; None: that of `model`.
-        transform: From image files to the input; None: resize the whole image to the input size.
+        transform: From image files to the input; None: that of the published weights, else
+            resize the whole image to the input size.
         input_dtype: Of `images` in `serving_default`: "uint8" or "float32".
         precision: "bfloat16" computes with eight bits of mantissa, inputs and outputs stay
             float32: about twice as fast on processors that have AVX512-BF16 or AMX.
@@ -105,7 +108,9 @@ def make_interface(
     """
     check_classifier(model)
     classes = model.outputs[0].shape[-1]
-    labels = tuple(map(str, range(classes) if class_names is None else class_names))
+    if class_names is None:
+        class_names = weights.class_names(model) or range(classes)
+    labels = tuple(map(str, class_names))
     if len(labels) != classes:
         raise ExportError(
             f"{len(labels)} class names were given, but the model has {classes} classes."
@@ -120,6 +125,10 @@ def make_interface(
     if top_k < 1:
         raise ExportError(f"`top_k` must be at least 1. Received: {top_k}")
     size = tuple(model.inputs[0].shape[1:3])
+    if transform is None:
+        published = weights.evaluation_transform(model)
+        if published is not None and size in ((None, None), published.image_size):
+            transform = published
     if transform is None:
         if None in size:
             raise ExportError(
