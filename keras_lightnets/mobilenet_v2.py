@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import keras
 
-from keras_lightnets.blocks import conv_bn, depthwise_bn, make_divisible
+from keras_lightnets.blocks import Norm, conv_bn, depthwise_bn, make_divisible
 from keras_lightnets.network import Network
 from keras_lightnets.options import Options, check_alpha, takes_options
 
@@ -109,7 +109,7 @@ def _inverted_residual(
     residual: bool,
     strides: int,
     dilation: int,
-    norm,
+    norm: Norm,
     name: str,
 ) -> keras.KerasTensor:
     """Table 1 and Figure 4d. No activation behind the projection: the bottleneck is linear."""

@@ -7,7 +7,7 @@ default because most public weights have it, the other one matches the paper's o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import keras
@@ -136,7 +136,7 @@ def _plan(alpha: float, depth: int | None) -> Plan:
     return Plan((24,), stages, (4, 8, 4), (2, 2, 2), head)
 
 
-def _stem(net: Network, stem: Sequence[int], pool) -> keras.KerasTensor:
+def _stem(net: Network, stem: Sequence[int], pool: Callable) -> keras.KerasTensor:
     small = net.options.small_input
     x = net.x
     for number, filters in enumerate(stem, 1):

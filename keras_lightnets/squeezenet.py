@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import keras
 
-from keras_lightnets.blocks import activate, batch_norm, ceil_max_pool
+from keras_lightnets.blocks import Norm, activate, batch_norm, ceil_max_pool
 from keras_lightnets.network import Network
 from keras_lightnets.options import Options, check_choice, takes_options
 
@@ -105,7 +105,7 @@ def _pool(net: Network, x: keras.KerasTensor, name: str) -> keras.KerasTensor:
 
 
 def _fire(
-    x: keras.KerasTensor, squeeze: int, expand: int, *, dilation: int, norm, name: str
+    x: keras.KerasTensor, squeeze: int, expand: int, *, dilation: int, norm: Norm | None, name: str
 ) -> keras.KerasTensor:
     """Figure 1: a narrow 1x1 convolution feeds 1x1 and 3x3 ones, which are concatenated."""
     x = _conv(x, squeeze, 1, norm=norm, name=f"{name}_squeeze")
@@ -121,7 +121,7 @@ def _conv(
     *,
     strides: int = 1,
     dilation: int = 1,
-    norm=None,
+    norm: Norm | None = None,
     name: str,
 ) -> keras.KerasTensor:
     """Convolution with bias, batch normalization if asked for, ReLU; conv1 is not padded."""
