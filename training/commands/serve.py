@@ -10,6 +10,7 @@ import pathlib
 import signal
 import socket
 import threading
+import time
 from typing import Any
 
 from keras_lightnets.serving.server import engines, layout
@@ -190,12 +191,16 @@ def _serve_real(
 
 
 def _stop_event() -> threading.Event:
-    """Set by the first SIGTERM or SIGINT; the second ends the process at once."""
+    """Set by the first SIGTERM or SIGINT; one that comes a second later ends the process."""
     stop = threading.Event()
+    first = 0.0
 
     def handle(number: int, frame: Any) -> None:
-        if stop.is_set():
+        nonlocal first
+        # A group of processes that is told to stop often gets the signal twice at once.
+        if stop.is_set() and time.monotonic() > first + 1:
             os._exit(128 + number)
+        first = first or time.monotonic()
         stop.set()
 
     signal.signal(signal.SIGTERM, handle)
