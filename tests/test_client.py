@@ -193,6 +193,14 @@ def test_the_bad_image_of_a_batch_is_named(server, client, tmp_path):
         client.classify([b"a", bad, b"c"])
 
 
+def test_an_image_that_the_model_calls_invalid_is_named(server, client):
+    """An export answers for a batch when only some of its images cannot be decoded."""
+    outputs = {"classes": [["a"], [""]], "scores": [[1.0], [0.0]], "valid": [True, False]}
+    server.script = [(200, {}, {"outputs": outputs})]
+    with pytest.raises(ClientError, match="Image 1: the server cannot decode it"):
+        client.classify([b"a", b"bad"])
+
+
 def test_a_missing_file_is_named(client, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"none\.png"):
         client.classify(tmp_path / "none.png")

@@ -195,6 +195,10 @@ class Client:
                 "The model answers without `classes` and `scores`: was it written by "
                 f"`lightnets export`? It gave {sorted(outputs)}"
             )
+        for index, valid in enumerate(outputs.get("valid", [])):
+            if not valid:
+                message = f"{_name(images[index], start + index)}: the server cannot decode it"
+                raise ClientError(message, status=400)
         rows = zip(outputs["classes"], outputs["scores"], strict=True)
         return [list(zip(classes, scores, strict=True)) for classes, scores in rows]
 

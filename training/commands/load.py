@@ -56,9 +56,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(str(error)) from error
     except ClientError as error:
         raise UserError(str(error)) from error
-    report = run_load(
-        connect, images, clients=args.clients, seconds=args.seconds, batch=args.batch
-    )
+    report = run_load(connect, images, clients=args.clients, seconds=args.seconds, batch=args.batch)
     print(_as_json(report) if args.json else _as_text(report))
     failed = sum(report.errors.values())
     if failed:
@@ -71,8 +69,7 @@ def _as_text(report: LoadReport) -> str:
         f"{len(report.latencies_ms)} requests, {sum(report.errors.values())} failed, "
         f"in {report.seconds:.1f} s",
         f"throughput  {report.images_per_second:.1f} images/s",
-        "latency     "
-        + "  ".join(f"p{p} {report.percentile_ms(p):.1f} ms" for p in (50, 95, 99)),
+        "latency     " + "  ".join(f"p{p} {report.percentile_ms(p):.1f} ms" for p in (50, 95, 99)),
     ]
     worst = sorted(report.errors.items(), key=lambda item: -item[1])[:5]
     return "\n".join(lines + [f"error       {count} x {message}" for message, count in worst])

@@ -1,0 +1,204 @@
+"""Which versions are loaded when, with a loader that only takes notes."""
+
+from __future__ import annotations
+
+import pathlib
+import threading
+import time
+
+import pytest
+
+from keras_lightnets.serving.server import errors, layout
+from keras_lightnets.serving.server.layout import ServedModel
+from keras_lightnets.serving.server.manager import ModelManager, State
+
+
+class Version:
+    def __init__(self, name, version) -> None:
+        self.name, self.version, self.closed = name, version, False
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class Loader:
+    def __init__(self) -> None:
+        self.loaded: list[Version] = []
+        self.broken: set[int] = set()
+
+    def __call__(self, name, version, path):
+        if version in self.broken:
+            raise errors.invalid(f"version {version} is broken")
+        self.loaded.append(Version(name, version))
+        return self.loaded[-1]
+
+
+def publish(base: pathlib.Path, version: int) -> None:
+    temporary = base / ".new"
+    temporary.mkdir(parents=True)
+    (temporary / "saved_model.pb").write_bytes(b"x")
+    temporary.rename(base / str(version))
+
+
+@pytest.fixture
+def base(tmp_path):
+    publish(tmp_path / "m", 1)
+    return tmp_path / "m"
+
+
+@pytest.fixture
+def loader():
+    return Loader()
+
+
+@pytest.fixture
+def start(base, loader):
+    managers = []
+
+    def start(**policy) -> ModelManager:
+        manager = ModelManager([ServedModel("m", base, **policy)], loader, poll_interval_s=0.01)
+        managers.append(manager)
+        manager.start()
+        return manager
+
+    yield start
+    for manager in managers:
+        manager.close()
+
+
+def eventually(condition) -> None:
+    end = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.005)
+
+
+def states(manager) -> dict[int, State]:
+    return {number: state for number, state, _ in manager.status("m")}
+
+
+def served(manager, **spec) -> int:
+    lease = manager.acquire("m", **spec)
+    try:
+        return lease.servable.version
+    finally:
+        lease.release()
+
+
+def test_a_new_version_takes_over_and_the_old_one_goes(start, base, loader):
+    manager = start()
+    assert served(manager) == 1
+    publish(base, 2)
+    eventually(lambda: served(manager) == 2)
+    eventually(lambda: states(manager) == {2: State.AVAILABLE, 1: State.END})
+    assert [v.closed for v in loader.loaded] == [True, False]
+
+
+def test_a_version_in_use_is_not_unloaded(start, base, loader):
+    """Caught: closing the session on a switch, which fails the requests in flight."""
+    manager = start()
+    lease = manager.acquire("m")
+    publish(base, 2)
+    eventually(lambda: served(manager) == 2)
+    eventually(lambda: states(manager)[1] == State.UNLOADING)
+    assert not loader.loaded[0].closed
+    lease.release()
+    lease.release()
+    eventually(lambda: loader.loaded[0].closed)
+
+
+def test_there_is_always_a_version_while_versions_change(start, base):
+    manager = start()
+    failures = []
+    stop = threading.Event()
+
+    def ask() -> None:
+        while not stop.is_set():
+            try:
+                served(manager)
+            except errors.ServingError as error:
+                failures.append(str(error))
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for version in range(2, 8):
+        publish(base, version)
+        eventually(lambda v=version: states(manager).get(v) == State.AVAILABLE)
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+
+
+def test_a_broken_version_is_reported_and_the_old_one_stays(start, base, loader):
+    manager = start()
+    loader.broken = {2}
+    publish(base, 2)
+    eventually(lambda: 2 in states(manager) and states(manager)[2] == State.END)
+    time.sleep(0.05)  # some more looks
+    assert served(manager) == 1
+    assert manager.status("m", 2)[0][2].message == "version 2 is broken"
+    loader.broken = set()
+    (base / "2" / "late").touch()  # a copy in place goes on
+    eventually(lambda: served(manager) == 2)
+
+
+def test_removing_the_newest_version_goes_back(start, base):
+    publish(base, 2)
+    manager = start()
+    assert served(manager) == 2
+    (base / "2").rename(base / ".old")
+    eventually(lambda: served(manager) == 1)
+
+
+def test_removing_every_version_ends_the_service(start, base):
+    manager = start()
+    (base / "1").rename(base / ".old")
+    eventually(lambda: states(manager) == {1: State.END})
+    with pytest.raises(errors.ServingError, match=r"Servable not found for request: Latest\(m\)"):
+        manager.acquire("m")
+    (base / ".old").rename(base / "1")
+    eventually(lambda: states(manager) == {1: State.AVAILABLE})
+
+
+def test_policies_and_labels(start, base):
+    for version in (2, 3, 10):
+        publish(base, version)
+    assert states(start(latest=2)) == {10: State.AVAILABLE, 3: State.AVAILABLE}
+    assert sorted(states(start(policy="all"))) == [1, 2, 3, 10]
+    manager = start(policy="specific", versions=(1, 3), labels=(("stable", 1),))
+    assert sorted(states(manager)) == [1, 3]
+    assert served(manager) == 3
+    assert served(manager, label="stable") == 1
+    assert served(manager, version=1) == 1
+
+
+def test_a_model_that_cannot_be_loaded_fails_the_start(base, loader):
+    loader.broken = {1}
+    manager = ModelManager([ServedModel("m", base)], loader, 0.01)
+    with pytest.raises(errors.ServingError, match="version 1 is broken"):
+        manager.start()
+
+
+def test_what_is_no_version_is_ignored(base):
+    (base / "v2").mkdir()
+    (base / "3").touch()
+    (base / "4.tmp").mkdir()
+    assert layout.versions(base) == [1]
+
+
+def test_models_are_found_at_three_levels(tmp_path):
+    for path in ("a/one", "a/two", "three"):
+        publish(tmp_path / path, 1)
+    names = [m.name for m in layout.served_models(tmp_path)]
+    assert names == ["one", "two", "three"]
+    assert [m.name for m in layout.served_models(tmp_path / "a" / "one")] == ["one"]
+    assert [m.name for m in layout.served_models(tmp_path, "two")] == ["two"]
+
+
+def test_two_models_of_one_name_are_refused(tmp_path):
+    publish(tmp_path / "a" / "m", 1)
+    publish(tmp_path / "b" / "m", 1)
+    with pytest.raises(ValueError, match=r"Two models are called 'm': .*/a/m, .*/b/m"):
+        layout.served_models(tmp_path)
