@@ -256,10 +256,13 @@ def test_grpc_survives_a_tensor_that_lies_about_its_shape(server):
         request.model_spec.signature_name = "rows"
         proto = tf.make_tensor_proto(np.ones(3, np.float32))
         proto.tensor_shape.dim[0].size = 1 << 40
-        request.inputs["x"].CopyFrom(proto)
-        with pytest.raises(grpc.RpcError) as caught:
-            stub.Predict(request, timeout=20)
-        assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+        bomb = tf.make_tensor_proto(1.0, shape=[2])
+        bomb.tensor_shape.dim[0].size = 1 << 34  # 64 GiB of ones from a few bytes
+        for bad in (proto, bomb):
+            request.inputs["x"].CopyFrom(bad)
+            with pytest.raises(grpc.RpcError) as caught:
+                stub.Predict(request, timeout=20)
+            assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
         request.inputs["x"].CopyFrom(tf.make_tensor_proto(np.ones(3, np.float32)))
         request.output_filter.append("rows")
         response = stub.Predict(request, timeout=20)

@@ -54,6 +54,8 @@ def run(args: argparse.Namespace) -> int:
             client.predict({"image_bytes": images[:1]}, "serve_bytes")
     except ValueError as error:
         raise UsageError(str(error)) from error
+    except OSError as error:
+        raise UserError(f"Cannot read {error.filename}: {error.strerror}") from error
     except ClientError as error:
         raise UserError(str(error)) from error
     report = run_load(connect, images, clients=args.clients, seconds=args.seconds, batch=args.batch)

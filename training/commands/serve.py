@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import importlib.util
 import logging
 import os
 import pathlib
@@ -20,6 +21,9 @@ from training.errors import UsageError, UserError
 HELP = "serve exported models over TF Serving's REST and gRPC APIs"
 
 _DEFAULTS = ServerOptions()
+
+# What the extra `serve` installs, by the names to import.
+_EXTRA = ("grpc", "orjson", "tensorflow_serving", "tornado")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -92,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
     except ValueError as error:
         raise UserError(str(error)) from error
     except ImportError as error:
-        raise _missing_extra(error) from error
+        raise _missing_extra(error.name or "an extra") from error
     engine = args.engine
     if engine == "auto":
         engine = "binary" if engines.find_binary() else "embedded"
@@ -135,16 +139,16 @@ def _serve_embedded(
     batching_file: pathlib.Path | None,
     asked: bool,
 ) -> int:
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING)
     logging.getLogger("keras_lightnets.serving").setLevel(logging.INFO)
     stop = _stop_event()
-    try:
-        from keras_lightnets.serving.server import batching_parameters
-        from keras_lightnets.serving.server.embedded import EmbeddedServer
-        from keras_lightnets.serving.server.errors import ServingError
-    except ImportError as error:
-        raise _missing_extra(error) from error
+    for name in _EXTRA:  # before seconds go into importing TensorFlow
+        if importlib.util.find_spec(name) is None:
+            raise _missing_extra(name)
+    from keras_lightnets.serving.server import batching_parameters
+    from keras_lightnets.serving.server.embedded import EmbeddedServer
+    from keras_lightnets.serving.server.errors import ServingError
+
     reason = "asked for" if asked else f"no {engines.BINARY} on PATH"
     print(f"Embedded stand-in for TensorFlow Serving ({reason}), for development", flush=True)
     try:
@@ -250,7 +254,5 @@ def _announce(
     print(f"Ready at http://{host}:{rest_port}", flush=True)
 
 
-def _missing_extra(error: ImportError) -> UserError:
-    return UserError(
-        f"The embedded server needs {error.name}: pip install 'keras-lightnets[serve]'"
-    )
+def _missing_extra(name: str) -> UserError:
+    return UserError(f"Serving needs {name}: pip install 'keras-lightnets[serve]'")

@@ -93,9 +93,12 @@ class ModelManager:
         """
         for name in self._models:
             self._update(name)
-            failed = [v.error for v in self._versions[name].values() if v.error is not None]
+            failed = [v for v in self._versions[name].values() if v.error is not None]
             if failed and not self._available(name):
-                raise failed[0]
+                newest, error = failed[0], failed[0].error
+                path = self._models[name].base_path / str(newest.number)
+                message = f"Cannot load model {name} version {newest.number} from {path}: {error}"
+                raise errors.ServingError(error.code, message)
         self._watcher.start()
 
     def close(self) -> None:

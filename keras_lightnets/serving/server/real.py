@@ -36,27 +36,23 @@ class RealServer:
         batching_file: pathlib.Path | None,
         container: bool,
     ) -> None:
+        program = engines.find_container_engine() if container else engines.find_binary()
+        if program is None:
+            needed = "Neither docker nor podman is" if container else f"{engines.BINARY} is not"
+            raise ValueError(f"{needed} on PATH: use --engine embedded")
         self._models, self._options = models, options
         self._work_dir = tempfile.TemporaryDirectory(prefix="lightnets-serve-")
-        # A container's user must be able to read it.
         work_dir = pathlib.Path(self._work_dir.name)
-        work_dir.chmod(0o755)
+        work_dir.chmod(0o755)  # a container's user must be able to read it
+        self._program = program
         self._container = f"lightnets-{uuid.uuid4().hex[:12]}" if container else None
         self._process: subprocess.Popen[bytes] | None = None
         if self._container:
-            self._program = engines.find_container_engine()
-            if self._program is None:
-                raise ValueError("Neither docker nor podman is on PATH: use --engine embedded")
             self.command = engines.container_command(
-                self._program, models, options, batching_file, work_dir, self._container
+                program, models, options, batching_file, work_dir, self._container
             )
         else:
-            self._program = engines.find_binary()
-            if self._program is None:
-                raise ValueError(f"{engines.BINARY} is not on PATH: use --engine embedded")
-            self.command = engines.binary_command(
-                self._program, models, options, batching_file, work_dir
-            )
+            self.command = engines.binary_command(program, models, options, batching_file, work_dir)
 
     def start(self, timeout_s: float = 300.0) -> None:
         """Starts the server and waits until every model is available.

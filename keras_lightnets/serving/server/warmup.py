@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import pathlib
 from collections.abc import Iterator
 
@@ -16,6 +17,9 @@ WARMUP_FILE = pathlib.PurePath("assets.extra", "tf_serving_warmup_requests")
 
 # TF Serving refuses a longer file.
 MAX_RECORDS = 1000
+
+# 1,700 RGB images of 224 x 224 pixels.
+MAX_ELEMENTS = 1 << 28
 
 
 def read(version_path: pathlib.Path) -> Iterator[predict_pb2.PredictRequest]:
@@ -57,6 +61,14 @@ def tensors(protos: dict[str, tf.compat.v1.TensorProto]) -> dict[str, np.ndarray
         ServingError: A proto whose content does not fit its shape or type.
     """
     try:
-        return {name: tf.make_ndarray(proto) for name, proto in protos.items()}
+        return {name: _tensor(proto) for name, proto in protos.items()}
     except (TypeError, ValueError) as error:
         raise errors.invalid(f"Not a valid tensor: {error}") from error
+
+
+def _tensor(proto: tf.compat.v1.TensorProto) -> np.ndarray:
+    # One value may stand for an array full of it: a few bytes could ask for all memory.
+    elements = math.prod(dim.size for dim in proto.tensor_shape.dim)
+    if elements > MAX_ELEMENTS or any(dim.size < 0 for dim in proto.tensor_shape.dim):
+        raise ValueError(f"its shape asks for {elements} elements")
+    return tf.make_ndarray(proto)

@@ -1,0 +1,250 @@
+"""`lightnets serve`: what it starts, what it says, and what it says when it cannot."""
+
+from __future__ import annotations
+
+import pathlib
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import textwrap
+
+import pytest
+import tensorflow as tf
+from google.protobuf import text_format
+from serving_models import ServeProcess, write_version
+from tensorflow_serving.apis import prediction_log_pb2
+from tensorflow_serving.config import model_server_config_pb2
+
+from keras_lightnets.serving.server import engines, layout, models_config
+from keras_lightnets.serving.server.options import ServerOptions
+from training.cli import main
+
+
+def fake_version(base_path: pathlib.Path, version: int = 1) -> pathlib.Path:
+    """What a model looks like from outside."""
+    path = base_path / str(version)
+    path.mkdir(parents=True)
+    (path / "saved_model.pb").write_bytes(b"not a graph")
+    return path
+
+
+@pytest.fixture
+def bundle(tmp_path):
+    fake_version(tmp_path / "bundle" / "colour")
+    return tmp_path / "bundle"
+
+
+def complaint(capsys) -> str:
+    out, err = capsys.readouterr()
+    assert "Traceback" not in out + err
+    assert err.count("\n") == 1
+    return err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "text"),
+    [
+        (["missing"], 1, "No such directory: missing"),
+        (["bundle", "--model-name", "shape"], 1, "No model 'shape'; found: colour"),
+        (["bundle", "--engine", "binary"], 1, "tensorflow_model_server is not on PATH"),
+        (["bundle", "--engine", "docker"], 1, "Neither docker nor podman is on PATH"),
+        (["bundle", "--batching-parameters-file", "none"], 1, "No such file: none"),
+        (["bundle", "--rest-port", "70000"], 2, "`rest_port` must be 0 to 65535"),
+        (["bundle", "--max-requests", "-1"], 2, "`max_requests` must not be negative"),
+        (["bundle", "--engin", "docker"], 2, "--engine"),
+        (["bundle", "--engine", "podman"], 2, "must be one of"),
+        ([], 2, "directory"),
+    ],
+)
+def test_bad_arguments_get_one_line(bundle, capsys, monkeypatch, arguments, code, text):
+    monkeypatch.chdir(bundle.parent)
+    monkeypatch.setenv("PATH", "")
+    assert main(["serve", *arguments]) == code
+    assert text in complaint(capsys)
+
+
+def test_a_directory_without_versions_is_explained(tmp_path, capsys):
+    (tmp_path / "m" / "v0.1").mkdir(parents=True)
+    (tmp_path / "m" / "v0.1" / "saved_model.pb").touch()
+    (tmp_path / "m" / "1").mkdir()
+    assert main(["serve", str(tmp_path)]) == 1
+    assert "<model>/<integer>/saved_model.pb" in complaint(capsys)
+
+
+def test_an_unreadable_models_config_is_named(bundle, capsys):
+    (bundle / "models.config").write_text("model_config { }")
+    assert main(["serve", str(bundle)]) == 1
+    assert "models.config is no valid models.config" in complaint(capsys)
+
+
+def test_a_missing_extra_is_named(bundle):
+    code = (
+        "import sys; sys.modules['tornado'] = None;"
+        f"from training.cli import main; sys.exit(main(['serve', {str(bundle)!r}]))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 1
+    assert result.stderr == (
+        "lightnets: Serving needs tornado: pip install 'keras-lightnets[serve]'\n"
+    )
+
+
+def test_a_port_in_use_and_a_broken_model_are_one_line_each(bundle):
+    """One test, as each start of TensorFlow takes seconds."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        first = ServeProcess(bundle, "--rest-port", port, "--port", 0)
+        second = ServeProcess(bundle, "--rest-port", 0, "--port", port)
+        broken = ServeProcess(bundle, "--rest-port", 0, "--port", 0)
+        try:
+            assert [p.wait_exit(120) for p in (first, second, broken)] == [1, 1, 1]
+        finally:
+            for process in (first, second, broken):
+                process.close()
+    for process, text in (
+        (first, f"Cannot listen on 127.0.0.1:{port} (REST): Address already in use"),
+        (second, f"Cannot listen on 127.0.0.1:{port} (gRPC)"),
+        (broken, f"Cannot load model colour version 1 from {bundle}/colour/1: "),
+    ):
+        assert text in process.lines[-1]
+        assert "Traceback" not in process.output
+
+
+FAKE_SERVER = """
+    #!{python}
+    import http.server, json, pathlib, signal, sys
+    flags = dict(a.removeprefix("--").split("=", 1) for a in sys.argv[1:])
+    pathlib.Path({log!r}).write_text(json.dumps(flags))
+    config = pathlib.Path(flags["model_config_file"]).read_text()
+    pathlib.Path({config!r}).write_text(config)
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            row = {{"version": "1", "state": "AVAILABLE", "status": {{}}}}
+            body = json.dumps({{"model_version_status": [row]}}).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    http.server.HTTPServer(("127.0.0.1", int(flags["rest_api_port"])), Handler).serve_forever()
+"""
+
+
+@pytest.fixture
+def fake_binary(tmp_path):
+    """A `tensorflow_model_server` that notes its flags and reports an available model."""
+    path = tmp_path / "bin" / engines.BINARY
+    path.parent.mkdir()
+    script = textwrap.dedent(FAKE_SERVER).lstrip()
+    path.write_text(
+        script.format(
+            python=sys.executable, log=str(tmp_path / "flags"), config=str(tmp_path / "config")
+        )
+    )
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    return path
+
+
+def test_the_real_server_is_used_when_it_is_on_path(bundle, tmp_path, fake_binary):
+    (bundle / layout.BATCHING_FILE).write_text("max_batch_size { value: 8 }")
+    process = ServeProcess(
+        bundle, "--rest-port", 0, "--port", 0, env={"PATH": str(fake_binary.parent)}
+    )
+    try:
+        process.wait_ready()
+        process.process.send_signal(signal.SIGTERM)
+        assert process.wait_exit() == 0
+    finally:
+        process.close()
+    assert "stand-in" not in process.output
+    assert "listens on every address" in process.output
+    flags = (tmp_path / "flags").read_text()
+    assert '"enable_batching": "true"' in flags
+    assert str(bundle / layout.BATCHING_FILE) in flags
+    config = text_format.Parse(
+        (tmp_path / "config").read_text(), model_server_config_pb2.ModelServerConfig()
+    )
+    (entry,) = config.model_config_list.config
+    assert (entry.name, entry.base_path) == ("colour", str(bundle / "colour"))
+
+
+def test_a_real_server_that_ends_is_reported(bundle, fake_binary):
+    fake_binary.write_text(f"#!{sys.executable}\nimport sys; sys.exit(3)\n")
+    process = ServeProcess(
+        bundle, "--rest-port", 0, "--port", 0, env={"PATH": str(fake_binary.parent)}
+    )
+    try:
+        assert process.wait_exit() == 1
+    finally:
+        process.close()
+    assert "ended with exit code 3" in process.lines[-1]
+
+
+def test_the_container_sees_models_and_settings_read_only(bundle, tmp_path):
+    (bundle / layout.BATCHING_FILE).write_text("max_batch_size { value: 8 }")
+    models = layout.served_models(bundle)
+    work_dir = tmp_path / "work"
+    work_dir.mkdir()
+    command = engines.container_command(
+        "docker", models, ServerOptions(), bundle / layout.BATCHING_FILE, work_dir, "name"
+    )
+    assert command[:3] == ["docker", "run", "--rm"]
+    assert "--publish=127.0.0.1:8501:8501" in command
+    assert f"--volume={bundle / 'colour'}:/models/colour:ro" in command
+    assert f"--volume={work_dir}:/config:ro" in command
+    assert command.index(engines.IMAGE) < command.index("--enable_batching=true")
+    assert f"--batching_parameters_file=/config/{layout.BATCHING_FILE}" in command
+    (entry,) = models_config.read(work_dir / "models.config")
+    assert entry.base_path == "/models/colour"
+
+
+def test_policies_and_labels_reach_the_real_server(tmp_path):
+    model = layout.ServedModel(
+        "a b", tmp_path / 'with "quotes"', "specific", 1, (1, 2), (("stable", 1),)
+    )
+    engines.binary_command("x", [model], ServerOptions(), None, tmp_path)
+    (entry,) = models_config.read(tmp_path / "models.config")
+    assert entry.base_path == str(model.base_path)
+    assert models_config.served_model(entry, model.base_path) == model
+
+
+def test_help_and_mistakes_do_not_import_tensorflow(bundle):
+    code = (
+        "import sys; from training.cli import main;"
+        f"main(['serve', {str(bundle)!r}, '--model-name', 'no']);"
+        "sys.exit('tensorflow' in sys.modules)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+
+
+def write_warmup(version: pathlib.Path, value: list) -> None:
+    """Two recorded requests to signature `rows`."""
+    log = prediction_log_pb2.PredictionLog()
+    request = log.predict_log.request
+    request.model_spec.name, request.model_spec.signature_name = "colour", "rows"
+    request.inputs["x"].CopyFrom(tf.make_tensor_proto(value))
+    (version / "assets.extra").mkdir()
+    path = version / "assets.extra" / "tf_serving_warmup_requests"
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for _ in range(2):
+            writer.write(log.SerializeToString())
+
+
+def test_warm_up_requests_run_before_a_version_answers(tmp_path):
+    """A version whose warm-up fails does not come into service."""
+    write_warmup(write_version(tmp_path / "colour", 1), [1.0, 2.0])
+    broken = write_version(tmp_path / "later", 2)
+    write_warmup(broken, [[1.0]])
+    process = ServeProcess(
+        tmp_path / "colour", "--rest-port", 0, "--port", 0, "--poll-seconds", 0.1
+    )
+    try:
+        process.wait_ready()
+        assert "version 1 loaded, 2 warm-up requests" in process.output
+        broken.rename(tmp_path / "colour" / "2")
+        process.wait_for("version 2 not loaded: Wrong shape")
+    finally:
+        process.close()
