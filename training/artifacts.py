@@ -1,0 +1,183 @@
+"""Opens a trained network in any form it can be kept in, to ask all of them the same way."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from keras_lightnets.preprocessing import EvalTransform
+from training.errors import UserError
+from training.run import Run
+
+# Images in one request to a server, so that a body stays below its limit.
+_IMAGES_PER_REQUEST = 8
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A network that answers.
+
+    Attributes:
+        labels: Class names in the order of the output, or None if it does not know them.
+        transform: From image files to its input, or None if it does not know.
+        predict: uint8 images `(batch, height, width, 3)` to float32 probabilities
+            `(batch, classes)`.
+    """
+
+    labels: list[str] | None
+    transform: EvalTransform | None
+    predict: Callable[[np.ndarray], np.ndarray]
+
+
+def open(target: str | os.PathLike) -> Artifact:
+    """Opens a run, `.keras`, SavedModel, `.tflite`, `.onnx` or OpenVINO model, or a server's URL.
+
+    A bundle or model directory of `lightnets export` stands for its newest version.
+
+    Raises:
+        UserError: There is nothing at `target`, it is none of these, or is damaged.
+    """
+    if re.match(r"^(https?|grpc)://", str(target)):
+        return _open_url(str(target))
+    path = pathlib.Path(target)
+    if not path.exists():
+        raise UserError(f"There is no {path}.")
+    if (path / "config.yaml").is_file():
+        run = Run.open(path)
+        return Artifact(run.labels, run.transform, _keras_predict(run.model()))
+    if path.is_dir():
+        path = _find_model(path)
+    loaders = {
+        ".keras": _load_keras,
+        ".tflite": _load_litert,
+        ".onnx": _load_onnx,
+        ".xml": _load_openvino,
+    }
+    load = _load_saved_model if path.is_dir() else loaders.get(path.suffix)
+    if load is None:
+        raise UserError(
+            f"{path} is no model file. Known are run and SavedModel directories and "
+            f"{', '.join(loaders)} files."
+        )
+    labels, transform = _about(path)
+    try:
+        predict = load(path)
+    except (OSError, ValueError, RuntimeError) as error:
+        line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(f"Cannot load {path}: {line}") from None
+    return Artifact(labels, transform, predict)
+
+
+def _find_model(path: pathlib.Path) -> pathlib.Path:
+    """Returns the SavedModel version or OpenVINO file that a directory stands for."""
+    if (path / "saved_model.pb").is_file():
+        return path
+    files = sorted(path.glob("*.xml"))
+    if len(files) == 1:
+        return files[0]
+    from keras_lightnets.serving import bundle
+
+    models = [path] if bundle.versions(path) else [p for p in path.iterdir() if bundle.versions(p)]
+    models = [p for p in models if (p / str(bundle.versions(p)[-1]) / "saved_model.pb").is_file()]
+    if not models:
+        raise UserError(
+            f"{path} is neither a run (no config.yaml) nor a model (no saved_model.pb or .xml)."
+        )
+    if len(models) > 1:
+        names = ", ".join(sorted(p.name for p in models))
+        raise UserError(f"{path} holds several models ({names}). Name one of them.")
+    return models[0] / str(bundle.versions(models[0])[-1])
+
+
+def _about(path: pathlib.Path) -> tuple[list[str] | None, EvalTransform | None]:
+    """Reads class names and transform from beside a model, where there are any."""
+    if path.is_dir():
+        folder = path / "assets.extra"
+    elif path.suffix == ".keras" and path.parent.name == "weights":
+        folder = path.parent.parent  # a run
+    else:
+        folder = path.parent
+    labels = transform = None
+    try:
+        if (folder / "labels.txt").is_file():
+            labels = (folder / "labels.txt").read_text(encoding="utf-8").splitlines()
+        if (folder / "metadata.json").is_file():
+            about = json.loads((folder / "metadata.json").read_text(encoding="utf-8"))
+            transform = EvalTransform.from_dict(about["transform"])
+        elif (folder / "transform.json").is_file():
+            transform = EvalTransform.from_dict(json.loads((folder / "transform.json").read_text()))
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"The description in {folder} is damaged: {error}") from None
+    return labels, transform
+
+
+def _keras_predict(model: Any) -> Callable[[np.ndarray], np.ndarray]:
+    return lambda images: model.predict_on_batch(images.astype(model.inputs[0].dtype))
+
+
+def _load_keras(path: pathlib.Path) -> Callable[[np.ndarray], np.ndarray]:
+    import keras
+
+    import keras_lightnets.layers  # noqa: F401 (registers the custom layers)
+
+    return _keras_predict(keras.models.load_model(path, compile=False))
+
+
+def _load_saved_model(path: pathlib.Path) -> Callable[[np.ndarray], np.ndarray]:
+    import tensorflow as tf
+
+    loaded = tf.saved_model.load(str(path))
+    signature = loaded.signatures.get("serving_default")
+    if signature is None:
+        raise ValueError("it has no signature serving_default")
+    ((name, spec),) = signature.structured_input_signature[1].items()
+
+    def predict(images):
+        outputs = loaded.signatures["serving_default"](**{name: tf.cast(images, spec.dtype)})
+        key = "probabilities" if "probabilities" in outputs else next(iter(outputs))
+        return outputs[key].numpy()
+
+    return predict
+
+
+def _load_litert(path: pathlib.Path) -> Callable[[np.ndarray], np.ndarray]:
+    raise NotImplementedError(path)
+
+
+def _load_onnx(path: pathlib.Path) -> Callable[[np.ndarray], np.ndarray]:
+    raise NotImplementedError(path)
+
+
+def _load_openvino(path: pathlib.Path) -> Callable[[np.ndarray], np.ndarray]:
+    raise NotImplementedError(path)
+
+
+def _open_url(url: str) -> Artifact:
+    from keras_lightnets.serving import Client, ClientError
+
+    try:
+        client = Client(url)
+        client.wait_until_ready(timeout_s=10)
+    except (ClientError, ValueError) as error:
+        raise UserError(str(error)) from None
+
+    def predict(images):
+        parts = []
+        for start in range(0, len(images), _IMAGES_PER_REQUEST):
+            batch = images[start : start + _IMAGES_PER_REQUEST]
+            try:
+                parts.append(client.predict({"images": batch})["probabilities"])
+            except ClientError as error:
+                raise UserError(str(error)) from None
+            except KeyError:
+                raise UserError(f"{url} gives no `probabilities`.") from None
+        return np.concatenate([np.asarray(part, np.float32) for part in parts])
+
+    return Artifact(None, None, predict)
