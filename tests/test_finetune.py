@@ -1,4 +1,3 @@
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -103,15 +102,6 @@ def test_frozen_layers_do_not_change_and_their_batch_norm_is_in_inference_mode(n
         if layer.weights:
             moved = any(not np.array_equal(v.numpy(), before[v.path]) for v in layer.weights)
             assert moved != layer.name.startswith(("stem", "stage2")), layer.name
-
-
-def test_saving_does_not_keep_layers_frozen(net, tmp_path):
-    finetune.set_trainable(net, ModelConfig(freeze="backbone"), 0)
-    with finetune.all_trainable(net):
-        net.save(tmp_path / "net.keras")
-    loaded = keras.models.load_model(tmp_path / "net.keras")
-    assert all(layer.trainable for layer in loaded.layers)
-    assert learning(net, 0, freeze="backbone") == ["logits"]  # back as it was
 
 
 def test_weights_of_a_run_are_its_best(tmp_path):

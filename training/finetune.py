@@ -7,11 +7,9 @@ its statistics and uses them (inference mode), or a small data set would overwri
 
 from __future__ import annotations
 
-import contextlib
 import math
 import pathlib
 import re
-from collections.abc import Iterator
 
 import keras
 
@@ -108,17 +106,3 @@ def stages(model: keras.Model) -> dict[str, list[keras.layers.Layer]]:
         if layer.weights:
             by_stage.setdefault(layer.name.split("_")[0], []).append(layer)
     return by_stage
-
-
-@contextlib.contextmanager
-def all_trainable(model: keras.Model) -> Iterator[None]:
-    """Releases all layers inside the `with` block; a `.keras` file keeps the flags otherwise."""
-    layers = [layer for layers in stages(model).values() for layer in layers]
-    before = [layer.trainable for layer in layers]
-    for layer in layers:
-        layer.trainable = True
-    try:
-        yield
-    finally:
-        for layer, trainable in zip(layers, before, strict=True):
-            layer.trainable = trainable
