@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import pathlib
 import types
 
@@ -12,7 +13,7 @@ import tensorflow as tf
 
 from keras_lightnets.layers import FusedBatchNormalization
 from training import config as configs
-from training import data, judge, loop, train
+from training import data, judge, loop, train, trainer
 
 SIDE, CLASSES = 8, 4
 
@@ -28,11 +29,11 @@ class Transform:
 class ToySplits:
     """The contract of `training.data.Splits`, computed: the class is the brightest quarter."""
 
-    def __init__(self, seed: int, train_examples: int = 48, eval_examples: int = 22):
+    def __init__(self, seed: int, train_examples=48, eval_examples=22, heavy_step=-1):
         self.labels = [f"quarter{number}" for number in range(CLASSES)]
         self.transform = Transform()
         self.train_examples, self.eval_examples = train_examples, eval_examples
-        self._seed = seed
+        self._seed, self._heavy_step = seed, heavy_step
 
     def train(self, start_step, *, global_batch, shard=0, shards=1):
         size = global_batch // shards
@@ -41,7 +42,11 @@ class ToySplits:
             seeds = tf.random.experimental.stateless_fold_in([self._seed, 1], step)
             images, labels = _examples(seeds, global_batch)
             mine = slice(shard * size, (shard + 1) * size)
-            return images[mine], labels[mine], tf.ones((size,))
+            # In one step the second half of the batch weighs so much that its gradient
+            # leaves the range of float16, but not that of float32.
+            heavy = tf.equal(step, self._heavy_step) & (tf.range(global_batch) >= global_batch // 2)
+            weights = tf.where(heavy, 1e4, 1.0)
+            return images[mine], labels[mine], weights[mine]
 
         return tf.data.Dataset.range(start_step, 2**40).map(batch)
 
@@ -95,11 +100,11 @@ def config(**train_keys):
     return configs.from_dict(values)
 
 
-def install(train_examples: int = 48, eval_examples: int = 22) -> None:
+def install(**splits) -> None:
     """Puts the toy in the place of the real networks and data, in this process."""
 
     def load(config, saved=None):
-        return ToySplits(config.train.seed, train_examples, eval_examples)
+        return ToySplits(config.train.seed, **splits)
 
     data.load = load
     judge.build_model = build_model
@@ -112,9 +117,25 @@ def install(train_examples: int = 48, eval_examples: int = 22) -> None:
     )
 
 
-def run(config, out, *, resume=True, **installed):
-    """Trains `config` on the toy data in this process; returns the results."""
-    install(**installed)
+def run(config, out, *, resume=True, at_step=None, **splits):
+    """Trains `config` on the toy data in this process; returns the results.
+
+    Args:
+        at_step: `(step, function)`: called before that step (counted in this process).
+        **splits: Arguments of `ToySplits`.
+    """
+    install(**splits)
+    if at_step:
+        number, function = at_step
+        steps = itertools.count()
+        take_steps = trainer.Trainer.take_steps
+
+        def watched(*args):
+            if next(steps) == number:
+                function()
+            return take_steps(*args)
+
+        trainer.Trainer.take_steps = watched
     return train.train(config, pathlib.Path(out), resume=resume)
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import tensorflow as tf
 
 from training.errors import UserError
+from training.tf_errors import reason
 
 _PREFIX = "ckpt"
 
@@ -82,7 +83,7 @@ class Checkpoints:
             kept = f"The checkpoint of step {good[-1]} is intact." if good else ""
             raise UserError(
                 f"Cannot write the checkpoint of step {step} to {self.folder} "
-                f"({_reason(error)}). {kept} Make room, then resume."
+                f"({reason(error)}). {kept} Make room, then resume."
             ) from None
 
     def steps(self) -> list[int]:
@@ -143,14 +144,14 @@ class Checkpoints:
         # Truncated data raises IndexError, damaged ones OpError (measured on TF 2.21), a
         # damaged table of objects whatever its parser finds.
         except (IndexError, KeyError, TypeError, tf.errors.OpError, json.JSONDecodeError) as error:
-            return f"{_damaged(path, error)} is damaged ({_reason(error)})."
+            return f"{_damaged(path, error)} is damaged ({reason(error)})."
         except (AssertionError, ValueError) as error:
-            return f"{path}.index does not fit this run ({_reason(error)})."
+            return f"{path}.index does not fit this run ({reason(error)})."
         except Exception as error:
             # protobuf's DecodeError is no public name of TensorFlow.
             if type(error).__name__ != "DecodeError":
                 raise
-            return f"{path}.index is damaged ({_reason(error)})."
+            return f"{path}.index is damaged ({reason(error)})."
         return None
 
     def _open(self) -> tf.train.CheckpointManager:
@@ -178,10 +179,3 @@ def _damaged(path: pathlib.Path, error: Exception) -> str:
     """Returns the file of a checkpoint that an error is about."""
     on_index = "index" in str(error) or isinstance(error, (KeyError, TypeError))
     return f"{path}.index" if on_index else f"{path}.data-00000-of-00001"
-
-
-def _reason(error: Exception) -> str:
-    text = getattr(error, "message", None) or str(error) or type(error).__name__
-    if "No space left" in text:
-        return "the disk is full"
-    return text.splitlines()[0][:200]

@@ -12,7 +12,7 @@ from training.errors import UserError
 class Interrupted(UserError):  # noqa: N818 - not an error, what happened
     """The run was told to stop; it saved its state first. Exit code 128 + signal."""
 
-    def __init__(self, message: str, signum: int):
+    def __init__(self, message: str, signum: int = 0):
         super().__init__(message)
         # A worker that stops because another one was told to does as if it had been.
         self.exit_code = 128 + (signum or signal.SIGTERM)

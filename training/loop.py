@@ -80,7 +80,12 @@ class Loop:
             restored, problems = self.checkpoints.restore()
         for problem in problems:
             self.progress.say(f"{problem} Taking the checkpoint of step {restored} instead.")
-        if restored is None and trainer.resume and (self.out / "history.json").exists():
+        if (
+            restored is None
+            and trainer.resume
+            and trainer.chief
+            and (self.out / "history.json").exists()
+        ):
             raise UserError(
                 f"{self.out} has a history but no checkpoints: it cannot be resumed. "
                 "Restore the checkpoints folder from a copy, or train anew with --overwrite."

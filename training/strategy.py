@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from training.config import TrainConfig
 from training.errors import UsageError, UserError
+from training.tf_errors import reason
 from training.workers import Cluster
 
 
@@ -65,7 +66,7 @@ def _of_workers(devices: str, members: Cluster) -> tf.distribute.Strategy:
     except (tf.errors.UnknownError, tf.errors.InvalidArgumentError) as error:
         raise UserError(
             f"Worker {members.index} cannot listen on {members.addresses[members.index]}: "
-            f"{(error.message or str(error)).splitlines()[0]}"
+            f"{reason(error)}."
         ) from None
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 from training.config import TrainConfig
 from training.errors import UsageError, UserError
+from training.tf_errors import reason
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,8 +105,7 @@ def explain_failures(members: Cluster | None, resume: str) -> Iterator[None]:
     try:
         yield
     except lost as error:
-        reason = (error.message or type(error).__name__).splitlines()[0][:200]
         raise UserError(
             f"Worker {members.index} lost contact with another of the {len(members.addresses)} "
-            f"workers and stops ({reason}). Start all of them again, each with: {resume}"
+            f"workers and stops ({reason(error)}). Start all of them again, each with: {resume}"
         ) from None
