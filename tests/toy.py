@@ -149,8 +149,9 @@ def outcome(out: pathlib.Path) -> dict:
     files = ("history.csv", "history.json", "results.json")
     newest = tf.train.latest_checkpoint(str(out / "checkpoints"))
     reader = tf.train.load_checkpoint(newest)
-    # The order of objects in the graph may differ; their names and values may not.
-    names = [name for name in reader.get_variable_to_shape_map() if name != GRAPH]
+    # The table of objects is no value, and an interruption writes one checkpoint more.
+    ignored = ("_CHECKPOINTABLE_OBJECT_GRAPH", "save_counter")
+    names = [n for n in reader.get_variable_to_shape_map() if not n.startswith(ignored)]
     return {
         **{name: (out / name).read_bytes() for name in files},
         **{name: _bytes(reader.get_tensor(name)) for name in sorted(names)},
@@ -159,9 +160,6 @@ def outcome(out: pathlib.Path) -> dict:
             for name in ("best.keras", "last.keras")
         },
     }
-
-
-GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
 
 
 def _bytes(value) -> bytes:

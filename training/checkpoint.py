@@ -77,8 +77,12 @@ class Checkpoints:
             if self._manager is None:
                 self._manager = self._open()
             self._manager.save(checkpoint_number=step)
+            # The manager forgets those of earlier processes.
+            for old in [s for s in self.steps() if s < step][: -self._keep + 1]:
+                self._remove(old)
         except (tf.errors.OpError, OSError) as error:
-            self._discard(step)
+            self._remove(step)  # gives back the room of what was written
+            self._manager = None
             good = self.steps()
             kept = f"The checkpoint of step {good[-1]} is intact." if good else ""
             raise UserError(
@@ -155,24 +159,24 @@ class Checkpoints:
         return None
 
     def _open(self) -> tf.train.CheckpointManager:
-        """Returns the manager, with a `checkpoint` file that names what is really there."""
+        """Returns the manager, in a folder without remains of a crash."""
         self.folder.mkdir(parents=True, exist_ok=True)
         for left in self.folder.glob(f"{_PREFIX}-*temp*"):
             shutil.rmtree(left) if left.is_dir() else left.unlink()
-        if steps := self.steps():
-            paths = [str(self.folder / f"{_PREFIX}-{step}") for step in steps]
-            tf.compat.v1.train.update_checkpoint_state(
-                str(self.folder), paths[-1], all_model_checkpoint_paths=paths
-            )
+        # Which checkpoints there are is read from their files. A damaged index file would
+        # only make the manager fail.
+        (self.folder / "checkpoint").unlink(missing_ok=True)
         return tf.train.CheckpointManager(
             self._checkpoint, str(self.folder), max_to_keep=self._keep, checkpoint_name=_PREFIX
         )
 
-    def _discard(self, step: int) -> None:
-        """Removes what a failed write left, to give back its room."""
-        for path in self.folder.glob(f"{_PREFIX}-{step}*"):
-            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink()
-        self._manager = None
+    def _remove(self, step: int) -> None:
+        for pattern in (f"{_PREFIX}-{step}.*", f"{_PREFIX}-{step}_*"):
+            for path in self.folder.glob(pattern):
+                if path.is_dir():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink(missing_ok=True)
 
 
 def _damaged(path: pathlib.Path, error: Exception) -> str:

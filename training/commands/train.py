@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import pathlib
 
-from training import resolve
+from training import resolve, workers
 from training import run as runs
 from training.config import Config
 from training.errors import UsageError, UserError
@@ -39,9 +39,11 @@ def run(args: argparse.Namespace) -> int:
     out, resumed = _run_directory(args)
     config = resolve.resolve_resumed(args, out) if resumed else resolve.resolve(args)
     _check_names(config)
-    if not (resumed or args.dry_run):
+    members = workers.cluster(config.train)
+    chief = members is None or members.is_chief  # the others write nothing
+    if chief and not (resumed or args.dry_run):
         runs.claim(out, overwrite=args.overwrite)
-    if not resumed and config.recipe != args.recipe:
+    if chief and not resumed and config.recipe != args.recipe:
         print(f"Recipe: {config.recipe} (chosen for this data; --recipe names another)")
 
     from training import train
@@ -50,10 +52,10 @@ def run(args: argparse.Namespace) -> int:
         results = train.train(config, out, resume=resumed, dry_run=args.dry_run)
     except BaseException:
         # A run that failed before it wrote anything must not stand in the way of the next try.
-        if out is not None and out.is_dir() and not any(out.iterdir()):
+        if chief and out is not None and out.is_dir() and not any(out.iterdir()):
             out.rmdir()
         raise
-    if not args.dry_run:
+    if chief and not args.dry_run:
         _announce(out, results)
     return 0
 
