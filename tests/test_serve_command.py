@@ -17,6 +17,7 @@ from serving_models import ServeProcess, write_version
 from tensorflow_serving.apis import prediction_log_pb2
 from tensorflow_serving.config import model_server_config_pb2
 
+from keras_lightnets.serving import Client
 from keras_lightnets.serving.server import engines, layout, models_config
 from keras_lightnets.serving.server.options import ServerOptions
 from training.cli import main
@@ -248,3 +249,23 @@ def test_warm_up_requests_run_before_a_version_answers(tmp_path):
         process.wait_for("version 2 not loaded: Wrong shape")
     finally:
         process.close()
+
+
+def test_a_request_that_outlasts_the_drain_does_not_keep_the_server(tmp_path):
+    write_version(tmp_path / "colour", 1)
+    process = ServeProcess(tmp_path, "--rest-port", 0, "--port", 0, "--drain-seconds", 0.3)
+    try:
+        process.wait_ready()
+        with socket.create_connection(process.address) as connection:
+            body = b'{"signature_name": "wait", "inputs": [100]}'
+            head = (
+                b"POST /v1/models/colour:predict HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n"
+            )
+            connection.sendall(head % len(body) + body)
+            with Client(process.url, "colour") as client:
+                client.status()  # answered after the request above has arrived
+            process.process.send_signal(signal.SIGTERM)
+            assert process.wait_exit(30) == 1
+    finally:
+        process.close()
+    assert "still running" in process.lines[-1]

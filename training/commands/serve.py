@@ -10,6 +10,7 @@ import os
 import pathlib
 import signal
 import socket
+import sys
 import threading
 import time
 from typing import Any
@@ -215,7 +216,10 @@ def _stop_event() -> threading.Event:
 def _stop(server: Any) -> int:
     print("Stopping: finishing the requests in flight", flush=True)
     if not server.stop():
-        raise UserError("Requests were still in flight when the drain time was over")
+        print(
+            "lightnets: Requests were still running when the drain time was over", file=sys.stderr
+        )
+        os._exit(1)  # an orderly exit would wait for the threads that run them
     print("Stopped", flush=True)
     return 0
 

@@ -93,19 +93,22 @@ class EmbeddedServer:
         """Refuses new requests, finishes those in flight, and frees everything.
 
         Returns:
-            Whether all requests in flight were answered within the drain time.
+            Whether all requests in flight were answered within the drain time. If not, the graph
+            still runs them and nothing is freed: end the process.
         """
         limit = self.options.drain_timeout_s
         stopped = self._grpc.stop(limit) if self._grpc else None
         drained = asyncio.run_coroutine_threadsafe(self._drain(limit), self._loop).result()
         if stopped is not None:
             drained &= stopped.wait(limit)
+        if not drained:
+            return False
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._api.close()
         self._scheduler.close()
         self.manager.close()
-        return drained
+        return True
 
     def _bind(self) -> list[socket.socket]:
         options = self.options
