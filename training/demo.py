@@ -19,6 +19,7 @@ import sys
 import time
 from collections.abc import Iterator
 
+from training import quiet
 from training.errors import UserError
 
 # The held-out accuracy that the README promises.
@@ -31,6 +32,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=pathlib.Path, default=pathlib.Path())
     args = parser.parse_args(argv)
+    quiet.quieten()
     run, served = args.folder / "runs" / "demo", args.folder / "served"
     predictions = run / "predictions.csv"
     start = time.monotonic()
@@ -38,8 +40,9 @@ def main(argv: list[str] | None = None) -> int:
         train = f"train --model shufflenet_v1 --dataset digits --out {run} --overwrite"
         lightnets(train + (f" --seed {args.seed}" if args.seed else ""))
         lightnets(f"evaluate {run} --predictions {predictions}")
-        lightnets(f"export {run} --out {served} --name digits")
-        with server(f"serve {served} --rest-port 0 --port 0") as url:
+        lightnets(f"export {run} --out {served / 'digits'}")
+        log = run / "server.log"
+        with server(f"serve {served} --rest-port 0 --port 0", log) as url:
             classify(url, run, predictions)
     except UserError as error:
         print(f"demo: {error}", file=sys.stderr)
@@ -62,9 +65,15 @@ def lightnets(arguments: str) -> None:
 
 
 @contextlib.contextmanager
-def server(arguments: str) -> Iterator[str]:
-    """Starts a server, yields the URL of its models when it is ready, and stops it."""
-    process = subprocess.Popen(command(arguments), stdout=subprocess.PIPE, text=True)
+def server(arguments: str, log: pathlib.Path) -> Iterator[str]:
+    """Starts a server, yields its URL when it is ready, and stops it.
+
+    Its output is shown up to then; its line for each request goes to `log`.
+    """
+    with log.open("w") as errors:
+        process = subprocess.Popen(
+            command(arguments), stdout=subprocess.PIPE, stderr=errors, text=True
+        )
     try:
         url = None
         for line in process.stdout:
@@ -74,7 +83,7 @@ def server(arguments: str) -> Iterator[str]:
             if line.startswith("Ready"):
                 break
         if url is None:
-            raise UserError(f"The server did not start (exit code {process.wait()}).")
+            raise UserError(f"The server did not start: {log.read_text().strip()}")
         yield url
     finally:
         process.send_signal(signal.SIGTERM)
@@ -82,7 +91,7 @@ def server(arguments: str) -> Iterator[str]:
             process.communicate(timeout=30)
         except subprocess.TimeoutExpired:
             process.kill()
-    print("The server has stopped.")
+    print(f"The server has stopped; it logged each request in {log}.")
 
 
 def classify(url: str, run: pathlib.Path, predictions: pathlib.Path) -> None:
@@ -94,7 +103,7 @@ def classify(url: str, run: pathlib.Path, predictions: pathlib.Path) -> None:
         expected = list(csv.DictReader(file))
     source = Run.open(run).splits().eval_source
     images = [source.contents(number).numpy() for number in range(source.count)]
-    answers = Client(url, "digits").classify(images, top=1)
+    answers = Client(url).classify(images, top=1)
     right = differ = 0
     for row, ((label, probability),) in zip(expected, answers, strict=True):
         if int(row["image"]) % max(1, len(images) // 5) == 0:

@@ -1,0 +1,47 @@
+import configparser
+import pathlib
+import re
+import tomllib
+
+import keras_lightnets
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+
+def test_setup_cfg_and_pyproject_never_state_the_same_fact():
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert set(pyproject) == {"build-system", "tool"}
+    assert set(pyproject["tool"]) & {section.split(":")[-1] for section in setup} == set()
+    assert all(section.startswith(("metadata", "options")) for section in setup.sections())
+
+
+def test_the_version_stands_in_one_place_and_in_the_changelog():
+    assert "version = attr:" in (ROOT / "setup.cfg").read_text()
+    changelog = (ROOT / "CHANGELOG.md").read_text()
+    newest = re.findall(r"^## (.+)$", changelog, flags=re.M)
+    assert newest[0] == "Unreleased"
+    released = [heading.split()[0] for heading in newest[1:]]
+    assert not released or released[0] == keras_lightnets.__version__
+
+
+def test_every_public_name_resolves_and_is_documented():
+    for name in keras_lightnets.__all__:
+        value = getattr(keras_lightnets, name)
+        assert name == "__version__" or value.__doc__, name
+
+
+def test_links_of_the_documents_lead_somewhere():
+    for page in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("training/*.md")]:
+        for target in re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.relative_to(ROOT)} links to {target}"
+
+
+def test_every_extra_named_in_a_message_exists():
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    extras = set(setup["options.extras_require"])
+    for path in [*ROOT.glob("keras_lightnets/**/*.py"), *ROOT.glob("training/**/*.py")]:
+        for names in re.findall(r"keras-lightnets\[([\w,]+)\]", path.read_text()):
+            assert set(names.split(",")) <= extras, f"{path.relative_to(ROOT)} names {names}"
