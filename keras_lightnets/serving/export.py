@@ -14,7 +14,7 @@ import tensorflow as tf
 from keras_lightnets import weights
 from keras_lightnets._version import __version__
 from keras_lightnets.preprocessing import EvalTransform
-from keras_lightnets.serving import bundle, gate, signatures, warmup
+from keras_lightnets.serving import bundle, deployment, gate, signatures, warmup
 from keras_lightnets.serving.errors import ExportError
 from keras_lightnets.serving.inference import Precision, check_classifier, inference_model
 
@@ -37,6 +37,8 @@ def export_saved_model(
     metadata: Mapping[str, Any] | None = None,
 ) -> pathlib.Path:
     """Writes `base_dir/<name>/<version>`, a SavedModel for TensorFlow Serving.
+
+    Beside it go the files that start a server for all models of `base_dir`, see `deployment`.
 
     The model becomes float32 (or bfloat16) with batch norms folded and weights as constants. The
     result is read back in a fresh process, by TensorFlow Serving's loader and without XLA, and
@@ -90,6 +92,7 @@ def export_saved_model(
         bundle.write_extra(staged / bundle.EXTRA, interface.labels, about)
         bundle.write_json(staged / bundle.EXTRA / bundle.PARITY, report)
         bundle.publish(staged, model_dir / str(version))
+        deployment.write_ready_files(model_dir.parent, list(warmup_batch_sizes))
     return model_dir / str(version)
 
 

@@ -180,11 +180,12 @@ def _read_back(saved_model: pathlib.Path, expected: Reference) -> list[dict[str,
             for process in processes:
                 _, log = process.communicate()
                 if process.returncode:
-                    raise ParityError(f"The export cannot be run: {_last_line(log)}")
+                    raise ParityError(f"The export cannot be run: {_reason(log)}")
         finally:
             for process in processes:
                 process.kill()
                 process.wait()
+                process.stderr.close()
         return [_load(path) for path in results]
 
 
@@ -199,9 +200,11 @@ def _start(onednn: str, arguments: Sequence[Any]) -> subprocess.Popen:
     )
 
 
-def _last_line(log: str) -> str:
-    lines = [line for line in log.splitlines() if line.strip()]
-    return lines[-1] if lines else "no message"
+def _reason(log: str) -> str:
+    """Returns the line of a traceback that says what happened, not the node it happened in."""
+    lines = [line.strip() for line in log.splitlines() if line.strip()]
+    errors = [line for line in lines if "Error: " in line or "disabled" in line]
+    return (errors or lines or ["no message"])[-1]
 
 
 def _load(path: pathlib.Path) -> dict[str, np.ndarray]:

@@ -1,0 +1,76 @@
+"""Versions appear whole or not at all."""
+
+import os
+import platform
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from keras_lightnets.serving import bundle
+from keras_lightnets.serving.errors import ExportError
+
+
+def test_versions_count_up_and_ignore_what_is_no_version(tmp_path):
+    assert bundle.choose_version([tmp_path / "none"], None) == 1
+    for name in ("1", "10", "2", "old", ".incoming-x"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "99").write_text("a file is no version")
+    assert bundle.versions(tmp_path) == [1, 2, 10]
+    assert bundle.choose_version([tmp_path], None) == 11
+
+
+def test_an_error_leaves_nothing_behind(tmp_path):
+    with pytest.raises(KeyError), bundle.staging(tmp_path / "a" / "b") as staged:
+        (staged / "half").write_text("")
+        raise KeyError
+    assert not list(tmp_path.iterdir())
+
+
+def test_publishing_never_overwrites(tmp_path):
+    for content in ("first", "second"):
+        with bundle.staging(tmp_path) as staged:
+            (staged / "saved_model.pb").write_text(content)
+            if content == "first":
+                bundle.publish(staged, tmp_path / "1")
+            else:
+                with pytest.raises(ExportError, match="Cannot publish"):
+                    bundle.publish(staged, tmp_path / "1")
+    assert (tmp_path / "1" / "saved_model.pb").read_text() == "first"
+    assert [p.name for p in tmp_path.iterdir()] == ["1"]
+
+
+def test_a_killed_export_leaves_the_versions_whole_and_the_next_one_tidies_up(tmp_path):
+    with bundle.staging(tmp_path) as staged:
+        bundle.publish(staged, tmp_path / "1")
+    code = (
+        "import pathlib, sys, time\nfrom keras_lightnets.serving import bundle\n"
+        "with bundle.staging(pathlib.Path(sys.argv[1])) as staged:\n"
+        "    (staged / 'saved_model.pb').write_text('half')\n"
+        "    print('ready', flush=True)\n    time.sleep(60)\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, tmp_path], stdout=subprocess.PIPE)
+    assert process.stdout.readline() == b"ready\n"
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+    assert bundle.versions(tmp_path) == [1]
+    assert len(list(tmp_path.glob(".incoming-*"))) == 1
+    with bundle.staging(tmp_path):
+        assert len(list(tmp_path.glob(".incoming-*"))) == 1  # only the new one
+    assert [p.name for p in tmp_path.iterdir()] == ["1"]
+
+
+def test_what_a_living_process_is_writing_is_left_alone(tmp_path):
+    busy = tmp_path / f".incoming-{platform.node()}-{os.getpid()}-0"
+    busy.mkdir()
+    with bundle.staging(tmp_path):
+        pass
+    assert busy.exists()
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "..", ".hidden", "a b"])
+def test_names_that_are_no_part_of_a_url(name):
+    with pytest.raises(ExportError, match="letters, digits"):
+        bundle.check_name(name)

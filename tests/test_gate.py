@@ -1,0 +1,83 @@
+"""The parity gate: what it lets pass, and that a failure publishes nothing."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from test_export import SIZE, small_net
+
+import keras_lightnets
+from keras_lightnets.serving import export, gate
+from keras_lightnets.serving.errors import ExportError, ParityError
+
+EXPECTED = np.array([[0.7, 0.2, 0.1], [0.1, 0.5, 0.4]])
+
+
+def test_equal_numbers_pass():
+    result = gate.compare("here", EXPECTED, EXPECTED + 5e-6, np.array([0, 2]), None)
+    assert result["top1_agreement"] == 1
+    assert result["accuracy"] == result["keras_accuracy"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("received", "match"),
+    [
+        (EXPECTED + 3e-5, "largest difference of a probability 3.00e-05"),
+        (EXPECTED[:, ::-1], "top-1 agreement 0.5000"),
+        (EXPECTED[:1], r"\(1, 3\) instead of \(2, 3\)"),
+        (EXPECTED * np.nan, "not finite"),
+    ],
+)
+def test_different_numbers_do_not(received, match):
+    with pytest.raises(ParityError, match=match):
+        gate.compare("here", EXPECTED, received, None, None)
+
+
+def test_a_tie_within_the_rounding_may_be_decided_either_way():
+    tied = np.array([[0.5, 0.5]])
+    other = tied + np.array([[-1e-7, 1e-7]])
+    assert gate.compare("here", tied, other, None, None)["top1_agreement"] == 1
+
+
+def test_rounded_weights_are_judged_by_accuracy():
+    worse = EXPECTED[:, ::-1]
+    labels = np.array([0, 1])
+    assert gate.compare("here", EXPECTED, worse, labels, 0.6)["accuracy_drop"] == 0.5
+    with pytest.raises(ParityError, match=r"accuracy falls by 0.5000, more than the 0.4"):
+        gate.compare("here", EXPECTED, worse, labels, 0.4)
+
+
+def test_a_mismatch_publishes_nothing(tmp_path, monkeypatch):
+    # The export is given other weights than the model it is compared with.
+    model = small_net()
+
+    def spoiled(model, precision):
+        served = inference_model(model, precision)
+        weights = served.get_layer("logits").bias
+        weights.assign(weights + np.linspace(0, 0.01, 6))
+        return served
+
+    inference_model = export.inference_model
+    monkeypatch.setattr(export, "inference_model", spoiled)
+    with pytest.raises(ParityError, match="serving_default, oneDNN on: the export differs"):
+        keras_lightnets.export_saved_model(model, tmp_path / "models")
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_export_that_cannot_run_publishes_nothing(tmp_path, monkeypatch):
+    def xla(model, spec):
+        @tf.function(input_signature=[spec], jit_compile=True)
+        def network(images):
+            return tf.nn.softmax(tf.cast(images[:, 0, 0], tf.float32) @ tf.ones((3, 6)))
+
+        return network
+
+    monkeypatch.setattr("keras_lightnets.serving.signatures.frozen_function", xla)
+    with pytest.raises(ExportError, match=r"The export cannot be run: .*XLA"):
+        keras_lightnets.export_saved_model(small_net(), tmp_path / "models")
+    assert not list(tmp_path.iterdir())
+
+
+def test_held_out_pictures_must_fit_the_model(tmp_path):
+    images = np.zeros((2, 8, 8, 3), "uint8")
+    with pytest.raises(ExportError, match=rf"uint8 \(n, {SIZE[0]}, {SIZE[1]}, 3\)"):
+        keras_lightnets.export_saved_model(small_net(), tmp_path, held_out=gate.HeldOut(images))

@@ -1,0 +1,67 @@
+"""The warm-up file and the ready directory, read with TF Serving's own messages."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import yaml
+from test_export import SIZE, Served, small_net
+
+import keras_lightnets
+from keras_lightnets.serving import deployment
+from keras_lightnets.serving.warmup import WARMUP_FILE
+
+prediction_log_pb2 = pytest.importorskip("tensorflow_serving.apis.prediction_log_pb2")
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    base = tmp_path_factory.mktemp("models")
+    return keras_lightnets.export_saved_model(small_net(), base, warmup_batch_sizes=(1, 4))
+
+
+def test_every_signature_and_batch_size_is_warmed_up(exported):
+    served = Served(exported)
+    seen = []
+    for record in tf.data.TFRecordDataset(str(exported / WARMUP_FILE)).as_numpy_iterator():
+        log = prediction_log_pb2.PredictionLog.FromString(record)
+        # The same bytes as the official message gives: nothing is unknown or misplaced.
+        assert log.SerializeToString(deterministic=True) == record
+        request = log.predict_log.request
+        assert request.model_spec.name == "small"
+        ((_, tensor),) = request.inputs.items()
+        values = tf.make_ndarray(tensor)
+        signature = request.model_spec.signature_name
+        answer = served(signature, values)
+        assert np.isfinite(answer["probabilities"]).all()
+        seen.append((signature, len(values)))
+    assert sorted(seen) == [
+        ("serve_bytes", 1),
+        ("serve_bytes", 4),
+        ("serving_default", 1),
+        ("serving_default", 4),
+    ]
+    assert (exported / WARMUP_FILE).stat().st_size < SIZE[0] * SIZE[1] * 3 * 4
+
+
+def test_the_ready_directory_starts_a_server(exported):
+    base = exported.parent.parent
+    config = (base / "models.config").read_text()
+    assert 'name: "small"' in config
+    assert 'base_path: "/models/small"' in config
+    service = yaml.safe_load((base / "compose.yaml").read_text())["services"]["serving"]
+    assert "--enable_batching" in service["command"]
+    assert "curl" not in str(service["healthcheck"])
+    assert yaml.safe_load((base / "kserve.yaml").read_text())["spec"]["predictor"]["maxReplicas"]
+
+
+def test_batching_is_consistent_and_kept(exported):
+    base = exported.parent.parent
+    path = base / "batching_parameters.txt"
+    text = path.read_text()
+    assert "max_batch_size { value: 4 }" in text
+    allowed = [int(row.split()[1]) for row in text.splitlines() if row.startswith("allowed")]
+    assert allowed == [1, 4]  # the last one must equal the maximum
+    path.write_text("tuned")
+    deployment.write_ready_files(base, [1, 2])
+    assert path.read_text() == "tuned"
+    path.write_text(text)
