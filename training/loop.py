@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 import keras
 import numpy as np
@@ -157,10 +157,7 @@ class Loop:
         trainer = self.trainer
         numbers = scoring.score(*trainer.evaluate(self._interrupt_alone))
         if not math.isfinite(numbers["loss"]):
-            raise UserError(
-                f"The loss on held-out images is {numbers['loss']} after step {self.step}. "
-                f"{self._advice()}"
-            )
+            self._stop_not_finite(f"The held-out loss is not finite after step {self.step}")
         row = {"epoch": self.epoch + 1, "step": self.step, **seen_so_far(trainer.state)}
         row["learning_rate"] = float(keras.ops.convert_to_numpy(trainer.optimizer.learning_rate))
         row |= {f"val_{key}": value for key, value in numbers.items() if key != "images"}
@@ -239,17 +236,15 @@ class Loop:
     def _check_finite(self) -> None:
         failed = int(self.trainer.state.failed_step.numpy())
         if failed >= 0:
-            good = self.checkpoints.steps()
-            kept = f"The last good checkpoint is that of step {good[-1]}. " if good else ""
-            raise UserError(
-                f"The loss or its gradient was not finite in step {failed}. {kept}{self._advice()}"
-            )
+            self._stop_not_finite(f"The loss or its gradient was not finite in step {failed}")
 
-    def _advice(self) -> str:
+    def _stop_not_finite(self, what: str) -> NoReturn:
+        good = self.checkpoints.steps()
+        kept = f"The last good checkpoint is that of step {good[-1]}. " if good else ""
         precision = "" if self.trainer.policy == "float32" else ", train.precision=float32"
-        return (
-            "Try a lower optimizer.learning_rate, a longer optimizer.warmup_epochs, "
-            f"optimizer.global_clipnorm=1{precision}."
+        raise UserError(
+            f"{what}. {kept}Try a lower optimizer.learning_rate, a longer "
+            f"optimizer.warmup_epochs, optimizer.global_clipnorm=1{precision}."
         )
 
     def _interrupt_alone(self) -> None:

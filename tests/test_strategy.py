@@ -1,0 +1,63 @@
+import json
+
+import pytest
+
+from training import strategy, workers
+from training.config import TrainConfig
+from training.errors import UsageError, UserError
+
+
+@pytest.mark.parametrize("devices", ["gpu", "0,", "cpu:0", "cpu:x", "1;2", ""])
+def test_a_malformed_list_of_devices_is_refused(devices):
+    with pytest.raises(UsageError, match=r"train\.devices"):
+        strategy.create(devices)
+
+
+def test_a_gpu_that_is_not_there_is_named():
+    with pytest.raises(UserError, match="asks for GPU 99"):
+        strategy.create("99")
+
+
+def test_a_batch_that_cannot_be_shared_out_is_refused_with_the_nearest():
+    strategy.check_batch(TrainConfig(batch_size=24, accumulate=3), 4)
+    with pytest.raises(UsageError, match="try 24 or 36"):
+        strategy.check_batch(TrainConfig(batch_size=27, accumulate=3), 4)
+    with pytest.raises(UsageError, match=r"try 12\."):
+        strategy.check_batch(TrainConfig(batch_size=3, accumulate=3), 4)
+
+
+def test_the_evaluation_batch_is_a_multiple_of_the_replicas():
+    assert strategy.eval_batch(TrainConfig(batch_size=10), 4) == 12
+    assert strategy.eval_batch(TrainConfig(batch_size=10, eval_batch_size=8), 4) == 8
+
+
+def test_workers_are_read_from_the_flags_or_from_tf_config(monkeypatch):
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    assert workers.cluster(TrainConfig()) is None
+    members = workers.cluster(TrainConfig(workers="a:1,b:2", worker_index=1))
+    assert members == workers.Cluster(("a:1", "b:2"), 1)
+    assert not members.is_chief
+    hosts = {"chief": ["a:1"], "worker": ["b:2", "c:3"]}
+    task = {"cluster": hosts, "task": {"type": "worker", "index": 1}}
+    monkeypatch.setenv("TF_CONFIG", json.dumps(task))
+    assert workers.cluster(TrainConfig()) == workers.Cluster(("a:1", "b:2", "c:3"), 2)
+
+
+@pytest.mark.parametrize(
+    ("listed", "index", "message"),
+    [
+        ("a:1,b", 0, "host:port.*'b'"),
+        ("a:1,a:1", 0, "twice"),
+        ("a:1,b:2", 2, "below the 2 workers"),
+    ],
+)
+def test_malformed_workers_are_refused(listed, index, message):
+    with pytest.raises(UsageError, match=message):
+        workers.cluster(TrainConfig(workers=listed, worker_index=index))
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"task": {"type": "ps"}}'])
+def test_a_malformed_tf_config_is_refused(monkeypatch, text):
+    monkeypatch.setenv("TF_CONFIG", text)
+    with pytest.raises(UsageError, match="TF_CONFIG"):
+        workers.cluster(TrainConfig())
