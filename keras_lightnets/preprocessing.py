@@ -155,11 +155,16 @@ def decode_image(contents: tf.Tensor) -> tf.Tensor:
     """
     contents = tf.convert_to_tensor(contents, tf.string)
     image = tf.cond(
-        is_jpeg(contents),
+        is_plain_jpeg(contents),
         lambda: _decode_jpeg(contents),
-        lambda: _decode_other(contents),
+        lambda: _decode_seldom(contents),
     )
     return tf.ensure_shape(image, (None, None, 3))
+
+
+def is_plain_jpeg(contents: tf.Tensor) -> tf.Tensor:
+    """Whether the bytes (scalar string) are a JPEG file that needs no turning."""
+    return is_jpeg(contents) & ~may_have_exif(contents)
 
 
 def is_jpeg(contents: tf.Tensor) -> tf.Tensor:
@@ -177,12 +182,18 @@ def _decode_jpeg(contents: tf.Tensor) -> tf.Tensor:
     shape = tf.image.extract_jpeg_shape(contents)
     with tf.control_dependencies([_check_size(shape[0], shape[1])]):
         # The default method differs from libjpeg's (so Pillow's) by up to 4 levels.
-        image = tf.io.decode_jpeg(contents, channels=3, dct_method="INTEGER_ACCURATE")
-    orientation = exif_orientation(contents)
-    return tf.cond(orientation > 1, lambda: upright(image, orientation), lambda: image)
+        return tf.io.decode_jpeg(contents, channels=3, dct_method="INTEGER_ACCURATE")
 
 
 @_seldom
+def _decode_seldom(contents: tf.Tensor) -> tf.Tensor:
+    return tf.cond(
+        is_jpeg(contents),
+        lambda: upright(_decode_jpeg(contents), exif_orientation(contents)),
+        lambda: _decode_other(contents),
+    )
+
+
 def _decode_other(contents: tf.Tensor) -> tf.Tensor:
     # The declared size stands at a fixed place, which depends on the format.
     head = bytes_at(contents, 0, 54)
@@ -234,7 +245,8 @@ def _check_size(height: tf.Tensor, width: tf.Tensor) -> tf.Operation:
     # Dividing instead of multiplying: two sides of 2^32 would overflow.
     fits = (height > 0) & (width > 0) & (height <= MAX_PIXELS // tf.maximum(width, 1))
     message = f"The image declares no pixels or more than {MAX_PIXELS}: (height, width) ="
-    return tf.debugging.Assert(fits, [message, height, width])
+    # Not tf.debugging.Assert, which adds a branch.
+    return tf.raw_ops.Assert(condition=fits, data=[message, height, width])
 
 
 def may_have_exif(contents: tf.Tensor) -> tf.Tensor:
@@ -255,7 +267,6 @@ def exif_orientation(contents: tf.Tensor) -> tf.Tensor:
     return tf.cond(may_have_exif(contents), lambda: _find_exif(contents), lambda: tf.constant(1))
 
 
-@_seldom
 def _find_exif(contents: tf.Tensor) -> tf.Tensor:
     """Walks the segments of a JPEG file up to the EXIF data."""
 
@@ -299,7 +310,6 @@ def _orientation_in_exif(contents: tf.Tensor, position: tf.Tensor) -> tf.Tensor:
     return tf.cast(tf.where((value >= 1) & (value <= 8), value, 1), tf.int32)
 
 
-@_seldom
 def upright(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
     """Turns an image `(height, width, 3)` as its EXIF orientation (int32, 1 to 8) asks."""
     turned = tf.cond(orientation >= 5, lambda: tf.transpose(image, (1, 0, 2)), lambda: image)
