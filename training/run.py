@@ -76,6 +76,7 @@ class Run:
         configs.save(config, path / "config.yaml")
         write_text(path / "labels.txt", "".join(f"{label}\n" for label in run.labels))
         write_json(path / "transform.json", run.transform.to_dict())
+        splits.save(path)
         write_json(path / "environment.json", environment(config))
         return run
 

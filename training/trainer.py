@@ -58,7 +58,7 @@ class Trainer:
         strategy.check_batch(config.train, self.replicas)
         self.policy = strategy.precision(config.train.precision)
         self._jit = strategy.jit(config.train.jit, self.strategy)
-        self.splits = data.load(config, **({"saved": out} if resume else {}))
+        self.splits = data.load(config, saved=out if resume else None, checked=True)
         self.steps_per_epoch = self.splits.train_examples // config.train.batch_size
         if not self.steps_per_epoch:
             raise UsageError(

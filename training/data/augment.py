@@ -13,6 +13,7 @@ from keras_lightnets import preprocessing
 from keras_lightnets.preprocessing import EvalTransform
 from training.config import DataConfig
 from training.data import order
+from training.errors import UsageError
 
 # Uniform numbers per example for what is done by the batch, and who takes which.
 RANDOM_NUMBERS = 16
@@ -66,6 +67,15 @@ def _random_box(shape: tf.Tensor, key: tf.Tensor, data: DataConfig) -> tuple[tf.
 def _resize(image: tf.Tensor, transform: EvalTransform) -> tf.Tensor:
     pixels = tf.image.resize(image, transform.image_size, method=transform.interpolation)
     return tf.ensure_shape(preprocessing.to_uint8(pixels), (*transform.image_size, 3))
+
+
+def check_batch(data: DataConfig, local_batch: int) -> None:
+    """Raises UsageError if images cannot be mixed in pairs."""
+    if (data.mixup or data.cutmix) and local_batch % 2:
+        raise UsageError(
+            "mixup and cutmix mix pairs of images, so the batch of a worker must be even. "
+            f"Received: {local_batch}."
+        )
 
 
 def augment_batch(

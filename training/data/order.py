@@ -10,11 +10,6 @@ from __future__ import annotations
 import tensorflow as tf
 
 
-def epoch_of(step: tf.Tensor, *, examples: int, global_batch: int) -> tf.Tensor:
-    """Returns the epoch, from 0, that a step (int64) belongs to."""
-    return step // (examples // global_batch)
-
-
 def step_positions(
     step: tf.Tensor, *, examples: int, global_batch: int, seed: int, shard: int, shards: int
 ) -> tf.Tensor:
@@ -56,9 +51,10 @@ def evaluation_positions(
     return tf.minimum(positions, examples - 1), tf.cast(positions < examples, tf.float32)
 
 
-def example_key(seed: int, epoch: tf.Tensor, position: tf.Tensor) -> tf.Tensor:
-    """Returns the seed, int64 `(2,)`, of all that is random about (seed, epoch, example)."""
-    return tf.stack([tf.constant(seed, tf.int64) * 2**31 + epoch, position])
+def example_keys(seed: int, epoch: tf.Tensor, positions: tf.Tensor) -> tf.Tensor:
+    """Returns the seeds, int64 `(batch, 2)`, of all that is random about examples in an epoch."""
+    high = tf.fill(tf.shape(positions), tf.constant(seed, tf.int64) * 2**31 + epoch)
+    return tf.stack([high, positions], axis=1)
 
 
 def sub_key(key: tf.Tensor, purpose: int) -> tf.Tensor:

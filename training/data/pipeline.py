@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from keras_lightnets import preprocessing
 from keras_lightnets.preprocessing import EvalTransform
 from training.config import Config
-from training.data import augment, order
+from training.data import augment
 from training.data.source import Source
 from training.errors import UsageError
 
@@ -22,7 +24,7 @@ def local_batch(global_batch: int, shard: int, shards: int) -> int:
     """
     if not 0 <= shard < shards:
         raise UsageError(
-            f"The shard must be below the number of shards. Received: {shard}, {shards}."
+            f"The shard (={shard}) must be at least 0 and below the number of shards (={shards})."
         )
     if global_batch < 1 or global_batch % shards:
         raise UsageError(
@@ -36,47 +38,40 @@ def train_batches(
     source: Source,
     config: Config,
     transform: EvalTransform,
-    classes: int,
+    class_weights: np.ndarray,
     *,
     start_step: int,
     global_batch: int,
     shard: int,
     shards: int,
 ) -> tf.data.Dataset:
-    """Returns the endless batches of training from `start_step` on; see `Splits.train`."""
+    """Returns the endless batches of training from `start_step` on; see `Splits.train`.
+
+    `class_weights` is float32 `(classes,)`: what an image of each class counts.
+    """
     local = local_batch(global_batch, shard, shards)
     if source.count < global_batch:
         raise UsageError(
             f"The batch size (={global_batch}) is larger than the training set "
-            f"(={source.count} images)."
+            f"(={source.count} images). Use a smaller one."
         )
-    seed = config.train.seed
+    augment.check_batch(config.data, local)
 
-    def look_up(step):
-        positions = order.step_positions(
-            step,
-            examples=source.count,
-            global_batch=global_batch,
-            seed=seed,
-            shard=shard,
-            shards=shards,
-        )
-        epoch = order.epoch_of(step, examples=source.count, global_batch=global_batch)
-        return source.lookup(positions), positions, tf.fill((local,), epoch)
-
-    def load(reference, position, epoch):
-        key = order.example_key(seed, epoch, position)
+    def load(reference, key):
         contents, label = source.open(reference)
         image = augment.train_image(contents, key, config.data, transform, source.decoded)
         randoms = tf.random.stateless_uniform((augment.RANDOM_NUMBERS,), key)
-        return image, tf.one_hot(label, classes), randoms
+        return image, label, randoms
 
     def finish(images, labels, randoms):
-        images, labels = augment.augment_batch(images, labels, randoms, config.data)
-        return images, labels, tf.ones((local,))
+        weights = tf.gather(tf.constant(class_weights), labels)
+        one_hot = tf.one_hot(labels, len(class_weights))
+        return *augment.augment_batch(images, one_hot, randoms, config.data), weights
 
-    steps = tf.data.Dataset.range(start_step, tf.int64.max)
-    return _run(steps, look_up, load, finish, local, config)
+    references = source.train_references(
+        start_step, seed=config.train.seed, global_batch=global_batch, shard=shard, shards=shards
+    )
+    return _run(references, load, finish, local, config)
 
 
 def evaluation_batches(
@@ -92,12 +87,6 @@ def evaluation_batches(
     """Returns the batches of one pass over `source`; see `Splits.evaluation`."""
     local = local_batch(global_batch, shard, shards)
 
-    def look_up(step):
-        positions, weights = order.evaluation_positions(
-            step, examples=source.count, global_batch=global_batch, shard=shard, shards=shards
-        )
-        return source.lookup(positions), weights
-
     def load(reference, weight):
         contents, label = source.open(reference)
         return evaluation_pixels(contents, transform, source.decoded), label, weight
@@ -105,8 +94,7 @@ def evaluation_batches(
     def finish(images, labels, weights):
         return images, tf.one_hot(labels, classes), weights
 
-    steps = tf.data.Dataset.range(-(-source.count // global_batch))
-    return _run(steps, look_up, load, finish, local, config)
+    return _run(source.references(global_batch, shard, shards), load, finish, local, config)
 
 
 def evaluation_pixels(contents: tf.Tensor, transform: EvalTransform, decoded: bool) -> tf.Tensor:
@@ -117,28 +105,27 @@ def evaluation_pixels(contents: tf.Tensor, transform: EvalTransform, decoded: bo
 
 
 def _run(
-    steps: tf.data.Dataset,
-    look_up: Callable,
-    load: Callable,
-    finish: Callable,
-    local: int,
-    config: Config,
+    references: tf.data.Dataset, load: Callable, finish: Callable, local: int, config: Config
 ) -> tf.data.Dataset:
-    """Steps to batches: look up by the batch, load by the example, finish by the batch."""
+    """From a batch of references: load by the example, in parallel, finish by the batch."""
     threads = config.data.num_threads or tf.data.AUTOTUNE
     batches = (
-        steps.map(look_up, num_parallel_calls=1)
-        .prefetch(2)
+        references.prefetch(2)
         .unbatch()
         .map(load, num_parallel_calls=threads)
         .batch(local, drop_remainder=True)
         .map(finish, num_parallel_calls=threads)
         .prefetch(2)
     )
+    return batches.with_options(options(config.data.num_threads))
+
+
+def options(num_threads: int = 0) -> Any:
+    """Returns the options of all our pipelines: in order, whatever the number of threads."""
     options = tf.data.Options()
     options.deterministic = True
     # The engine shares out whole batches itself; tf.distribute must not split again by file.
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
-    if config.data.num_threads:
-        options.threading.private_threadpool_size = config.data.num_threads
-    return batches.with_options(options)
+    if num_threads:
+        options.threading.private_threadpool_size = num_threads
+    return options

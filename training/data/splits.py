@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
+import os
+import pathlib
 from dataclasses import dataclass
 
+import numpy as np
 import tensorflow as tf
 
 from keras_lightnets.preprocessing import EvalTransform
+from training.class_weights import balanced
 from training.config import Config
-from training.data import pipeline
+from training.data import pipeline, split_file
 from training.data.source import Source
+from training.data.stream import Stream
 
 
 @dataclass(frozen=True)
@@ -22,13 +28,18 @@ class Splits:
         train_source: The images to train on.
         eval_source: The images to evaluate on.
         config: Of the run.
+        whole: What training and evaluation images were taken from, if the data has no split of
+            its own.
+        excluded: Names of damaged images that were left out, with the reason.
     """
 
     labels: list[str]
     transform: EvalTransform
-    train_source: Source
-    eval_source: Source
+    train_source: Source | Stream
+    eval_source: Source | Stream
     config: Config
+    whole: Source | Stream | None = None
+    excluded: dict[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def train_examples(self) -> int:
@@ -57,7 +68,7 @@ class Splits:
             self.train_source,
             self.config,
             self.transform,
-            len(self.labels),
+            self.class_weights(),
             start_step=start_step,
             global_batch=global_batch,
             shard=shard,
@@ -79,3 +90,36 @@ class Splits:
             shard=shard,
             shards=shards,
         )
+
+    def class_weights(self) -> np.ndarray:
+        """Returns float32 `(classes,)`: what a training image of each class counts."""
+        if self.config.data.class_weights == "none":
+            return np.ones(len(self.labels), np.float32)
+        return balanced(np.bincount(self.train_source.read_labels(), minlength=len(self.labels)))
+
+    def describe(self) -> str:
+        """Returns one line for a person: how many images, and how training orders them."""
+        out = f", {len(self.excluded)} damaged ones left out" if self.excluded else ""
+        return (
+            f"{self.train_examples} images to train on, {self.eval_examples} to evaluate on, "
+            f"{len(self.labels)} classes{out}; order: {self.train_source.order}"
+        )
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Writes `split.json` (into `path`, if that is a folder) for `load(config, saved=...)`."""
+        from training.run import write_json
+
+        path = pathlib.Path(path)
+        names = digest = None
+        if self.whole is not None:
+            names = [self.eval_source.name(place) for place in range(self.eval_examples)]
+            everything = map(self.whole.name, range(self.whole.count))
+            digest = split_file.digest_names(everything)
+        saved = split_file.Saved(
+            labels=list(self.labels),
+            count=self.train_examples + self.eval_examples,
+            digest=digest,
+            names=names,
+            excluded=dict(self.excluded),
+        )
+        write_json(path / split_file.NAME if path.is_dir() else path, dataclasses.asdict(saved))

@@ -1,4 +1,4 @@
-"""Data sets of TensorFlow Datasets, by name."""
+"""Data sets of TensorFlow Datasets, by name or by the folder of a prepared one."""
 
 from __future__ import annotations
 
@@ -14,25 +14,88 @@ import tensorflow_datasets as tfds
 
 from training.config import DataConfig
 from training.data.digits import Digits
-from training.data.source import Source
+from training.data.files import EVAL_NAMES, TRAIN_NAMES
+from training.data.source import Source, labels_of
+from training.data.stream import Stream
 from training.errors import UserError
+from training.words import nearest
 
-# Names of splits that hold evaluation images, the best one first.
-_EVAL_SPLITS = ("validation", "test")
+_FORMAT = "array_record"
+_IMAGENET_FILES = ("ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar")
 
 
 def cache_dir() -> pathlib.Path:
-    """Returns the folder for what can be made again: prepared digits, decoded images."""
+    """Returns the folder for what can be made again: prepared digits, results of checks."""
     home = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
     return pathlib.Path(home) / "keras_lightnets"
 
 
+def is_prepared_folder(path: pathlib.Path) -> bool:
+    """Whether `path` is the version folder of a prepared TFDS data set."""
+    return (path / "dataset_info.json").is_file() and (path / "features.json").is_file()
+
+
+def find_builder(data: DataConfig) -> tfds.core.DatasetBuilder:
+    """Returns the prepared builder of `data.dataset`.
+
+    The network is used only with `data.download`, and only when nothing is prepared.
+
+    Raises:
+        UserError: TFDS knows no such name, or it is not prepared.
+    """
+    if data.dataset == "digits":
+        return prepared_digits(data.data_dir)
+    if is_prepared_folder(pathlib.Path(data.dataset)):
+        return tfds.builder_from_directory(data.dataset)
+    data_dir = str(pathlib.Path(data.data_dir).expanduser()) if data.data_dir else None
+    try:
+        builder = tfds.builder(data.dataset, data_dir=data_dir)
+    except (tfds.core.DatasetNotFoundError, ValueError, KeyError) as error:
+        name = data.dataset.partition(":")[0].partition("/")[0]
+        if isinstance(error, tfds.core.DatasetNotFoundError):
+            known = ["digits", *tfds.list_builders(with_community_datasets=False)]
+            problem = f"{data.dataset!r} is no folder, list or name of a TFDS data set."
+            raise UserError(problem + nearest(name, known)) from None
+        line = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"TFDS cannot open {data.dataset!r}: {line}") from None
+    if not builder.is_prepared():
+        _prepare(builder, data)
+        builder = tfds.builder(data.dataset, data_dir=data_dir)
+    return builder
+
+
+def _prepare(builder: tfds.core.DatasetBuilder, data: DataConfig) -> None:
+    root = pathlib.Path(builder.data_dir).parents[1]
+    if builder.name.startswith("imagenet2012"):
+        manual = pathlib.Path(data.data_dir or root).expanduser() / "downloads" / "manual"
+        missing = [name for name in _IMAGENET_FILES if not (manual / name).is_file()]
+        if missing:
+            raise UserError(
+                f"{builder.name} is not prepared in {builder.data_dir}. Put "
+                f"{' and '.join(missing)} from image-net.org into {manual}, then run again with "
+                "--download; or name the folder of a prepared copy by --data-dir."
+            )
+    if not data.download:
+        raise UserError(
+            f"{builder.name} is not prepared in {builder.data_dir}. Name the folder that holds "
+            "it by --data-dir, or let TFDS fetch and prepare it: --download."
+        )
+    with _lock(root):
+        try:
+            fresh = tfds.builder(data.dataset, data_dir=data.data_dir, file_format=_FORMAT)
+            fresh.download_and_prepare()
+        except (OSError, AssertionError, ValueError, RuntimeError) as error:
+            line = str(error).strip().splitlines()[0] if str(error) else type(error).__name__
+            raise UserError(f"TFDS could not prepare {builder.name}: {line}") from None
+
+
 def prepared_digits(data_dir: str | os.PathLike | None = None) -> tfds.core.DatasetBuilder:
     """Returns the builder of `digits`, prepared (a second of work) when it was not yet."""
-    folder = pathlib.Path(data_dir) if data_dir else cache_dir() / "tfds"
-    builder = Digits(data_dir=str(folder), file_format="array_record")
+    folder = pathlib.Path(data_dir).expanduser() if data_dir else cache_dir() / "tfds"
+    builder = Digits(data_dir=str(folder), file_format=_FORMAT)
     if not builder.is_prepared():
-        with _lock(folder), _quiet():
+        with _lock(folder), quiet():
+            builder = Digits(data_dir=str(folder), file_format=_FORMAT)
             builder.download_and_prepare()
     return builder
 
@@ -53,7 +116,7 @@ def _lock(folder: pathlib.Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without TFDS's bars and banners."""
     tfds.disable_progress_bar()
     try:
@@ -63,17 +126,6 @@ def _quiet() -> Iterator[None]:
         tfds.enable_progress_bar()
 
 
-def find_builder(data: DataConfig) -> tfds.core.DatasetBuilder:
-    """Returns the prepared builder of `data.dataset`.
-
-    Raises:
-        UserError: TFDS knows no such name, or it is not prepared.
-    """
-    if data.dataset == "digits":
-        return prepared_digits(data.data_dir)
-    raise UserError(f"Unknown data set {data.dataset!r}.")
-
-
 def feature_keys(builder: tfds.core.DatasetBuilder) -> tuple[str, str]:
     """Returns the names of the image and the label feature.
 
@@ -81,12 +133,8 @@ def feature_keys(builder: tfds.core.DatasetBuilder) -> tuple[str, str]:
         UserError: The data set is not one of images with one label each.
     """
     features = builder.info.features
-    kinds = {tfds.features.Image: [], tfds.features.ClassLabel: []}
-    for key, feature in features.items():
-        for kind, keys in kinds.items():
-            if isinstance(feature, kind):
-                keys.append(key)
-    images, labels = kinds.values()
+    images = [key for key, value in features.items() if isinstance(value, tfds.features.Image)]
+    labels = [key for key, value in features.items() if isinstance(value, tfds.features.ClassLabel)]
     if supervised := builder.info.supervised_keys:
         images = [key for key in images if key in supervised] or images
         labels = [key for key in labels if key in supervised] or labels
@@ -100,34 +148,31 @@ def feature_keys(builder: tfds.core.DatasetBuilder) -> tuple[str, str]:
 
 def find_splits(builder: tfds.core.DatasetBuilder, data: DataConfig) -> tuple[str, str | None]:
     """Returns the split to train on and the one to evaluate on, None if there is none."""
-    splits = builder.info.splits
-    train = data.train_split or ("train" if "train" in splits else next(iter(splits)))
-    found = next((name for name in _EVAL_SPLITS if name in splits and name != train), None)
+    names = list(builder.info.splits)
+    train = data.train_split or next((name for name in TRAIN_NAMES if name in names), names[0])
+    # imagenet2012's `test` has no labels, so validation splits come first.
+    found = next((name for name in EVAL_NAMES if name in names and name != train), None)
     return train, data.eval_split or found
 
 
-def open_split(builder: tfds.core.DatasetBuilder, split: str) -> Source:
-    """Returns a split of a builder prepared as ArrayRecord.
+def open_split(builder: tfds.core.DatasetBuilder, split: str) -> Source | Stream:
+    """Returns a split: random access if it was prepared as ArrayRecord, else a stream.
 
     Raises:
         UserError: The split is unknown, empty or not TFDS syntax.
     """
-    from array_record.python import array_record_data_source
-
     try:
         info = builder.info.splits[split]
         instructions = info.file_instructions
-    except (KeyError, ValueError) as error:
+    except (KeyError, ValueError, AssertionError) as error:
         known = ", ".join(builder.info.splits)
         message = str(error).splitlines()[0].strip("'\"")
         raise UserError(
             f"{builder.name} has no split {split!r} ({message}). It has: {known}."
         ) from None
-    records = array_record_data_source.ArrayRecordDataSource(instructions)
+    if not info.num_examples:
+        raise UserError(f"The split {split!r} of {builder.name} is empty.")
     image_key, label_key = feature_keys(builder)
-
-    def read(positions: np.ndarray) -> np.ndarray:
-        return np.array(records.__getitems__(positions.tolist()), dtype=object)
 
     def open_record(record: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         parsed = tf.io.parse_single_example(
@@ -139,21 +184,55 @@ def open_split(builder: tfds.core.DatasetBuilder, split: str) -> Source:
         )
         return parsed[image_key], parsed[label_key]
 
+    def name(position: int) -> str:
+        return f"{builder.info.full_name} {split}[{position}]"
+
+    def fingerprint() -> str:
+        return f"{builder.data_path} {split} {info.num_examples} {info.num_bytes}"
+
+    if str(getattr(builder.info.file_format, "value", "")) == _FORMAT:
+        return _random_access(instructions, open_record, name, fingerprint)
+    paths = tf.constant([str(item.filename) for item in instructions])
+    skips = tf.constant([item.skip for item in instructions], tf.int64)
+    takes = tf.constant([item.take for item in instructions], tf.int64)
+    return Stream(
+        part=lambda number: (
+            tf.data.TFRecordDataset(paths[number]).skip(skips[number]).take(takes[number])
+        ),
+        part_sizes=np.array([_size(item) for item in instructions]),
+        open=open_record,
+        name=name,
+        fingerprint=fingerprint,
+        record_bytes=max(1, int(info.num_bytes or 0) // info.num_examples),
+    )
+
+
+def _size(instruction) -> int:
+    """Examples that an instruction reads of its file."""
+    rest = instruction.examples_in_shard - instruction.skip
+    return rest if instruction.take < 0 else min(rest, instruction.take)
+
+
+def _random_access(instructions, open_record, name, fingerprint) -> Source:
+    from array_record.python import array_record_data_source
+
+    records = array_record_data_source.ArrayRecordDataSource(instructions)
+
+    def read(positions: np.ndarray) -> np.ndarray:
+        return np.array(records.__getitems__(positions.tolist()), dtype=object)
+
     def lookup(positions: tf.Tensor) -> tf.Tensor:
         found = tf.numpy_function(read, [positions], tf.string, stateful=False)
         return tf.ensure_shape(found, positions.shape)
 
-    def read_labels() -> np.ndarray:
-        serialized = tf.data.Dataset.range(len(records)).batch(1024).map(lookup).unbatch()
-        return np.fromiter(
-            serialized.map(lambda record: open_record(record)[1]).as_numpy_iterator(), np.int64
-        )
-
-    return Source(
+    source = Source(
         count=len(records),
         lookup=lookup,
         open=open_record,
-        name=lambda position: f"{builder.info.full_name} {split}[{position}]",
-        read_labels=read_labels,
-        fingerprint=lambda: f"{builder.data_path} {split}",
+        name=name,
+        read_labels=lambda: np.fromiter(
+            labels_of(source.references(256), source), np.int64, source.count
+        ),
+        fingerprint=fingerprint,
     )
+    return source

@@ -1,0 +1,148 @@
+"""Finding damaged images before the first step, and remembering what was found."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import pathlib
+from collections.abc import Callable
+
+import numpy as np
+import tensorflow as tf
+
+from keras_lightnets import preprocessing
+from training import console
+from training.config import DataConfig
+from training.data import pipeline
+from training.data.source import Source
+from training.data.stream import Stream
+from training.data.tfds_source import cache_dir
+from training.errors import UserError
+
+# Larger sets are not decoded before training unless they must be (about 1 ms an image and core).
+UNASKED_LIMIT = 50_000
+
+# How many names an error lists.
+_NAMED = 10
+
+
+def sound(
+    sources: list[Source | Stream], data: DataConfig
+) -> tuple[list[Source | Stream], dict[str, str]]:
+    """Returns the sources without damaged images, and the names of those with the reason.
+
+    Raises:
+        UserError: There are some and `data.skip_corrupt` is not set; it names them.
+    """
+    damaged: dict[str, str] = {}
+    parts = []
+    for source in sources:
+        bad = {} if source.decoded else _damaged(source, data)
+        damaged |= {source.name(position): reason for position, reason in bad.items()}
+        kept = np.setdiff1d(np.arange(source.count), list(bad), assume_unique=True)
+        parts.append(source.subset(kept) if bad else source)
+    if damaged and not data.skip_corrupt:
+        lines = [f"  {name}: {reason}" for name, reason in list(damaged.items())[:_NAMED]]
+        more = f"\n  and {len(damaged) - _NAMED} more" if len(damaged) > _NAMED else ""
+        raise UserError(
+            f"{len(damaged)} images of {data.dataset} cannot be read. Remove or replace them, or "
+            "train without them: --skip-corrupt.\n" + "\n".join(lines) + more
+        )
+    if not all(part.count for part in parts):
+        raise UserError(f"No image of {data.dataset} can be read.")
+    if damaged:
+        console.line(f"Training without {len(damaged)} images that cannot be read.")
+    return parts, damaged
+
+
+def _damaged(source: Source | Stream, data: DataConfig) -> dict[int, str]:
+    bad = remembered(source)
+    if bad is None and source.count > UNASKED_LIMIT and not data.skip_corrupt:
+        console.line(
+            f"{source.count} images are not looked at before training: "
+            f"lightnets data check {data.dataset} does so once and is remembered."
+        )
+        return {}
+    if bad is None:
+        bad = find_damaged(source)
+        remember(source, bad)
+    return bad
+
+
+def find_damaged(
+    source: Source | Stream, progress: Callable[[int], None] | None = None
+) -> dict[int, str]:
+    """Decodes every image and returns the positions of those that cannot be, with the reason.
+
+    Args:
+        source: What to look at.
+        progress: Called with the number of images done, now and then.
+    """
+    bad: dict[int, str] = {}
+    for position, _, error in decoded_sizes(source):
+        if error is not None:
+            bad[position] = error
+        if progress is not None and position % 100 == 99:
+            progress(position + 1)
+    return bad
+
+
+def decoded_sizes(source: Source | Stream):
+    """Yields `(position, (height, width), None)` or `(position, None, reason)` for each image."""
+
+    def size(reference, weight):
+        del weight
+        contents, _ = source.open(reference)
+        return tf.shape(contents if source.decoded else preprocessing.decode_image(contents))[:2]
+
+    sizes = source.references(64).unbatch().map(size, num_parallel_calls=tf.data.AUTOTUNE)
+    iterator = iter(sizes.with_options(pipeline.options()))
+    for position in range(source.count):
+        # An iterator goes on with the next element after an error of the map.
+        try:
+            height, width = next(iterator).numpy().tolist()
+            yield position, (height, width), None
+        except StopIteration:
+            return
+        except tf.errors.OpError as error:
+            yield position, None, reason(error)
+
+
+def reason(error: Exception) -> str:
+    """Returns, in a few words, why TensorFlow could not decode an image."""
+    text = str(error)
+    if isinstance(error, tf.errors.NotFoundError):
+        return "there is no such file"
+    if isinstance(error, (tf.errors.PermissionDeniedError, tf.errors.FailedPreconditionError)):
+        return "it cannot be opened"
+    if "declares no pixels" in text:
+        return f"it declares no pixels or more than {preprocessing.MAX_PIXELS}"
+    if "Unknown image file format" in text:
+        return "it is no JPEG, PNG, GIF, BMP or WebP"
+    if "WebP Animation" in text:
+        return "it is an animated WebP"
+    return "it is damaged or cut off"
+
+
+def remembered(source: Source | Stream) -> dict[int, str] | None:
+    """Returns what `find_damaged` found the last time, None if never or the data changed."""
+    with contextlib.suppress(OSError, ValueError):
+        found = json.loads(_memory(source).read_text(encoding="utf-8"))
+        return {int(position): text for position, text in found.items()}
+    return None
+
+
+def remember(source: Source | Stream, bad: dict[int, str]) -> None:
+    """Keeps a result for `remembered`; a folder that cannot be written is no error."""
+    from training.run import write_json
+
+    path = _memory(source)
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, bad)
+
+
+def _memory(source: Source | Stream) -> pathlib.Path:
+    key = hashlib.sha256(f"{source.count} {source.fingerprint()}".encode()).hexdigest()[:32]
+    return cache_dir() / "checked" / f"{key}.json"

@@ -1,0 +1,263 @@
+"""Pictures that are files: folders of classes, CSV and JSONL lists."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import os
+import pathlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import tensorflow as tf
+
+from training.data.source import Source
+from training.errors import UserError
+
+SUFFIXES = (".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".webp")
+
+# Folder or split names that hold evaluation images, the best one first.
+TRAIN_NAMES = ("train", "training")
+EVAL_NAMES = ("val", "valid", "validation", "test", "testing")
+
+_PATH_COLUMNS = ("path", "file", "filename", "image", "image_path")
+_LABEL_COLUMNS = ("label", "class", "category", "target")
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Paths of files with a class each.
+
+    Attributes:
+        paths: Of the files.
+        labels: int32 `(files,)`, indices into `classes`.
+        classes: Names, sorted.
+        others: Files that lie among them but are no images.
+    """
+
+    paths: list[str]
+    labels: np.ndarray
+    classes: list[str]
+    others: Sequence[str] = ()
+
+    def source(self) -> Source:
+        """Returns the pipeline's view of it."""
+        paths, labels = tf.constant(self.paths, tf.string), tf.constant(self.labels, tf.int64)
+
+        def fingerprint() -> str:
+            state = hashlib.sha256()
+            for path in self.paths:
+                try:
+                    info = os.stat(path)  # noqa: PTH116 (a million of them: Path costs as much)
+                    state.update(f"{path}\0{info.st_size}\0{info.st_mtime_ns}\n".encode())
+                except OSError:
+                    state.update(f"{path}\0missing\n".encode())
+            return state.hexdigest()
+
+        return Source(
+            count=len(self.paths),
+            lookup=lambda positions: (tf.gather(paths, positions), tf.gather(labels, positions)),
+            open=lambda reference: (tf.io.read_file(reference[0]), reference[1]),
+            name=lambda position: self.paths[position],
+            read_labels=lambda: np.asarray(self.labels, np.int64),
+            fingerprint=fingerprint,
+        )
+
+    def with_classes(self, classes: list[str]) -> Listing:
+        """Returns the listing with indices into another, larger list of classes."""
+        new = np.array([classes.index(name) for name in self.classes], np.int32)
+        return Listing(self.paths, new[self.labels], classes, self.others)
+
+
+def find_folders(root: pathlib.Path) -> dict[str, pathlib.Path]:
+    """Returns the folders of the splits below `root` by name; empty if it is one tree."""
+    names = {
+        entry.name.lower(): pathlib.Path(entry) for entry in os.scandir(root) if entry.is_dir()
+    }
+    train = next((name for name in TRAIN_NAMES if name in names), None)
+    if train is None:
+        return {}
+    found = {"train": names[train]}
+    return found | {name: names[name] for name in EVAL_NAMES if name in names}
+
+
+def scan(root: pathlib.Path) -> Listing:
+    """Lists a folder with one subfolder per class, however deep the files lie in them.
+
+    Raises:
+        UserError: There are no classes or no images.
+    """
+    try:
+        classes = sorted(
+            entry.name
+            for entry in os.scandir(root)
+            if entry.is_dir() and not entry.name.startswith(".")
+        )
+    except OSError as error:
+        raise UserError(f"Cannot read {root}: {error.strerror}.") from None
+    paths: list[str] = []
+    counts, others = [], []
+    for name in classes:
+        before = len(paths)
+        for path in _walk(str(root / name)):
+            (paths if _is_image(path) else others).append(path)
+        counts.append(len(paths) - before)
+    others += [entry.path for entry in os.scandir(root) if _is_stray(entry)]
+    if not paths:
+        raise UserError(
+            f"{root} holds no images in class folders. Wanted: {root}/<class>/<image>, or "
+            "train/ and val/ with those in them."
+        )
+    return Listing(
+        paths, np.repeat(np.arange(len(classes), dtype=np.int32), counts), classes, others
+    )
+
+
+def _is_stray(entry: os.DirEntry) -> bool:
+    return entry.is_file() and not entry.name.startswith(".")
+
+
+def _walk(folder: str) -> Iterator[str]:
+    """Yields the visible files below a folder in sorted order, each real folder once."""
+    seen = set()
+    stack = [folder]
+    while stack:
+        current = stack.pop()
+        real = os.path.realpath(current)
+        if real in seen:
+            continue
+        seen.add(real)
+        folders = []
+        try:
+            entries = sorted(os.scandir(current), key=lambda entry: entry.name)
+        except OSError as error:
+            raise UserError(f"Cannot read {current}: {error.strerror}.") from None
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir():
+                folders.append(entry.path)
+            else:
+                yield entry.path
+        stack += reversed(folders)
+
+
+def _is_image(path: str) -> bool:
+    """By its name, so that a damaged image is not passed over, or else by its bytes."""
+    if path.lower().endswith(SUFFIXES):
+        return True
+    try:
+        with pathlib.Path(path).open("rb") as file:
+            return kind_of(file.read(12)) is not None
+    except OSError:
+        return False
+
+
+def kind_of(head: bytes) -> str | None:
+    """Returns the format that the first 12 bytes of a file belong to, None if we know none."""
+    if head.startswith(b"\xff\xd8\xff"):
+        return "JPEG"
+    if head.startswith(b"\x89PNG"):
+        return "PNG"
+    if head.startswith(b"GIF8"):
+        return "GIF"
+    if head.startswith(b"BM"):
+        return "BMP"
+    if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
+        return "WebP"
+    return None
+
+
+def read_list(path: pathlib.Path) -> dict[str | None, Listing]:
+    """Reads a CSV (with a header) or JSONL file of paths and labels.
+
+    Columns or keys: `path` (or file, filename, image), relative to the list's folder; `label`
+    (or class); and, if the list holds several splits, `split`.
+
+    Returns:
+        A listing by split; one under None when there is no split column.
+
+    Raises:
+        UserError: The file cannot be read, or a row lacks a value; the row is named.
+    """
+    rows = _jsonl_rows(path) if path.suffix.lower() == ".jsonl" else _csv_rows(path)
+    folder = str(path.parent)
+    paths: dict[str | None, list[str]] = {}
+    names: dict[str | None, list[str]] = {}
+    shared: dict[str, str] = {}  # one string object per class, however many rows
+    try:
+        for file, label, split in rows:
+            key = split.lower() if split else None
+            paths.setdefault(key, []).append(os.path.join(folder, file))  # noqa: PTH118 (speed)
+            names.setdefault(key, []).append(shared.setdefault(label, label))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(
+            f"Cannot read {path}: {getattr(error, 'strerror', None) or error}."
+        ) from None
+    if not paths:
+        raise UserError(f"{path} lists no images.")
+    classes = sort_classes(shared)
+    index = {name: number for number, name in enumerate(classes)}
+    return {
+        split: Listing(
+            files,
+            np.fromiter((index[name] for name in names[split]), np.int32, len(files)),
+            classes,
+        )
+        for split, files in paths.items()
+    }
+
+
+def sort_classes(names: Iterator[str] | dict[str, str]) -> list[str]:
+    """Returns names sorted: as numbers where all are whole numbers, else as text."""
+    names = list(names)
+    numeric = all(name.lstrip("-").isdigit() for name in names)
+    return sorted(names, key=(lambda name: (int(name), name)) if numeric else None)
+
+
+def _csv_rows(path: pathlib.Path) -> Iterator[tuple[str, str, str | None]]:
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        reader = csv.reader(file)
+        header = [name.strip().lower() for name in next(reader, [])]
+        columns = [
+            next((header.index(name) for name in choices if name in header), None)
+            for choices in (_PATH_COLUMNS, _LABEL_COLUMNS, ("split",))
+        ]
+        if None in columns[:2]:
+            raise UserError(
+                f"The first line of {path} must name the columns `path` and `label`. "
+                f"Received: {','.join(header)[:80]!r}."
+            )
+        at_path, at_label, at_split = columns
+        for row in reader:
+            if not row:
+                continue
+            try:
+                values = row[at_path], row[at_label], None if at_split is None else row[at_split]
+            except IndexError:
+                raise UserError(f"Line {reader.line_num} of {path} lacks a column.") from None
+            if not values[0] or not values[1]:
+                raise UserError(f"Line {reader.line_num} of {path} has an empty path or label.")
+            yield values
+
+
+def _jsonl_rows(path: pathlib.Path) -> Iterator[tuple[str, str, str | None]]:
+    with path.open(encoding="utf-8") as file:
+        for number, line in enumerate(file, 1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise UserError(f"Line {number} of {path} is not JSON: {error}.") from None
+            found = [
+                next((row[name] for name in choices if name in row), None)
+                if isinstance(row, dict)
+                else None
+                for choices in (_PATH_COLUMNS, _LABEL_COLUMNS, ("split",))
+            ]
+            if found[0] is None or found[1] is None:
+                raise UserError(f'Line {number} of {path} needs the keys "path" and "label".')
+            yield str(found[0]), str(found[1]), None if found[2] is None else str(found[2])
