@@ -50,6 +50,9 @@ class ToySplits:
 
         return tf.data.Dataset.range(start_step, 2**40).map(batch)
 
+    def save(self, path):
+        pass
+
     def evaluation(self, global_batch, shard=0, shards=1):
         images, labels = _examples(tf.constant([7, 7]), self.eval_examples)
         batches = -(-self.eval_examples // global_batch)
@@ -103,7 +106,7 @@ def config(**train_keys):
 def install(**splits) -> None:
     """Puts the toy in the place of the real networks and data, in this process."""
 
-    def load(config, saved=None):
+    def load(config, saved=None, checked=False):
         return ToySplits(config.train.seed, **splits)
 
     data.load = load
