@@ -333,7 +333,8 @@ def test_metrics_and_log_have_a_line_for_each_request(server):
         predict(server, {"signature_name": "rows", "instances": [1]})
     predict(server, {"instances": [1]}, "/v1/models/made_up:predict")
     name = ':tensorflow:serving:request_count{model_name="colour",status="OK"}'
-    assert metric(server, name) == before + 3
+    # More, if a request that its client abandoned in another test ends only now.
+    assert metric(server, name) >= before + 3
     text = metrics(server)
     assert "made_up" not in text
     assert ':tensorflow:serving:request_latency_bucket{model_name="colour"' in text
