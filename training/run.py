@@ -26,8 +26,8 @@ from training.errors import UsageError, UserError
 
 if TYPE_CHECKING:
     import keras
-    from keras_lightnets.preprocessing import EvalTransform
 
+    from keras_lightnets.preprocessing import EvalTransform
     from training.data import Splits
 
 _PACKAGES = ("keras-lightnets", "tensorflow", "keras", "numpy", "tensorflow-datasets")
