@@ -29,8 +29,10 @@ from training.words import nearest
 COMMANDS = {
     "list": "list the networks",
     "info": "show one network: parameters, MACs, paper, weights",
+    "data": "check a data set",
     "train": "train a network",
     "evaluate": "measure a run, a model file, an export or a server",
+    "predict": "classify image files",
     "export": "write a TF Serving bundle and other formats",
     "serve": "serve exported models on this machine",
     "ping": "classify image files with a server",

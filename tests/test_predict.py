@@ -1,0 +1,70 @@
+"""`lightnets predict` and `lightnets data check` on real files."""
+
+import json
+import types
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from keras_lightnets.preprocessing import EvalTransform
+from training import artifacts, cli
+
+
+@pytest.fixture
+def pictures(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    root = tmp_path / "pictures"
+    for number in range(6):
+        path = root / "ab"[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((20, 30, 3), number * 40, np.uint8)).save(path)
+    return root
+
+
+@pytest.fixture
+def model(tmp_path, monkeypatch):
+    """A model whose answer is the brightness of the image."""
+
+    def predict(images):
+        bright = np.asarray(images, np.float32).mean((1, 2, 3)) / 255
+        return np.stack([1 - bright, bright], 1)
+
+    artifact = types.SimpleNamespace(
+        labels=["dark", "bright"], transform=EvalTransform((16, 16), 16), predict=predict
+    )
+    monkeypatch.setattr(artifacts, "open", lambda target: artifact)
+    return str(tmp_path)
+
+
+def test_files_are_classified_and_what_is_no_image_is_named(model, pictures, capsys):
+    (pictures / "b" / "broken.jpg").write_bytes(b"\xff\xd8\xffno")
+    assert cli.main(["predict", model, str(pictures), "--format", "jsonl", "--top", "1"]) == 1
+    output = capsys.readouterr()
+    rows = [json.loads(line) for line in output.out.splitlines()]
+    assert [row["file"][-5:] for row in rows] == [f"{n}.png" for n in (0, 2, 4, 1, 3, 5)]
+    assert rows[0]["predictions"] == [{"label": "dark", "probability": 1.0}]
+    assert rows[2]["predictions"][0]["label"] == "bright"
+    assert "broken.jpg: it is damaged or cut off" in output.err
+
+
+def test_no_image_of_a_name_is_an_error(model, pictures, capsys):
+    assert cli.main(["predict", model, str(pictures / "*.gif")]) == 1
+    assert "There is no image" in capsys.readouterr().err
+
+
+def test_a_sound_folder_passes_the_check(pictures, capsys):
+    assert cli.main(["data", "check", str(pictures), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["splits"]["train"]["classes"] == {"a": 3, "b": 3}
+
+
+def test_damaged_and_copied_images_are_named(pictures, tmp_path, capsys):
+    (pictures / "a" / "bad.jpg").write_bytes(b"\xff\xd8\xffno")
+    (pictures / "a" / "copy.png").write_bytes((pictures / "b" / "1.png").read_bytes())
+    listed = tmp_path / "bad.txt"
+    assert cli.main(["data", "check", str(pictures), "--fix-list", str(listed)]) == 1
+    output = capsys.readouterr().out
+    assert listed.read_text() == f"{pictures}/a/bad.jpg\n"
+    assert f"{pictures}/a/bad.jpg: it is damaged" in output
+    assert f"The same file: {pictures}/a/copy.png, {pictures}/b/1.png" in output

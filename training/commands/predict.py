@@ -1,0 +1,138 @@
+"""`lightnets predict`: the classes of image files."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import csv
+import glob
+import io
+import json
+import pathlib
+import sys
+from collections.abc import Iterator, Sequence
+
+from training import console
+from training.errors import UsageError, UserError
+
+HELP = "Classify image files with a run, a .keras file or an exported model."
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the model, the files and the form of the answer."""
+    parser.add_argument("target", metavar="MODEL", help="run directory, .keras or SavedModel")
+    parser.add_argument("files", nargs="+", metavar="FILE", help="image files, folders or globs")
+    parser.add_argument("--top", type=int, default=5, metavar="K", help="classes per image")
+    parser.add_argument("--format", choices=("table", "csv", "json", "jsonl"), default="table")
+    parser.add_argument("--out", type=pathlib.Path, metavar="FILE", help="write there instead")
+    parser.add_argument("--batch-size", type=int, default=32, help="images in one call")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Predicts; a file that is no image is named and the rest go on, with exit code 1."""
+    if args.top < 1 or args.batch_size < 1:
+        raise UsageError("--top and --batch-size must be at least 1.")
+    if not pathlib.Path(args.target).exists():
+        raise UserError(f"There is no {args.target}.")
+    paths = list(find(args.files))
+    from training import artifacts
+
+    artifact = artifacts.open(args.target)
+    if artifact.transform is None:
+        raise UserError(f"{args.target} does not say how images are prepared; name its run.")
+    rows, failed = [], 0
+    for path, scores in predictions(artifact, paths, args.batch_size):
+        if isinstance(scores, str):
+            print(f"lightnets: {path}: {scores}", file=sys.stderr)
+            failed += 1
+            continue
+        best = scores.argsort()[::-1][: args.top]
+        names = artifact.labels or [str(number) for number in range(len(scores))]
+        rows.append((path, [(names[number], float(scores[number])) for number in best]))
+    if args.out:
+        from training.run import write_text
+
+        text = io.StringIO()
+        with contextlib.redirect_stdout(text):
+            show(rows, args.format)
+        write_text(args.out, text.getvalue())
+    else:
+        show(rows, args.format)
+    return 1 if failed else 0
+
+
+def find(names: Sequence[str]) -> Iterator[pathlib.Path]:
+    """Yields the files that the names, folders and globs stand for.
+
+    Raises:
+        UserError: One of them stands for nothing.
+    """
+    from training.data.files import SUFFIXES
+
+    for name in names:
+        path = pathlib.Path(name)
+        if path.is_dir():
+            found = [p for p in sorted(path.rglob("*")) if p.suffix.lower() in SUFFIXES]
+        elif path.exists():
+            found = [path]
+        else:
+            found = [pathlib.Path(match) for match in sorted(glob.glob(name, recursive=True))]  # noqa: PTH207
+        if not found:
+            raise UserError(f"There is no image {name}.")
+        yield from found
+
+
+def predictions(artifact, paths: Sequence[pathlib.Path], batch_size: int) -> Iterator[tuple]:
+    """Yields `(path, probabilities)` for each file, or `(path, why it is no image)`."""
+    import numpy as np
+    import tensorflow as tf
+
+    from keras_lightnets import preprocessing
+    from training.data import check
+
+    @tf.function(input_signature=[tf.TensorSpec((), tf.string)])
+    def pixels(contents):
+        return preprocessing.evaluation_image(contents, artifact.transform)
+
+    for start in range(0, len(paths), batch_size):
+        images, answers = [], {}
+        for path in paths[start : start + batch_size]:
+            try:
+                image = pixels(path.read_bytes()).numpy()
+            except tf.errors.OpError as error:
+                answers[path] = check.reason(error)
+            except OSError as error:
+                answers[path] = error.strerror
+            else:
+                answers[path] = len(images)
+                images.append(image)
+        scores = np.asarray(artifact.predict(np.stack(images))) if images else []
+        for path, answer in answers.items():
+            yield path, answer if isinstance(answer, str) else scores[answer]
+
+
+def show(rows: list[tuple[pathlib.Path, list[tuple[str, float]]]], form: str) -> None:
+    """Prints the answers in one of the forms of `--format`."""
+    records = [
+        {
+            "file": str(path),
+            "predictions": [{"label": label, "probability": score} for label, score in best],
+        }
+        for path, best in rows
+    ]
+    if form == "json":
+        print(json.dumps(records, indent=2))
+    elif form == "jsonl":
+        for record in records:
+            print(json.dumps(record))
+    else:
+        flat = [
+            (str(path), rank, label, f"{score:.6f}" if form == "csv" else f"{score:.4f}")
+            for path, best in rows
+            for rank, (label, score) in enumerate(best, 1)
+        ]
+        header = ("file", "rank", "label", "probability")
+        if form == "csv":
+            csv.writer(sys.stdout, lineterminator="\n").writerows([header, *flat])
+        else:
+            console.table(header, flat)
