@@ -22,7 +22,7 @@ def test_versions_count_up_and_ignore_what_is_no_version(tmp_path):
 
 
 def test_an_error_leaves_nothing_behind(tmp_path):
-    with pytest.raises(KeyError), bundle.staging(tmp_path / "a" / "b") as staged:
+    with pytest.raises(KeyError), bundle.staging(tmp_path / "a" / "b") as staged:  # noqa: PT012
         (staged / "half").write_text("")
         raise KeyError
     assert not list(tmp_path.iterdir())
