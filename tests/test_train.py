@@ -1,0 +1,47 @@
+"""`lightnets train` on the real data and a real network: stopped by SIGTERM and resumed."""
+
+import json
+import pathlib
+import signal
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+
+def train(*arguments):
+    """Starts a command of its own."""
+    command = [sys.executable, "-u", "-m", "training.cli", "train", *map(str, arguments)]
+    return subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+@pytest.mark.slow
+def test_sigterm_saves_prints_the_command_that_continues_and_it_does(tmp_path):
+    keys = ["--dataset", "digits", "--epochs", "3", "--set", "optimizer.warmup_epochs=1"]
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    first = train(*keys, "--out", whole)
+    out, err = first.communicate(timeout=300)
+    assert first.returncode == 0, err
+    second = train(*keys, "--out", stopped)
+    for line in second.stdout:
+        if line.startswith("epoch 1/3"):
+            break
+    second.send_signal(signal.SIGTERM)
+    out, err = second.communicate(timeout=120)
+    assert second.returncode == 143, err
+    assert f"Continue with: lightnets train --resume {stopped}" in err
+    assert "Traceback" not in err
+    third = train("--resume", stopped)
+    out, err = third.communicate(timeout=300)
+    assert third.returncode == 0, err
+    assert "Resuming after step" in out
+    for name in ("history.csv", "history.json", "results.json", "per_class.csv"):
+        assert (stopped / name).read_bytes() == (whole / name).read_bytes()
+    assert len(json.loads((whole / "history.json").read_text())) == 3
+    expected = {"curves.png", "confusion_matrix.png", "config.yaml", "environment.json"}
+    assert expected <= {path.name for path in whole.iterdir()}
+    assert {path.name for path in (whole / "weights").iterdir()} == {"best.keras", "last.keras"}
