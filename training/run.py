@@ -71,9 +71,11 @@ class Run:
     def create(cls, path: str | os.PathLike, config: configs.Config, splits: Splits) -> Run:
         """Makes the directory and writes what is known before the first step."""
         path = pathlib.Path(path)
-        (path / "weights").mkdir(parents=True, exist_ok=True)
+        path.mkdir(parents=True, exist_ok=True)
         run = cls(path, config, list(splits.labels), splits.transform)
+        # First of all: it marks the folder as a run, which --resume and --overwrite ask for.
         configs.save(config, path / "config.yaml")
+        (path / "weights").mkdir(exist_ok=True)
         write_text(path / "labels.txt", "".join(f"{label}\n" for label in run.labels))
         write_json(path / "transform.json", run.transform.to_dict())
         splits.save(path)
