@@ -22,9 +22,13 @@ def test_versions_count_up_and_ignore_what_is_no_version(tmp_path):
 
 
 def test_an_error_leaves_nothing_behind(tmp_path):
-    with pytest.raises(KeyError), bundle.staging(tmp_path / "a" / "b") as staged:  # noqa: PT012
-        (staged / "half").write_text("")
-        raise KeyError
+    def fail():
+        with bundle.staging(tmp_path / "a" / "b") as staged:
+            (staged / "half").write_text("")
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
     assert not list(tmp_path.iterdir())
 
 
