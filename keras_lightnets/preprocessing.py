@@ -180,7 +180,7 @@ def _starts_with(contents: tf.Tensor, magic: bytes) -> tf.Tensor:
 
 def _decode_jpeg(contents: tf.Tensor) -> tf.Tensor:
     shape = tf.image.extract_jpeg_shape(contents)
-    with tf.control_dependencies([_check_size(shape[0], shape[1])]):
+    with tf.control_dependencies([check_size(shape[0], shape[1])]):
         # The default method differs from libjpeg's (so Pillow's) by up to 4 levels.
         return tf.io.decode_jpeg(contents, channels=3, dct_method="INTEGER_ACCURATE")
 
@@ -208,7 +208,7 @@ def _decode_other(contents: tf.Tensor) -> tf.Tensor:
         default=lambda: (tf.constant(1, tf.int64), tf.constant(1, tf.int64)),
     )
     palette_bmp = _starts_with(contents, b"BM") & tf.equal(_little16(head, 28), 8)
-    with tf.control_dependencies([_check_size(height, width)]):
+    with tf.control_dependencies([check_size(height, width)]):
         return tf.cond(
             palette_bmp,
             lambda: _decode_palette_bmp(contents, head),
@@ -240,7 +240,8 @@ def _webp_size(head: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     )
 
 
-def _check_size(height: tf.Tensor, width: tf.Tensor) -> tf.Operation:
+def check_size(height: tf.Tensor, width: tf.Tensor) -> tf.Operation:
+    """Returns an operation that fails if an image declares no or too many pixels."""
     height, width = (tf.abs(tf.cast(side, tf.int64)) for side in (height, width))
     # Dividing instead of multiplying: two sides of 2^32 would overflow.
     fits = (height > 0) & (width > 0) & (height <= MAX_PIXELS // tf.maximum(width, 1))

@@ -7,17 +7,21 @@ file (crops) is done by the example, what does not by the batch.
 
 from __future__ import annotations
 
+import numpy as np
 import tensorflow as tf
+from scipy.stats import beta
 
 from keras_lightnets import preprocessing
 from keras_lightnets.preprocessing import EvalTransform
+from training import console
 from training.config import DataConfig
 from training.data import order
 from training.errors import UsageError
 
 # Uniform numbers per example for what is done by the batch, and who takes which.
 RANDOM_NUMBERS = 16
-_FLIP, _SHIFT_Y, _SHIFT_X = range(3)
+_FLIP, _SHIFT_Y, _SHIFT_X, _BRIGHT, _CONTRAST, _COLOR = range(6)
+_ERASE, _ERASE_Y, _ERASE_X, _MIX, _MIX_Y, _MIX_X, _MIX_KIND = range(6, 13)
 
 # Purposes of sub-keys.
 _CROP = 1
@@ -40,13 +44,32 @@ def train_image(
         uint8 `(height, width, 3)`.
     """
     if data.crop == "random_resized":
-        image = contents if decoded else preprocessing.decode_image(contents)
-        begin, size = _random_box(tf.shape(image), key, data)
-        crop = image[begin[0] : begin[0] + size[0], begin[1] : begin[1] + size[1]]
-        return _resize(crop, transform)
+        if decoded:
+            return _resize(_cut(contents, key, data), transform)
+        crop = tf.cond(
+            preprocessing.is_plain_jpeg(contents),
+            lambda: _cut_jpeg(contents, key, data),
+            lambda: _cut(preprocessing.decode_image(contents), key, data),
+        )
+        return _resize(tf.ensure_shape(crop, (None, None, 3)), transform)
     if decoded:
         return preprocessing.transform_image(contents, transform)
     return preprocessing.evaluation_image(contents, transform)
+
+
+def _cut(image: tf.Tensor, key: tf.Tensor, data: DataConfig) -> tf.Tensor:
+    begin, size = _random_box(tf.shape(image), key, data)
+    return image[begin[0] : begin[0] + size[0], begin[1] : begin[1] + size[1]]
+
+
+def _cut_jpeg(contents: tf.Tensor, key: tf.Tensor, data: DataConfig) -> tf.Tensor:
+    """Decodes the box alone; chroma at its edges may differ from the whole image's."""
+    shape = tf.image.extract_jpeg_shape(contents)
+    with tf.control_dependencies([preprocessing.check_size(shape[0], shape[1])]):
+        begin, size = _random_box(shape, key, data)
+        return tf.io.decode_and_crop_jpeg(
+            contents, tf.concat([begin, size], 0), channels=3, dct_method="INTEGER_ACCURATE"
+        )
 
 
 def _random_box(shape: tf.Tensor, key: tf.Tensor, data: DataConfig) -> tuple[tf.Tensor, tf.Tensor]:
@@ -70,7 +93,11 @@ def _resize(image: tf.Tensor, transform: EvalTransform) -> tf.Tensor:
 
 
 def check_batch(data: DataConfig, local_batch: int) -> None:
-    """Raises UsageError if images cannot be mixed in pairs."""
+    """Raises UsageError if images cannot be mixed in pairs; says what is left out."""
+    if data.auto_augment != "none":
+        console.line(
+            f"data.auto_augment: {data.auto_augment} is not implemented; training goes without it."
+        )
     if (data.mixup or data.cutmix) and local_batch % 2:
         raise UsageError(
             "mixup and cutmix mix pairs of images, so the batch of a worker must be even. "
@@ -97,7 +124,70 @@ def augment_batch(
     if data.flip:
         chosen = randoms[:, _FLIP, None, None, None] < 0.5
         images = tf.where(chosen, images[:, :, ::-1], images)
+    if data.color_jitter:
+        images = _jitter(images, randoms, data.color_jitter)
+    if data.random_erasing:
+        images = _erase(images, randoms, data.random_erasing)
+    if data.mixup or data.cutmix:
+        images, labels = _mix(images, labels, randoms, data)
     return images, labels
+
+
+def _jitter(images: tf.Tensor, randoms: tf.Tensor, strength: float) -> tf.Tensor:
+    """Scales brightness, contrast and saturation by 1 - strength to 1 + strength each."""
+
+    def factor(slot):
+        return 1 + strength * (2 * randoms[:, slot, None, None, None] - 1)
+
+    pixels = tf.cast(images, tf.float32) * factor(_BRIGHT)
+    grey = tf.reduce_sum(pixels * [0.299, 0.587, 0.114], -1, keepdims=True)
+    mean = tf.reduce_mean(grey, (1, 2), keepdims=True)
+    pixels = mean + (pixels - mean) * factor(_CONTRAST)
+    grey = tf.reduce_sum(pixels * [0.299, 0.587, 0.114], -1, keepdims=True)
+    return preprocessing.to_uint8(grey + (pixels - grey) * factor(_COLOR))
+
+
+def _box_mask(images: tf.Tensor, share: tf.Tensor, y: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
+    """Returns bool `(batch, height, width, 1)`: a box of `share` of the area centred at (y, x)."""
+    half = tf.sqrt(share)[:, None] / 2
+    rows, columns = (
+        tf.abs((tf.range(images.shape[axis], dtype=tf.float32) + 0.5) / images.shape[axis] - at)
+        < half
+        for axis, at in ((1, y[:, None]), (2, x[:, None]))
+    )
+    return (rows[:, :, None] & columns[:, None, :])[..., None]
+
+
+def _erase(images: tf.Tensor, randoms: tf.Tensor, probability: float) -> tf.Tensor:
+    """Greys out a box of 2 to 33 % of the area (Zhong et al., 2020) in some of the images."""
+    chosen = randoms[:, _ERASE] < probability
+    # The number that chose is uniform below `probability`, so it gives the size as well.
+    share = 0.02 + 0.31 * tf.minimum(randoms[:, _ERASE] / probability, 1.0)
+    mask = _box_mask(images, share, randoms[:, _ERASE_Y], randoms[:, _ERASE_X])
+    return tf.where(mask & chosen[:, None, None, None], tf.constant(128, tf.uint8), images)
+
+
+def _mix(
+    images: tf.Tensor, labels: tf.Tensor, randoms: tf.Tensor, data: DataConfig
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Mixes each image with its neighbour: mixup or cutmix, half each where both are on.
+
+    Neighbours are 0 and 1, 2 and 3, ..., so that a shard of the batch gives the same images.
+    """
+    partner = tf.bitwise.bitwise_xor(tf.range(tf.shape(images)[0]), 1)
+    cut = randoms[:, _MIX_KIND] < 0.5 if data.mixup and data.cutmix else bool(data.cutmix)
+    cut = tf.broadcast_to(cut, tf.shape(randoms)[:1])
+    mixup, cutmix = (_beta(randoms[:, _MIX], value or 1.0) for value in (data.mixup, data.cutmix))
+    kept = tf.where(cut, cutmix, mixup)
+    mask = _box_mask(images, 1 - kept, randoms[:, _MIX_Y], randoms[:, _MIX_X])
+    area = tf.reduce_mean(tf.cast(mask, tf.float32), (1, 2, 3))
+    kept = tf.where(cut, 1 - area, kept)
+    other = tf.gather(images, partner)
+    share = kept[:, None, None, None]
+    blend = share * tf.cast(images, tf.float32) + (1 - share) * tf.cast(other, tf.float32)
+    pasted = tf.where(mask, other, images)
+    mixed = tf.where(cut[:, None, None, None], pasted, preprocessing.to_uint8(blend))
+    return mixed, kept[:, None] * labels + (1 - kept[:, None]) * tf.gather(labels, partner)
 
 
 def _shift(images: tf.Tensor, randoms: tf.Tensor, share: float) -> tf.Tensor:
@@ -110,3 +200,10 @@ def _shift(images: tf.Tensor, randoms: tf.Tensor, share: float) -> tf.Tensor:
         source = tf.clip_by_value(tf.range(side) + offset[:, None], 0, side - 1)
         images = tf.gather(images, source, axis=axis, batch_dims=1)
     return images
+
+
+def _beta(uniform: tf.Tensor, parameter: float) -> tf.Tensor:
+    """Returns beta(parameter, parameter) variables of uniform ones, to a 1024th of the ranks."""
+    ranks = (np.arange(1024) + 0.5) / 1024
+    table = tf.constant(beta.ppf(ranks, parameter, parameter), tf.float32)
+    return tf.gather(table, tf.cast(uniform * 1024, tf.int32))

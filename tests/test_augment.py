@@ -1,0 +1,67 @@
+"""Augmentation by the batch: what it changes, and that it depends on the key alone."""
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.datasets import load_sample_image
+
+import training.data
+from training import config as configuration
+from training.data import augment
+from training.errors import UsageError
+
+
+def batch(**data):
+    settings = {"crop": "center", "flip": False} | data
+    config = configuration.from_dict({"data": settings}).data
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (8, 16, 16, 3), np.uint8)
+    randoms = rng.random((8, augment.RANDOM_NUMBERS), np.float32)
+    labels = np.eye(8, dtype=np.float32)
+    mixed, soft = augment.augment_batch(images, labels, randoms, config)
+    # Half of the batch gives half of the result: shards see the same images.
+    half, half_soft = augment.augment_batch(images[4:], labels[4:], randoms[4:], config)
+    np.testing.assert_array_equal(half, mixed[4:])
+    np.testing.assert_array_equal(half_soft, soft[4:])
+    return images, np.asarray(mixed), np.asarray(soft)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [{"flip": True}, {"crop": "shift"}, {"color_jitter": 0.4}, {"random_erasing": 1.0}],
+    ids=str,
+)
+def test_pixels_change_and_labels_do_not(data):
+    before, after, soft = batch(**data)
+    assert (before != after).any()
+    np.testing.assert_array_equal(soft, np.eye(8, dtype=np.float32))
+
+
+@pytest.mark.parametrize("data", [{"mixup": 1.0}, {"cutmix": 1.0}, {"mixup": 1.0, "cutmix": 1.0}])
+def test_mixed_labels_say_how_much_of_each_image_is_there(data):
+    before, after, soft = batch(**data)
+    np.testing.assert_allclose(soft.sum(1), 1, rtol=1e-6)
+    if "mixup" not in data:
+        kept = (before == after).all(-1).mean((1, 2))
+        np.testing.assert_allclose(kept, np.diag(soft), atol=1e-2)
+
+
+def test_jpeg_crops_are_decoded_alone(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        for number in range(4):
+            image = Image.fromarray(load_sample_image("flower.jpg")).resize((80 + number, 60))
+            image.save(tmp_path / name / f"{number}.jpg")
+    config = configuration.from_dict(
+        {"model": {"image_size": 32}, "data": {"dataset": str(tmp_path)}}
+    )
+    splits = training.data.load(config)
+    one, other = (next(iter(splits.train(2, global_batch=4)))[0].numpy() for _ in range(2))
+    np.testing.assert_array_equal(one, other)
+    assert one.std() > 10
+
+
+def test_pairs_need_an_even_batch():
+    config = configuration.from_dict({"data": {"mixup": 0.2}}).data
+    with pytest.raises(UsageError, match="must be even"):
+        augment.check_batch(config, 7)
