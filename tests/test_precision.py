@@ -22,7 +22,7 @@ def check(out):
     return rows
 
 
-@pytest.mark.parametrize("devices", [1, 2])
+@pytest.mark.parametrize("devices", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_an_overflow_on_the_second_replica_skips_the_step(tmp_path, devices):
     # Catches a finite check before the sum, which sees the first replica only.
     config = toy.config(precision="mixed_float16", devices=f"cpu:{devices}", ema=0.9)

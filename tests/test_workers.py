@@ -44,7 +44,7 @@ def whole(tmp_path_factory):
     return processes.call(toy.outcome, out)
 
 
-@pytest.mark.parametrize("victim", [0, 1])
+@pytest.mark.parametrize("victim", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_a_killed_worker_ends_the_other_and_all_can_be_restarted(tmp_path, whole, victim):
     out = tmp_path / "run"
     at_step = [None, None]
