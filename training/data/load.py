@@ -14,7 +14,7 @@ from training.data import check, files, split_file, tfds_source
 from training.data.source import Source
 from training.data.splits import Splits
 from training.data.stream import Stream
-from training.errors import UserError
+from training.errors import UsageError, UserError
 
 
 class Opened(NamedTuple):
@@ -39,6 +39,8 @@ def load(
     Raises:
         UserError: There is no such data set, it cannot be used, or it is not what it was.
     """
+    if config.data.data_service or config.data.cache in ("memory", "disk"):
+        raise UsageError("data.data_service and data.cache memory and disk are not implemented.")
     opened = open_dataset(config)
     saved_split = split_file.read(saved)
     if saved_split and saved_split.labels != opened.labels:
