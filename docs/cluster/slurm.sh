@@ -1,6 +1,6 @@
 #!/bin/bash
 # Trains on several nodes and continues by itself after preemption or the end of the time limit.
-#   sbatch examples/slurm.sh --model mobilenet_v2 --dataset /data/flowers --out /shared/runs/flowers
+#   sbatch docs/cluster/slurm.sh --model mobilenet_v2 --dataset /data/flowers --out /shared/runs/flowers
 #SBATCH --job-name=lightnets
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=1
