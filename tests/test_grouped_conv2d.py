@@ -12,7 +12,7 @@ import tensorflow as tf
 from keras_lightnets.layers import GroupedConv2D, grouped_conv_form
 
 CASES = [
-    {"kernel_size": 1},
+    {"kernel_size": 1, "activation": "relu"},
     {"kernel_size": 1, "strides": 2},
     {"kernel_size": 3, "padding": "same"},
     {"kernel_size": (3, 5), "strides": 2, "padding": "valid", "activation": "relu"},
@@ -63,17 +63,20 @@ def assert_near(actual, expected, tolerance):
         np.testing.assert_allclose(a, e, rtol=0, atol=tolerance * np.abs(e).max())
 
 
-@pytest.mark.parametrize("form", ["native", "split"])
+@pytest.mark.parametrize(
+    ("groups", "form", "training"),
+    [(3, "native", False), (3, "native", True), (3, "split", False), (1, "native", True)],
+)
 @pytest.mark.parametrize("dtype", TOLERANCES)
 @pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join(map(str, case.values())))
-def test_equals_each_group_convolved_alone(case, dtype, form):
+def test_equals_each_group_convolved_alone(case, dtype, groups, form, training):
     policy = dtype if dtype == "float32" else f"mixed_{dtype}"
-    layer = GroupedConv2D(24, groups=3, dtype=policy, **case)
+    layer = GroupedConv2D(24, groups=groups, dtype=policy, **case)
     layer.build((None, 9, 8, 12))
     set_weights(layer)
     x = images()
     with grouped_conv_form(form):
-        actual = run(tf.function(layer), layer, x)
+        actual = run(tf.function(lambda image: layer(image, training=training)), layer, x)
     expected = run(lambda image: plain_convolution(layer, image), layer, x)
     assert_near(actual, expected, TOLERANCES[dtype])
 
@@ -113,20 +116,16 @@ def test_unknown_sizes():
     model = keras.Model(inputs, layer(inputs))
     assert model.output_shape == (None, None, None, 24)
     x = images()
-    for form in ("native", "split"):
-        with grouped_conv_form(form):
+    for training in (False, True):
 
-            @tf.function(input_signature=[tf.TensorSpec((None, None, None, 12))])
-            def convolve(image):
-                y = layer(image)
-                assert y.shape.as_list() == [None, None, None, 24]
-                return y
+        @tf.function(input_signature=[tf.TensorSpec((None, None, None, 12))])
+        def convolve(image, training=training):
+            y = layer(image, training=training)
+            assert y.shape.as_list() == [None, None, None, 24]
+            return y
 
-            assert_near(
-                run(convolve, layer, x),
-                run(lambda image: plain_convolution(layer, image), layer, x),
-                1e-5,
-            )
+        expected = run(lambda image: plain_convolution(layer, image), layer, x)
+        assert_near(run(convolve, layer, x), expected, 1e-5)
 
 
 def op_types(function):
@@ -134,6 +133,17 @@ def op_types(function):
     nodes = [*definition.node, *(n for f in definition.library.function for n in f.node_def)]
     assert not any("_XlaMustCompile" in n.attr for n in nodes)
     return [n.op for n in nodes]
+
+
+def test_1x1_kernels_train_as_matrix_products_and_infer_as_one_convolution():
+    for groups in (1, 3):
+        layer = GroupedConv2D(24, 1, groups=groups)
+        layer.build((None, 9, 8, 12))
+        for training in (True, False):
+            function = tf.function(lambda layer=layer, t=training: layer(images(), training=t))
+            ops = op_types(function)
+            assert ops.count("MatMul") == (groups if training else 0)
+            assert ops.count("Conv2D") == (0 if training else 1)
 
 
 def test_form_decides_the_operations():
