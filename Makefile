@@ -44,11 +44,11 @@ lint: install
 	$(BIN)/ruff check .
 
 docs: install
-	$(BIN)/python -m benchmarks.readme README.md
+	$(BIN)/python benchmarks/readme.py README.md docs/performance.md
 	$(BIN)/python -m pdoc --output-directory build/docs keras_lightnets training
 
 benchmark: install
-	$(BIN)/python -m benchmarks.check
+	$(BIN)/python benchmarks/check.py
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache

@@ -37,6 +37,7 @@ COMMANDS = {
     "serve": "serve exported models on this machine",
     "ping": "classify image files with a server",
     "load": "put load on a server and measure it",
+    "benchmark": "measure speed on this machine",
 }
 
 

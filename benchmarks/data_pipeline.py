@@ -1,0 +1,156 @@
+"""How many images a second does the input pipeline deliver?
+
+    python benchmarks/data_pipeline.py --torch-python ../venv-torch/bin/python
+
+JPEG files of about 500x375, random-resized crop to 224 and flip, shuffled, batches of 64, on all
+cores. Against `image_dataset_from_directory` with Keras' augmentation layers, against torchvision's
+`DataLoader` with PIL and one worker per core (if there is an interpreter that has it), and against
+the bare decoding of the same bytes, which no pipeline that decodes whole images can beat.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import os
+import pathlib
+import tempfile
+import time
+from collections.abc import Callable
+
+import common
+import torch_peer
+
+BATCH = 64
+SIZE = 224
+
+
+def epochs(dataset) -> Callable[[], float]:
+    """A function that reads on by one epoch's batches and returns the seconds of an image."""
+    iterator = iter(dataset.repeat())
+
+    def turn() -> float:
+        start = time.perf_counter()
+        for images, *_ in itertools.islice(iterator, TURN_BATCHES):
+            len(images)
+        return (time.perf_counter() - start) / (TURN_BATCHES * BATCH)
+
+    return turn
+
+
+TURN_BATCHES = 8
+
+
+def ours(folder: pathlib.Path):
+    """The pipeline of `lightnets train` on an image folder."""
+    from training import data
+    from training.config import Config, DataConfig, ModelConfig, TrainConfig
+
+    config = Config(
+        model=ModelConfig(image_size=SIZE),
+        data=DataConfig(dataset=str(folder), cache="none"),
+        train=TrainConfig(batch_size=BATCH),
+    )
+    return data.load(config).train(0, global_batch=BATCH)
+
+
+def keras_layers(folder: pathlib.Path):
+    """`image_dataset_from_directory`, then Keras' layers for a random crop and a flip."""
+    import keras
+    import tensorflow as tf
+
+    augment = keras.Sequential(
+        [keras.layers.RandomCrop(SIZE, SIZE), keras.layers.RandomFlip("horizontal")]
+    )
+    dataset = keras.utils.image_dataset_from_directory(
+        folder, image_size=(256, 256), batch_size=BATCH, label_mode="categorical", verbose=False
+    )
+    return dataset.map(
+        lambda images, labels: (augment(images, training=True), labels), tf.data.AUTOTUNE
+    ).prefetch(tf.data.AUTOTUNE)
+
+
+def decoding(folder: pathlib.Path):
+    """Only `decode_jpeg`, of bytes that are in memory."""
+    import tensorflow as tf
+
+    contents = [path.read_bytes() for path in sorted(folder.glob("*/*.jpg"))]
+
+    def decode(jpeg):
+        return tf.shape(tf.io.decode_jpeg(jpeg, channels=3, dct_method="INTEGER_FAST"))
+
+    dataset = tf.data.Dataset.from_tensor_slices(contents).repeat()
+    return dataset.map(decode, tf.data.AUTOTUNE, deterministic=False).batch(BATCH)
+
+
+def measure(images: int, seconds: float, interpreter: str | None) -> list[common.Row]:
+    """Times all sides on one folder."""
+    import pictures
+
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = pictures.jpeg_folder(pathlib.Path(temporary) / "jpeg", images)
+        (folder / "complete").unlink()
+        peers = {"Keras layers": (keras_layers, 4.0), "decoding alone": (decoding, 0.9)}
+        rows = [
+            compare_with(
+                peer, epochs(ours(folder)), epochs(dataset(folder)), seconds, target=target
+            )
+            for peer, (dataset, target) in peers.items()
+        ]
+        if interpreter:
+            # One turn of the loader is one epoch of the folder.
+            with torch_peer.worker(
+                interpreter,
+                job="loader",
+                folder=str(folder),
+                batch=BATCH,
+                size=SIZE,
+                workers=os.cpu_count(),
+            ) as (turn, versions):
+                rows.append(
+                    compare_with(
+                        "torchvision DataLoader",
+                        epochs(ours(folder)),
+                        turn,
+                        seconds,
+                        target=2.0,
+                        one_process=False,
+                        note=versions,
+                    )
+                )
+    return rows
+
+
+def compare_with(peer: str, ours_turn, peer_turn, seconds: float, **row) -> common.Row:
+    """Times two sides in turns.
+
+    A pipeline that prefetches works in the other's turn too, so each turn must be long against
+    what is prefetched.
+    """
+    times = common.interleave(
+        {"training.data": ours_turn, peer: peer_turn}, seconds=seconds, warm_up=1, min_turns=4
+    )
+    return common.compare(
+        times,
+        "training.data",
+        peer,
+        case="input pipeline JPEG 500x375 to 224",
+        unit="ms per image",
+        **row,
+    )
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Runs the benchmark."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--images", type=int, default=1024)
+    parser.add_argument("--torch-python", help=torch_peer.HELP)
+    parser.add_argument("--seconds", type=float, default=25.0, help="per peer")
+    parser.add_argument("--out", type=pathlib.Path, default=common.RESULTS)
+    args = parser.parse_args(arguments)
+    rows = measure(args.images, args.seconds, torch_peer.python(args.torch_python))
+    common.save("data_pipeline", rows, args.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,73 @@
+"""The networks and the training steps that several benchmarks time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+
+def keras_application(name: str, size: int, classes: int = 1000) -> keras.Model:
+    """`MobileNet` or `MobileNetV2` of `keras.applications`, with random weights."""
+    builder = {"mobilenet_v1": "MobileNet", "mobilenet_v2": "MobileNetV2"}[name]
+    return getattr(keras.applications, builder)(
+        input_shape=(size, size, 3), weights=None, classes=classes
+    )
+
+
+def plain_keras(model: keras.Model) -> keras.Model:
+    """The same network from Keras' own `Conv2D(groups=...)` and `BatchNormalization`."""
+    from keras_lightnets.layers import FusedBatchNormalization, GroupedConv2D
+
+    plain = {
+        FusedBatchNormalization: keras.layers.BatchNormalization,
+        GroupedConv2D: keras.layers.Conv2D,
+    }
+
+    def clone(layer: keras.layers.Layer) -> keras.layers.Layer:
+        return plain.get(type(layer), type(layer)).from_config(layer.get_config())
+
+    return keras.models.clone_model(model, clone_function=clone)
+
+
+class _StepTimer(keras.callbacks.Callback):
+    def __init__(self) -> None:
+        super().__init__()
+        self.seconds: list[float] = []
+
+    def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:
+        self.start = time.perf_counter()
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        np.asarray(logs["loss"])  # waits for the step
+        self.seconds.append(time.perf_counter() - self.start)
+
+
+def fit_steps(
+    model: keras.Model, *, size: int, batch: int, classes: int = 1000, steps: int = 3
+) -> Callable[[], float]:
+    """A function that trains `steps` steps by `fit` and returns the mean seconds of a step.
+
+    Momentum SGD, cross-entropy and accuracy, on one batch of noise that stays in memory; the
+    first step of each call, which also starts the iterator, does not count.
+    """
+    model.compile(
+        keras.optimizers.SGD(0.01, momentum=0.9),
+        "categorical_crossentropy",
+        metrics=["accuracy"],
+        jit_compile=False,
+    )
+    rng = np.random.default_rng(0)
+    images = rng.uniform(size=(batch, size, size, 3)).astype("float32")
+    labels = keras.utils.to_categorical(rng.integers(classes, size=batch), classes)
+    data = tf.data.Dataset.from_tensors((images, labels)).cache().repeat()
+
+    def train() -> float:
+        timer = _StepTimer()
+        model.fit(data, steps_per_epoch=steps + 1, verbose=0, callbacks=[timer])
+        return float(np.mean(timer.seconds[1:]))
+
+    return train

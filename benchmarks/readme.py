@@ -1,0 +1,91 @@
+"""Writes the tables of measured ratios into documents, from the files in `results/`.
+
+    python benchmarks/readme.py README.md docs/performance.md
+
+In a document the lines between `<!-- speed:begin NAME ... -->` and `<!-- speed:end -->` are
+replaced by the rows of the named result files, of every machine that measured them; without names
+by all. `--check` only says whether they are up to date.
+"""
+
+from __future__ import annotations
+
+import argparse
+import pathlib
+import re
+import sys
+
+import common
+
+# Comparisons, in the order of the tables; other results have columns of their own.
+NAMES = (
+    "train_step",
+    "train_step_torch",
+    "mixed_precision",
+    "memory",
+    "inference",
+    "predict_files",
+    "serving",
+    "data_pipeline",
+    "startup",
+    "grouped_forms",
+)
+_BLOCK = re.compile(r"(<!-- speed:begin([ \w]*) -->\n).*?(<!-- speed:end -->)", re.DOTALL)
+
+
+def table(names: list[str], folder: pathlib.Path = common.RESULTS) -> str:
+    """A Markdown table of the rows of the named results; of all that exist without names.
+
+    Raises:
+        ValueError: A named result does not exist.
+    """
+    lines = [
+        "| what | against | ratio | middle half | fastest turns | target |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name in names or NAMES:
+        # A machine's name ends in its number of cores; no other result's name is a prefix of it.
+        paths = sorted(folder.glob(f"{name}-*core.csv"))
+        if names and not paths:
+            raise ValueError(f"There is no {folder}/{name}-*.csv. Run benchmarks/{name}.py.")
+        lines += [_line(row) for path in paths for row in common.load(path)]
+    return "\n".join(lines) + "\n"
+
+
+def _line(row: dict[str, str]) -> str:
+    cells = {
+        key: f"{float(row[key]):.2f}" if row[key] else ""
+        for key in ("ratio", "low", "high", "best")
+    }
+    target = f"{float(row['target']):.2g}" if row["target"] else ""
+    return (
+        f"| {row['case']} | {row['peer']} | {cells['ratio']} "
+        f"| {cells['low']} to {cells['high']} | {cells['best']} | {target} |"
+    )
+
+
+def filled(text: str, folder: pathlib.Path = common.RESULTS) -> str:
+    """The document with its tables renewed."""
+    return _BLOCK.sub(lambda m: m.group(1) + table(m.group(2).split(), folder) + m.group(3), text)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Renews the documents, or checks them."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("documents", nargs="+", type=pathlib.Path)
+    parser.add_argument("--check", action="store_true", help="exit 1 if one is out of date")
+    args = parser.parse_args(arguments)
+    stale = []
+    for path in args.documents:
+        text = path.read_text(encoding="utf-8")
+        new = filled(text)
+        if new != text:
+            stale.append(str(path))
+            if not args.check:
+                path.write_text(new, encoding="utf-8")
+    state = "Out of date" if args.check else "Renewed"
+    print(f"{state}: {', '.join(stale)}" if stale else "All tables are up to date.")
+    return int(bool(stale) and args.check)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,101 @@
+import csv
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from training import cli
+from training.commands import benchmark
+
+ROOT = pathlib.Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+import common  # noqa: E402
+import readme  # noqa: E402
+
+
+def test_every_script_of_the_runner_exists_and_every_benchmark_is_run():
+    named = {script for scripts in benchmark.SCRIPTS.values() for script in scripts}
+    found = {
+        path.stem
+        for path in (ROOT / "benchmarks").glob("*.py")
+        if "def main(" in path.read_text(encoding="utf-8")
+    }
+    assert named == found - {"readme", "serving_soak"}
+
+
+def test_unknown_benchmark_is_a_usage_error(capsys):
+    assert cli.main(["benchmark", "trian"]) == 2
+    error = capsys.readouterr().err
+    assert "trian" in error
+    assert "train" in error
+
+
+def test_without_the_scripts_it_says_where_they_are(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(benchmark.training, "__file__", str(tmp_path / "training" / "x.py"))
+    assert cli.main(["benchmark", "train"]) == 1
+    assert "checkout" in capsys.readouterr().err
+
+
+def test_options_reach_the_scripts_that_take_them(capfd, tmp_path, monkeypatch):
+    commands = []
+
+    def record(command, check):
+        commands.append(command[1:])
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(subprocess, "run", record)
+    arguments = ["benchmark", "data", "start", "--seconds", "3", "--torch-python", "py"]
+    assert cli.main([*arguments, "--out", str(tmp_path)]) == 0
+    data, start = commands
+    assert data[1:] == ["--out", str(tmp_path), "--seconds", "3.0", "--torch-python", "py"]
+    assert start[1:] == ["--out", str(tmp_path)]
+
+
+def test_sides_take_turns_and_own_durations_count():
+    calls = []
+
+    def a():
+        calls.append("a")
+
+    def b():
+        calls.append("b")
+        return 2.0
+
+    times = common.interleave({"a": a, "b": b}, seconds=0, warm_up=1, min_turns=3)
+    assert "".join(calls) == "ab" + "ab" + "ba" + "ab"
+    assert times.seconds["b"] == [2.0] * 3
+
+
+def turns(ours, peer):
+    seconds = {"ours": ours, "peer": peer}
+    return common.Turns(seconds, seconds)
+
+
+def test_ratio_is_the_median_of_neighbouring_turns():
+    # The ratio of the medians would be 10: a machine that slows down hits both sides.
+    row = common.compare(turns([1.0, 10.0, 1.0], [2.0, 20.0, 10.0]), "ours", "peer", case="x")
+    assert row.ratio == 2.0
+
+
+def test_results_are_merged_and_tables_are_written_from_them(tmp_path):
+    for case in ("first", "second"):
+        row = common.compare(turns([1.0] * 2, [2.0] * 2), "ours", "peer", case=case, target=1.5)
+        path = common.save("speed", [row], tmp_path)
+    with path.open(newline="") as file:
+        assert [r["case"] for r in csv.DictReader(file)] == ["first", "second"]
+    assert path.with_suffix(".png").stat().st_size > 1000
+    text = "Before\n<!-- speed:begin speed -->\nold\n<!-- speed:end -->\nafter\n"
+    new = readme.filled(text, tmp_path)
+    assert "| second | peer | 2.00 | 2.00 to 2.00 | 2.00 | 1.5 |" in new
+    assert "old" not in new
+    assert readme.filled(new, tmp_path) == new
+
+
+@pytest.mark.parametrize("document", ["README.md", "docs/performance.md"])
+def test_numbers_in_documents_are_those_of_the_results(document):
+    text = (ROOT / document).read_text(encoding="utf-8")
+    assert "<!-- speed:begin" in text
+    assert readme.filled(text) == text, f"run: python benchmarks/readme.py {document}"
