@@ -73,14 +73,10 @@ def conv_bn(
 ) -> keras.KerasTensor:
     """Convolution without bias, batch normalization, activation."""
     x, padding = _pad(x, kernel_size, strides, name)
-    if groups == 1:
-        conv = keras.layers.Conv2D
-        extra = {}
-    else:
-        # Keras' own grouped convolution is compiled by XLA, which then also sits in every
-        # SavedModel.
-        conv = GroupedConv2D
-        extra = {"groups": groups}
+    # Keras' own grouped convolution is compiled by XLA, which then also sits in every SavedModel;
+    # its 1x1 convolutions train more slowly: MobileNet v2 as a whole by a factor of 1.1.
+    own = groups > 1 or kernel_size == 1
+    conv = GroupedConv2D if own else keras.layers.Conv2D
     x = conv(
         filters,
         kernel_size,
@@ -88,8 +84,8 @@ def conv_bn(
         padding=padding,
         use_bias=False,
         kernel_initializer="he_normal",
+        groups=groups,
         name=f"{name}_conv",
-        **extra,
     )(x)
     return _norm_activation(x, activation, norm, name)
 
