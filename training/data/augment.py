@@ -13,9 +13,8 @@ from scipy.stats import beta
 
 from keras_lightnets import preprocessing
 from keras_lightnets.preprocessing import EvalTransform
-from training import console
 from training.config import DataConfig
-from training.data import order
+from training.data import auto_augment, order
 from training.errors import UsageError
 
 # Uniform numbers per example for what is done by the batch, and who takes which.
@@ -30,19 +29,28 @@ _CROP = 1
 def train_image(
     contents: tf.Tensor, key: tf.Tensor, data: DataConfig, transform: EvalTransform, decoded: bool
 ) -> tf.Tensor:
-    """Decodes one image and cuts it to the network's size.
+    """Decodes one image, cuts it to the network's size and changes it by `data.auto_augment`.
 
     Args:
         contents: Scalar string, the bytes of a file, or if `decoded` uint8 pixels
             `(height, width, 3)`.
         key: int64 `(2,)` of the example.
-        data: Which crop.
+        data: Which crop and which policy.
         transform: Gives the size; and all, where the crop is no random one.
         decoded: See `contents`.
 
     Returns:
         uint8 `(height, width, 3)`.
     """
+    image = _crop_image(contents, key, data, transform, decoded)
+    if data.auto_augment != "none":
+        image = auto_augment.auto_augment(image, key, data.auto_augment)
+    return image
+
+
+def _crop_image(
+    contents: tf.Tensor, key: tf.Tensor, data: DataConfig, transform: EvalTransform, decoded: bool
+) -> tf.Tensor:
     if data.crop == "random_resized":
         if decoded:
             return _resize(_cut(contents, key, data), transform)
@@ -93,11 +101,7 @@ def _resize(image: tf.Tensor, transform: EvalTransform) -> tf.Tensor:
 
 
 def check_batch(data: DataConfig, local_batch: int) -> None:
-    """Raises UsageError if images cannot be mixed in pairs; says what is left out."""
-    if data.auto_augment != "none":
-        console.line(
-            f"data.auto_augment: {data.auto_augment} is not implemented; training goes without it."
-        )
+    """Raises UsageError if images cannot be mixed in pairs."""
     if (data.mixup or data.cutmix) and local_batch % 2:
         raise UsageError(
             "mixup and cutmix mix pairs of images, so the batch of a worker must be even. "
