@@ -51,7 +51,7 @@ class _QuietLoader(importlib.abc.Loader):
         return self._loader.create_module(spec)
 
     def exec_module(self, module) -> None:
-        with _standard_error_aside():
+        with standard_error_aside():
             self._loader.exec_module(module)
 
     def __getattr__(self, name: str):
@@ -60,7 +60,7 @@ class _QuietLoader(importlib.abc.Loader):
 
 
 @contextlib.contextmanager
-def _standard_error_aside() -> Iterator[None]:
+def standard_error_aside() -> Iterator[None]:
     """Sends file descriptor 2 to a file, whose contents are shown if the block fails."""
     sys.stderr.flush()
     kept = os.dup(2)

@@ -1,119 +1,86 @@
-"""`lightnets data check`: what is wrong with a data set, before hours are spent on it."""
+"""`lightnets data`: what is in a data set and what is wrong with it."""
 
 from __future__ import annotations
 
 import argparse
-import collections
 import json
+import os
 import pathlib
-from collections.abc import Iterator
 from typing import Any
 
 from training import config as configs
 from training import console
 
-HELP = "Check a data set: damaged images, copies within and across splits, balance of classes."
+HELP = "Check a data set before hours are spent on it."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares what is checked and where the results go."""
+    """Declares one parser for each action."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="check")
-    check = actions.add_parser("check", help=HELP)
+    text = "Damaged files, copies within and across splits, classes, sizes, formats."
+    check = actions.add_parser("check", help=text, description=text)
     check.add_argument("dataset", metavar="DATA", help="TFDS name, folder, CSV or JSONL file")
     check.add_argument("--data-dir", help="where TFDS keeps prepared data")
     check.add_argument("--json", action="store_true", help="print one JSON object")
     check.add_argument(
-        "--fix-list", type=pathlib.Path, metavar="FILE", help="write the damaged images there"
+        "--fix-list", type=pathlib.Path, metavar="FILE", help="write paths to remove, one a line"
     )
+    check.add_argument(
+        "--page", type=pathlib.Path, metavar="FILE.html", help="write a page with thumbnails"
+    )
+    check.set_defaults(action_run=_check)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Prints the findings; exit code 1 if something is wrong."""
-    values = {"dataset": args.dataset, "data_dir": args.data_dir}
-    config = configs.from_dict({"data": values})
-    found = examine(config)
-    damaged = [name for part in found["splits"].values() for name in part["damaged"]]
-    if args.fix_list:
-        from training.run import write_text
+    """Runs the action that was named."""
+    return args.action_run(args)
 
-        write_text(args.fix_list, "".join(f"{name}\n" for name in damaged))
+
+def _check(args: argparse.Namespace) -> int:
+    """Prints the findings; exit code 1 if something is wrong."""
+    config = configs.from_dict({"data": {"dataset": args.dataset, "data_dir": args.data_dir}})
+    from training.data import doctor
+    from training.run import replacing
+
+    for path in filter(None, (args.fix_list, args.page)):
+        doctor.check_writable(path)
+    splits = doctor.examine(config, thumbnails=args.page is not None)
+    found = doctor.findings(splits)
+    if args.fix_list:
+        with replacing(args.fix_list, "wb") as file:
+            file.write(b"".join(os.fsencode(name) + b"\n" for name in found["remove"]))
+    if args.page:
+        from training.data.doctor_page import write_page
+
+        write_page(args.page, args.dataset, splits, found)
     if args.json:
         print(json.dumps(found, indent=2))
     else:
         _print(found)
-    return 1 if damaged or found["copies_across_splits"] else 0
-
-
-def examine(config: configs.Config) -> dict[str, Any]:
-    """Returns counts, damaged images and exact copies of all splits, ready for JSON."""
-    import hashlib
-
-    import numpy as np
-
-    from training.data import check
-    from training.data.load import open_dataset
-
-    opened = open_dataset(config)
-    splits: dict[str, Any] = {}
-    places: dict[str, list[tuple[str, str]]] = collections.defaultdict(list)
-    for split, source in (("train", opened.train), ("evaluation", opened.evaluation)):
-        if source is None:
-            continue
-        damaged, sizes = {}, []
-        for position, size, error in check.decoded_sizes(source):
-            if error is None:
-                sizes.append(size)
-            else:
-                damaged[position] = error
-        check.remember(source, damaged)
-        counts = np.bincount(source.read_labels(), minlength=len(opened.labels))
-        files = (
-            source.references(64)
-            .unbatch()
-            .map(lambda reference, weight, source=source: source.open(reference)[0])
-        )
-        # A missing file ends nothing: it is among the damaged ones already.
-        for position, contents in enumerate(_values(files, source.count)):
-            if position not in damaged:
-                key = hashlib.sha256(contents).hexdigest()
-                places[key].append((split, source.name(position)))
-        splits[split] = {
-            "images": source.count,
-            "classes": dict(zip(opened.labels, counts.tolist(), strict=True)),
-            "smallest": min(sizes, default=None),
-            "largest": max(sizes, default=None),
-            "damaged": {source.name(place): reason for place, reason in damaged.items()},
-        }
-    copies = [place for place in places.values() if len(place) > 1]
-    across = [group for group in copies if len({split for split, _ in group}) > 1]
-    return {
-        "splits": splits,
-        "copies": [[name for _, name in group] for group in copies],
-        "copies_across_splits": [[name for _, name in group] for group in across],
-    }
-
-
-def _values(files: Any, count: int) -> Iterator[bytes]:
-    """Yields the contents of `count` files, nothing for those that cannot be read."""
-    import tensorflow as tf
-
-    iterator = iter(files)
-    for _ in range(count):
-        try:
-            yield next(iterator).numpy()
-        except tf.errors.OpError:
-            yield b""
+    return 1 if found["wrong"] else 0
 
 
 def _print(found: dict[str, Any]) -> None:
+    from training.data.doctor_text import count
+
     rows = []
-    for split, part in found["splits"].items():
-        counts = part["classes"].values()
-        rows.append((split, part["images"], len(counts), min(counts), max(counts)))
-        for name, reason in part["damaged"].items():
-            console.line(f"{name}: {reason}")
-    for group in found["copies"]:
-        console.line(f"The same file: {', '.join(group)}")
-    console.table(("split", "images", "classes", "fewest per class", "most per class"), rows)
-    if found["copies_across_splits"]:
-        console.line("Images of the training set are in the evaluation set: see above.")
+    for name, split in found["splits"].items():
+        counts = split["classes"].values()
+        sizes = [_size(split[key]) for key in ("smallest", "median", "largest")]
+        formats = ", ".join(f"{number} {kind}" for kind, number in split["formats"].items())
+        rows.append((name, split["images"], len(counts), min(counts), max(counts), *sizes, formats))
+    headers = "split", "images", "classes", "fewest per class", "most per class"
+    console.table((*headers, "smallest", "median", "largest", "formats"), rows)
+    for title, lines in (("Wrong", found["wrong"]), ("Worth a look", found["remarks"])):
+        if lines:
+            console.line(f"\n{title}:")
+        for text in lines:
+            console.line(f"  {text}")
+    images = sum(split["images"] for split in found["splits"].values())
+    verdict = count(len(found["wrong"]), "finding") if found["wrong"] else "nothing is wrong"
+    console.line(f"\n{count(images, 'image')}: {verdict}")
+
+
+def _size(size: tuple[int, int] | None) -> str:
+    """Returns width x height, as people write it."""
+    return "" if size is None else f"{size[1]}x{size[0]}"

@@ -19,6 +19,7 @@ from training.data.source import Source
 from training.data.stream import Stream
 from training.data.tfds_source import cache_dir
 from training.errors import UserError
+from training.quiet import standard_error_aside
 
 # Larger sets are not decoded before training unless they must be (about 1 ms an image and core).
 UNASKED_LIMIT = 50_000
@@ -46,14 +47,18 @@ def sound(
         lines = [f"  {name}: {reason}" for name, reason in list(damaged.items())[:_NAMED]]
         more = f"\n  and {len(damaged) - _NAMED} more" if len(damaged) > _NAMED else ""
         raise UserError(
-            f"{len(damaged)} images of {data.dataset} cannot be read. Remove or replace them, or "
+            f"{_images(len(damaged))} of {data.dataset} cannot be read. Remove or replace them, or "
             "train without them: --skip-corrupt.\n" + "\n".join(lines) + more
         )
     if not all(part.count for part in parts):
         raise UserError(f"No image of {data.dataset} can be read.")
     if damaged:
-        console.line(f"Training without {len(damaged)} images that cannot be read.")
+        console.line(f"Training without {_images(len(damaged))} that cannot be read.")
     return parts, damaged
+
+
+def _images(number: int) -> str:
+    return "1 image" if number == 1 else f"{number} images"
 
 
 def _damaged(source: Source | Stream, data: DataConfig) -> dict[int, str]:
@@ -80,11 +85,13 @@ def find_damaged(
         progress: Called with the number of images done, now and then.
     """
     bad: dict[int, str] = {}
-    for position, _, error in decoded_sizes(source):
-        if error is not None:
-            bad[position] = error
-        if progress is not None and position % 100 == 99:
-            progress(position + 1)
+    # libjpeg writes to file descriptor 2 itself, whatever TensorFlow's log level.
+    with standard_error_aside():
+        for position, _, error in decoded_sizes(source):
+            if error is not None:
+                bad[position] = error
+            if progress is not None and position % 100 == 99:
+                progress(position + 1)
     return bad
 
 

@@ -1,0 +1,186 @@
+"""`lightnets data`: what it finds in real files, and what it leaves on the disk."""
+
+import html.parser
+import json
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from training import cli
+from training.data import near
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def photograph(seed):
+    """Smooth structure, as photographs have it: what perceptual hashes are made for."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (6, 7, 3), np.uint8)
+    return Image.fromarray(coarse).resize((96, 80), Image.Resampling.BICUBIC)
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """train and val of two classes, without a fault."""
+    root = tmp_path / "pictures"
+    seed = 0
+    for split, each in (("train", 4), ("val", 2)):
+        for label in ("cat", "<b>dog&"):
+            folder = root / split / label
+            folder.mkdir(parents=True)
+            for number in range(each):
+                photograph(seed).save(folder / f"{number}.jpg", quality=95)
+                seed += 1
+    return root
+
+
+def check(capfd, *arguments):
+    """Returns the exit code, the findings, and what reached standard error."""
+    capfd.readouterr()
+    code = cli.main(["data", "check", *map(str, arguments), "--json"])
+    out, err = capfd.readouterr()
+    return code, json.loads(out), err
+
+
+def test_a_clean_set_passes(pictures, capfd):
+    code, found, err = check(capfd, pictures)
+    assert (code, found["wrong"], found["remarks"], found["remove"]) == (0, [], [], [])
+    assert found["splits"]["val"]["classes"] == {"<b>dog&": 2, "cat": 2}
+    assert found["splits"]["train"]["formats"] == {"JPEG": 8}
+    assert found["splits"]["train"]["median"] == [80, 96]
+    assert err == ""
+
+
+def test_damaged_files_and_files_that_are_no_images(pictures, tmp_path, capfd):
+    cat = pictures / "train" / "cat"
+    whole = (cat / "0.jpg").read_bytes()
+    (cat / "cut.jpg").write_bytes(whole[: len(whole) // 2])
+    # libjpeg would print "Unsupported marker type 0x20" to standard error itself.
+    (cat / "marker.jpg").write_bytes(whole[:20] + b"\xff\x20\x00\x04ab" + whole[20:])
+    (cat / "notes.txt").write_text("not an image")
+    (pictures / "train" / "README").write_text("beside the classes, so nobody reads it")
+    listed = tmp_path / "remove.txt"
+    code, found, err = check(capfd, pictures, "--fix-list", listed)
+    assert code == 1
+    assert set(found["splits"]["train"]["damaged"]) == {f"{cat}/cut.jpg", f"{cat}/marker.jpg"}
+    assert found["splits"]["train"]["no_images"] == [f"{cat}/notes.txt"]
+    assert listed.read_text().splitlines() == [
+        f"{cat}/{name}" for name in ("cut.jpg", "marker.jpg", "notes.txt")
+    ]
+    assert err == ""
+
+
+def test_following_the_fix_list_makes_the_set_clean(pictures, tmp_path, capfd):
+    """Also: of a copy in both splits the training image goes, not the one to evaluate on."""
+    train, val = pictures / "train" / "cat", pictures / "val" / "cat"
+    (val / "leak.jpg").write_bytes((train / "0.jpg").read_bytes())
+    (train / "again.jpg").write_bytes((train / "1.jpg").read_bytes())
+    (train / "empty.png").write_bytes(b"")
+    listed = tmp_path / "remove.txt"
+    code, found, _ = check(capfd, pictures, "--fix-list", listed)
+    assert code == 1
+    assert found["copies_across_splits"] == [[f"{train}/0.jpg", f"{val}/leak.jpg"]]
+    assert len(found["copies"]) == 2
+    removed = listed.read_text().splitlines()
+    assert f"{train}/0.jpg" in removed
+    assert f"{val}/leak.jpg" not in removed
+    for name in removed:
+        (tmp_path / name).unlink()
+    code, found, _ = check(capfd, pictures)
+    assert (code, found["wrong"]) == (0, [])
+
+
+def test_copies_with_different_labels_are_left_to_a_person(pictures, capfd):
+    train = pictures / "train"
+    (train / "cat" / "x.jpg").write_bytes((train / "<b>dog&" / "0.jpg").read_bytes())
+    code, found, _ = check(capfd, pictures)
+    assert code == 1
+    assert len(found["copies_with_different_labels"]) == 1
+    assert found["remove"] == []
+
+
+def test_near_copies_and_wrong_extensions_are_remarks(pictures, capfd):
+    train, val = pictures / "train" / "cat", pictures / "val" / "cat"
+    Image.open(train / "0.jpg").resize((60, 50)).save(val / "small.png")
+    Image.open(train / "1.jpg").save(val / "really.png", "WEBP", quality=60)
+    code, found, _ = check(capfd, pictures)
+    assert (code, found["wrong"]) == (0, [])
+    assert sorted(found["near_copies_across_splits"]) == [
+        [f"{train}/0.jpg", f"{val}/small.png"],
+        [f"{train}/1.jpg", f"{val}/really.png"],
+    ]
+    assert found["splits"]["val"]["misnamed"] == {f"{val}/really.png": "WebP"}
+
+
+def test_classes_that_differ_and_classes_without_images(pictures, capfd):
+    (pictures / "val" / "cat").rename(pictures / "val" / "cats")
+    (pictures / "train" / "bird").mkdir()
+    code, found, _ = check(capfd, pictures)
+    assert code == 1
+    assert found["class_names_that_differ"] == {"train": ["cats"], "val": ["bird", "cat"]}
+    assert found["splits"]["train"]["empty_classes"] == ["bird"]
+
+
+def test_a_tfds_set_and_a_list_with_a_missing_file(tmp_path, pictures, capfd):
+    code, found, _ = check(capfd, "digits", "--data-dir", tmp_path / "tfds")
+    assert (code, found["splits"]["test"]["images"]) == (0, 360)
+    cat = pictures / "train" / "cat"
+    (tmp_path / "list.csv").write_text(f"path,label\n{cat}/0.jpg,a\n{cat}/gone.jpg,a\n")
+    code, found, _ = check(capfd, tmp_path / "list.csv")
+    assert code == 1
+    assert found["splits"]["train"]["damaged"] == {f"{cat}/gone.jpg": "there is no such file"}
+
+
+def test_the_table_counts_in_grammar(pictures, capfd):
+    (pictures / "train" / "cat" / "bad.gif").write_bytes(b"no")
+    assert cli.main(["data", "check", str(pictures)]) == 1
+    out = capfd.readouterr().out
+    assert re.search(r"13 images: 1 finding$", out.strip())
+    assert f"  {pictures}/train/cat/bad.gif: it is no JPEG, PNG, GIF, BMP or WebP\n" in out
+
+
+def test_the_page_shows_pictures_and_escapes_names(pictures, tmp_path, capfd):
+    """Catches a name that is put into the page as it is: <b>dog& would open an element."""
+    train, val = pictures / "train", pictures / "val"
+    (val / "cat" / "leak.jpg").write_bytes((train / "cat" / "0.jpg").read_bytes())
+    (train / "cat" / "<script>.jpg").write_bytes(b"no")
+    page = tmp_path / "page.html"
+    check(capfd, pictures, "--page", page)
+    opened, texts = [], []
+
+    class Parser(html.parser.HTMLParser):
+        def handle_starttag(self, tag, attrs):
+            opened.append((tag, dict(attrs)))
+
+        def handle_data(self, data):
+            texts.append(data)
+
+    Parser().feed(page.read_text(encoding="utf-8"))
+    assert "script" not in {tag for tag, _ in opened}
+    assert "<b>dog&" in texts
+    assert any("<script>.jpg: it is no JPEG" in text for text in texts)
+    sources = [attributes["src"] for tag, attributes in opened if tag == "img"]
+    assert len(sources) == 2 + 8 + 5  # the copied pair, then those of each split
+    assert all(source.startswith("data:image/jpeg;base64,") for source in sources)
+
+
+def test_a_page_in_no_folder_is_refused_before_anything_is_read(pictures, tmp_path, capfd):
+    arguments = ["data", "check", str(pictures), "--page", str(tmp_path / "no" / "page.html")]
+    assert cli.main(arguments) == 1
+    assert f"There is no folder {tmp_path}/no" in capfd.readouterr().err
+
+
+def test_bands_find_all_hashes_that_are_near():
+    """Against comparing each with each; catches a band that is left out."""
+    random = np.random.default_rng(0)
+    codes = random.integers(0, 2**64, 200, np.uint64)
+    flips = random.integers(0, 64, (200, near.DISTANCE)).astype(np.uint64)
+    others = codes.copy()
+    for column in flips.T:
+        others ^= np.uint64(1) << column
+    groups = near.near_groups(np.concatenate([codes, others]))
+    assert sorted(groups) == [[place, place + 200] for place in range(200)]

@@ -1,0 +1,357 @@
+"""What is wrong with a data set: every file read, decoded and compared once."""
+
+from __future__ import annotations
+
+import collections
+import hashlib
+import io
+import os
+import pathlib
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from keras_lightnets import preprocessing
+from training.config import Config
+from training.data import check, files, tfds_source
+from training.data.near import flat, near_groups, perceptual_hash
+from training.data.source import Source
+from training.data.stream import Stream
+from training.errors import UserError
+from training.quiet import standard_error_aside
+
+# Longer side of what is hashed and shown, in pixels.
+_THUMBNAIL = 64
+# How many thumbnails are kept for the page: about 2 KB each.
+_MOST_THUMBNAILS = 50_000
+# Files in memory at a time.
+_CHUNK = 64
+
+_SUFFIXES = {
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
+    "PNG": (".png",),
+    "GIF": (".gif",),
+    "BMP": (".bmp",),
+    "WebP": (".webp",),
+}
+
+
+@dataclass(frozen=True)
+class Look:
+    """One image as it was found.
+
+    Attributes:
+        name: Path, or split and number.
+        label: Name of its class, None without one.
+        digest: SHA-256 of the bytes, None if they could not be read.
+        kind: Format by the bytes, None if unknown.
+        size: Height and width in pixels, None if it cannot be decoded.
+        error: Why it cannot be decoded, else None.
+        hash: Perceptual hash of 64 bits; None without pixels or where all are about the same.
+        thumbnail: JPEG file, if kept.
+    """
+
+    name: str
+    label: str | None
+    digest: str | None
+    kind: str | None
+    size: tuple[int, int] | None
+    error: str | None
+    hash: int | None = None
+    thumbnail: bytes | None = None
+
+
+@dataclass
+class Split:
+    """One split: its source, its classes, and what was found.
+
+    Attributes:
+        source: Where the images are.
+        classes: Names, in the order of the labels.
+        strays: Files among the images that are none.
+        ignored: Files beside the class folders, which nobody reads.
+        looks: One for each image, in order.
+    """
+
+    source: Source | Stream
+    classes: list[str]
+    strays: list[str] = field(default_factory=list)
+    ignored: list[str] = field(default_factory=list)
+    looks: list[Look] = field(default_factory=list)
+
+
+def examine(config: Config, *, thumbnails: bool = False) -> dict[str, Split]:
+    """Reads and decodes all images of all splits, with a bar if standard error is a terminal.
+
+    Args:
+        config: Names the data set; nothing else of it is used.
+        thumbnails: Keep small pictures for a page.
+
+    Raises:
+        UserError: There is no such data set, or it holds no images at all.
+    """
+    splits = open_splits(config)
+    kept = _MOST_THUMBNAILS if thumbnails else 0
+    total = sum(split.source.count for split in splits.values())
+    # libjpeg writes to file descriptor 2 itself, whatever TensorFlow's log level.
+    with _bar(total) as advance, standard_error_aside():
+        for split in splits.values():
+            for look in _looks(split, kept):
+                split.looks.append(look)
+                advance()
+    for split in splits.values():
+        damaged = {place: look.error for place, look in enumerate(split.looks) if look.error}
+        check.remember(split.source, damaged)
+    return splits
+
+
+def open_splits(config: Config) -> dict[str, Split]:
+    """Opens every split there is, also those whose classes do not fit to each other's."""
+    name = config.data.dataset
+    path = pathlib.Path(name).expanduser()
+    if path.is_dir() and not tfds_source.is_prepared_folder(path):
+        folders = files.find_folders(path) or {"train": path}
+        return {split: _of_folder(folder) for split, folder in folders.items()}
+    if path.is_file() and path.suffix.lower() in (".csv", ".jsonl"):
+        listings = files.read_list(path)
+        return {
+            split or "train": Split(listing.source(), listing.classes)
+            for split, listing in listings.items()
+        }
+    from training.data.load import open_dataset
+
+    open_dataset(config)  # tells, in one line, what a name or path lacks
+    builder = tfds_source.find_builder(config.data)
+    labels = builder.info.features[tfds_source.feature_keys(builder)[1]].names
+    return {
+        split: Split(tfds_source.open_split(builder, split), list(labels))
+        for split, info in builder.info.splits.items()
+        if info.num_examples
+    }
+
+
+def _of_folder(folder: pathlib.Path) -> Split:
+    listing = files.scan(folder)
+    beside = {str(folder), str(folder) + os.sep}
+    ignored = [name for name in listing.others if os.path.dirname(name) in beside]  # noqa: PTH120
+    strays = [name for name in listing.others if name not in set(ignored)]
+    return Split(listing.source(), listing.classes, strays, ignored)
+
+
+def _looks(split: Split, kept: int) -> Iterator[Look]:
+    """Yields what is found of each image, in order."""
+    source = split.source
+    labels = source.read_labels()
+
+    def look(place: int, contents: bytes | Exception) -> Look:
+        label = split.classes[labels[place]] if labels[place] >= 0 else None
+        return _look(source.name(place), label, contents, thumbnail=place < kept)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        chunk: list[tuple[int, bytes | Exception]] = []
+        for item in enumerate(contents_of(source)):
+            chunk.append(item)
+            if len(chunk) == _CHUNK:
+                yield from pool.map(look, *zip(*chunk, strict=True))
+                chunk = []
+        if chunk:
+            yield from pool.map(look, *zip(*chunk, strict=True))
+
+
+def contents_of(source: Source | Stream) -> Iterator[bytes | Exception]:
+    """Yields the bytes of each image in order, or why they cannot be read."""
+
+    def read(reference, weight):
+        del weight
+        return source.open(reference)[0]
+
+    iterator = iter(source.references(_CHUNK).unbatch().map(read, num_parallel_calls=4))
+    for _ in range(source.count):
+        # An iterator goes on with the next element after an error of the map.
+        try:
+            yield next(iterator).numpy()
+        except StopIteration:
+            return
+        except tf.errors.OpError as error:
+            yield error
+
+
+def _look(name: str, label: str | None, contents: bytes | Exception, *, thumbnail: bool) -> Look:
+    if isinstance(contents, Exception):
+        return Look(name, label, None, None, None, check.reason(contents))
+    digest, kind = hashlib.sha256(contents).hexdigest(), files.kind_of(contents[:12])
+    try:
+        size, small = _shrink(contents)
+    except tf.errors.OpError as error:
+        return Look(name, label, digest, kind, None, check.reason(error))
+    from PIL import Image
+
+    picture = Image.fromarray(small.numpy())
+    code = None if flat(picture) else perceptual_hash(picture)
+    jpeg = None
+    if thumbnail:
+        file = io.BytesIO()
+        picture.save(file, "JPEG", quality=85)
+        jpeg = file.getvalue()
+    return Look(name, label, digest, kind, tuple(size.numpy().tolist()), None, code, jpeg)
+
+
+@tf.function(input_signature=[tf.TensorSpec((), tf.string)])
+def _shrink(contents: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns height and width of an image file, and its pixels made small, uint8."""
+    image = preprocessing.decode_image(contents)
+    size = tf.shape(image)[:2]
+    small = tf.maximum(size * _THUMBNAIL // tf.reduce_max(size), 1)
+    pixels = tf.image.resize(image, small, method="area")
+    return size, preprocessing.to_uint8(pixels)
+
+
+class _bar:  # noqa: N801 (used as a function: `with _bar(total) as advance`)
+    """Shows how far it is on standard error, if that is a terminal."""
+
+    def __init__(self, total: int) -> None:
+        self._total = total
+
+    def __enter__(self):
+        if not sys.stderr.isatty():
+            self._progress = None
+            return lambda: None
+        from rich.console import Console
+        from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
+
+        # A descriptor of its own: number 2 is put aside meanwhile.
+        self._file = os.fdopen(os.dup(2), "w")
+        console = Console(file=self._file)
+        columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
+        self._progress = Progress(*columns, console=console, transient=True, redirect_stderr=False)
+        self._progress.start()
+        task = self._progress.add_task("Looking at images", total=self._total)
+        return lambda: self._progress.advance(task)
+
+    def __exit__(self, *exception) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+            self._file.close()
+
+
+def findings(splits: dict[str, Split]) -> dict[str, Any]:
+    """Returns everything that was found, ready for JSON.
+
+    `wrong` and `remarks` are lines for a person; the data set is clean if `wrong` is empty.
+    `remove` are the files to delete: damaged, no images, and all copies but one, unless they
+    carry different labels. Of copies across splits, those outside the training set stay.
+    """
+    groups = _copies(splits)
+    near = _near(splits)
+    found: dict[str, Any] = {
+        "splits": {name: _describe(split) for name, split in splits.items()},
+        "copies": [[look.name for _, look in group] for group in groups],
+        "copies_across_splits": [
+            [look.name for _, look in group]
+            for group in groups
+            if len({split for split, _ in group}) > 1
+        ],
+        "copies_with_different_labels": [
+            [look.name for _, look in group] for group in groups if _contradict(group)
+        ],
+        "near_copies": [[look.name for _, look in group] for group in near],
+        "near_copies_across_splits": [
+            [look.name for _, look in group]
+            for group in near
+            if len({split for split, _ in group}) > 1
+        ],
+        "class_names_that_differ": _differing(splits),
+        "remove": _to_remove(splits, groups),
+    }
+    from training.data.doctor_text import remarks, wrong
+
+    return found | {"wrong": wrong(found), "remarks": remarks(found)}
+
+
+def _describe(split: Split) -> dict[str, Any]:
+    sizes = sorted(
+        (look.size for look in split.looks if look.size), key=lambda size: size[0] * size[1]
+    )
+    labels = collections.Counter(look.label for look in split.looks)
+    return {
+        "images": len(split.looks),
+        "classes": {name: labels[name] for name in split.classes},
+        "unlabelled": labels[None],
+        "empty_classes": [name for name in split.classes if not labels[name]],
+        "formats": dict(
+            sorted(collections.Counter(look.kind or "unknown" for look in split.looks).items())
+        ),
+        "smallest": sizes[0] if sizes else None,
+        "median": sizes[len(sizes) // 2] if sizes else None,
+        "largest": sizes[-1] if sizes else None,
+        "damaged": {look.name: look.error for look in split.looks if look.error},
+        "misnamed": {look.name: look.kind for look in split.looks if _misnamed(look)},
+        "no_images": list(split.strays),
+        "ignored": list(split.ignored),
+    }
+
+
+def _misnamed(look: Look) -> bool:
+    suffix = os.path.splitext(look.name)[1].lower()  # noqa: PTH122 (a name, maybe no path)
+    known = suffix in files.SUFFIXES
+    return look.kind is not None and known and suffix not in _SUFFIXES[look.kind]
+
+
+Group = list[tuple[str, Look]]
+
+
+def _copies(splits: dict[str, Split]) -> list[Group]:
+    """Returns groups of files of the same bytes."""
+    places: dict[str, Group] = collections.defaultdict(list)
+    for name, split in splits.items():
+        for look in split.looks:
+            if look.digest and not look.error:
+                places[look.digest].append((name, look))
+    return [group for group in places.values() if len(group) > 1]
+
+
+def _near(splits: dict[str, Split]) -> list[Group]:
+    """Returns groups of images that look the same but are different files."""
+    seen: dict[str, tuple[str, Look]] = {}
+    for name, split in splits.items():
+        for look in split.looks:
+            if look.hash is not None:
+                seen.setdefault(look.digest, (name, look))
+    all_looks = list(seen.values())
+    codes = np.array([look.hash for _, look in all_looks], np.uint64)
+    return [[all_looks[place] for place in group] for group in near_groups(codes)]
+
+
+def _contradict(group: Group) -> bool:
+    return len({look.label for _, look in group if look.label is not None}) > 1
+
+
+def _differing(splits: dict[str, Split]) -> dict[str, list[str]]:
+    """Returns by split the classes of other splits that it lacks."""
+    every = {name for split in splits.values() for name in split.classes}
+    missing = {name: sorted(every - set(split.classes)) for name, split in splits.items()}
+    return {name: classes for name, classes in missing.items() if classes}
+
+
+def _to_remove(splits: dict[str, Split], groups: list[Group]) -> list[str]:
+    names = []
+    for split in splits.values():
+        names += [look.name for look in split.looks if look.error] + split.strays
+    for group in groups:
+        if not _contradict(group):
+            # Sorting keeps the order within a split; a file listed twice is no copy of itself.
+            held_out_first = sorted(group, key=lambda item: item[0] in files.TRAIN_NAMES)
+            kept = held_out_first[0][1].name
+            names += [look.name for _, look in held_out_first[1:] if look.name != kept]
+    return list(dict.fromkeys(names))
+
+
+def check_writable(path: pathlib.Path) -> None:
+    """Raises UserError, before hours of reading, if a file cannot be written."""
+    if not path.absolute().parent.is_dir():
+        raise UserError(f"There is no folder {path.parent} to write {path.name} to.")
