@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from training import cli
-from training.data import near
+from training import config as configuration
+from training.data import load, near, show
 
 
 @pytest.fixture(autouse=True)
@@ -105,8 +106,10 @@ def test_copies_with_different_labels_are_left_to_a_person(pictures, capfd):
 
 def test_near_copies_and_wrong_extensions_are_remarks(pictures, capfd):
     train, val = pictures / "train" / "cat", pictures / "val" / "cat"
-    Image.open(train / "0.jpg").resize((60, 50)).save(val / "small.png")
-    Image.open(train / "1.jpg").save(val / "really.png", "WEBP", quality=60)
+    with Image.open(train / "0.jpg") as image:
+        image.resize((60, 50)).save(val / "small.png")
+    with Image.open(train / "1.jpg") as image:
+        image.save(val / "really.png", "WEBP", quality=60)
     code, found, _ = check(capfd, pictures)
     assert (code, found["wrong"]) == (0, [])
     assert sorted(found["near_copies_across_splits"]) == [
@@ -184,3 +187,81 @@ def test_bands_find_all_hashes_that_are_near():
         others ^= np.uint64(1) << column
     groups = near.near_groups(np.concatenate([codes, others]))
     assert sorted(groups) == [[place, place + 200] for place in range(200)]
+
+
+def open_config(dataset, **data):
+    values = {"dataset": str(dataset), "resize_shorter": 32} | data
+    return configuration.from_dict({"data": values, "model": {"image_size": 32}})
+
+
+def test_converted_images_are_the_same_in_order_labels_and_pixels(pictures, tmp_path, capfd):
+    """Catches images that are encoded anew, and a label list in another order."""
+    out = tmp_path / "converted"
+    assert cli.main(["data", "convert", str(pictures), str(out)]) == 0
+    assert "train: 8 images\nval: 4 images\n" in capfd.readouterr().out
+    before, after = load(open_config(pictures)), load(open_config(out))
+    assert after.labels == before.labels == ["<b>dog&", "cat"]
+    assert after.train_source.order == "a full permutation per epoch"
+
+    def examples(source):
+        return sorted(
+            (source.contents(place).numpy(), int(label))
+            for place, label in enumerate(source.read_labels())
+        )
+
+    assert examples(after.train_source) == examples(before.train_source)
+    assert examples(after.eval_source) == examples(before.eval_source)
+    images, labels, _ = next(iter(after.train(global_batch=4)))
+    assert (images.shape, labels.shape) == ((4, 32, 32, 3), (4, 2))
+    assert check(capfd, out)[0] == 0
+
+
+def test_a_conversion_that_fails_leaves_nothing(pictures, tmp_path, capfd):
+    bad = pictures / "train" / "cat" / "bad.jpg"
+    bad.write_bytes(b"no")
+    folder = tmp_path / "there"
+    folder.mkdir()
+    assert cli.main(["data", "convert", str(pictures), str(folder / "out")]) == 1
+    assert f"{bad}: it is no JPEG" in capfd.readouterr().err
+    assert list(folder.iterdir()) == []
+    arguments = ["data", "convert", str(pictures), str(folder / "out"), "--skip-corrupt"]
+    assert cli.main(arguments) == 0
+    assert [path.name for path in folder.iterdir()] == ["out"]
+    assert load(open_config(folder / "out")).train_examples == 8
+    assert cli.main(arguments) == 1
+    assert "exists already" in capfd.readouterr().err
+
+
+def test_shown_are_the_same_images_changed_anew_in_each_epoch(pictures):
+    """Catches a key that does not depend on the epoch, and rows that change places."""
+    config = open_config(pictures, crop="center", flip=True)
+    pixels, labels, names = show.views(config, images=4, epochs=6, augment=True)
+    assert pixels.shape == (4, 6, 32, 32, 3)
+    plain, plain_labels, _ = show.views(config, images=4, epochs=1, augment=False)
+    for row in range(4):
+        for column in range(6):
+            straight = np.array_equal(pixels[row, column], plain[row, 0])
+            assert straight or np.array_equal(pixels[row, column], plain[row, 0, :, ::-1])
+            np.testing.assert_array_equal(labels[row, column], plain_labels[row, 0])
+        assert names[labels[row, 0].argmax()] == ["<b>dog&", "cat"][row // 2]
+    assert any(
+        not np.array_equal(pixels[row, 0], pixels[row, column])
+        for row in range(4)
+        for column in range(6)
+    )
+
+
+def test_the_grid_is_written(pictures, tmp_path, capfd):
+    out = tmp_path / "grid.png"
+    flags = ["--image-size", "32", "--set", "data.mixup=0.4", "--images", "2", "--columns", "2"]
+    assert cli.main(["data", "show", str(pictures), "--augment", "--out", str(out), *flags]) == 0
+    with Image.open(out) as grid:
+        assert grid.size[0] > 200
+    assert cli.main(["data", "show", str(pictures), "--images", "0"]) == 2
+    assert "--images and --columns must be 1 to 64" in capfd.readouterr().err
+
+
+def test_a_mixed_image_names_both_classes():
+    names = ["a$b$", "c"]
+    assert show.caption(np.array([0.7, 0.3]), names) == "70% a$b$ + 30% c"
+    assert show.caption(np.array([1.0, 0.0]), names) == "a$b$"

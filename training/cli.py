@@ -29,7 +29,7 @@ from training.words import nearest
 COMMANDS = {
     "list": "list the networks",
     "info": "show one network: parameters, MACs, paper, weights",
-    "data": "check a data set",
+    "data": "check, show or convert a data set",
     "train": "train a network",
     "evaluate": "measure a run, a model file, an export or a server",
     "predict": "classify image files",

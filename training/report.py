@@ -64,7 +64,7 @@ def write_confusion_matrix(
     counts = confusion_matrix(true, probabilities.argmax(-1), labels=np.arange(len(labels)))
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     side = min(3.5 + 0.42 * len(labels), 14)
-    figure = _figure(side, side)
+    figure = new_figure(side, side)
     axes = figure.subplots()
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     figure.colorbar(image, ax=axes, fraction=0.046, label="share of the true class")
@@ -80,7 +80,7 @@ def write_confusion_matrix(
             color = "white" if shares[row, column] > 0.5 else "black"
             text = str(counts[row, column])
             axes.text(column, row, text, ha="center", va="center", color=color, fontsize=8)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def write_curves(history: Sequence[Mapping[str, float]], path: pathlib.Path) -> None:
@@ -99,7 +99,7 @@ def write_curves(history: Sequence[Mapping[str, float]], path: pathlib.Path) -> 
     panels = [panel for panel in panels if any(key in row for key in panel[1] for row in history)]
     if not panels:
         return
-    figure = _figure(4.6 * len(panels), 3.6)
+    figure = new_figure(4.6 * len(panels), 3.6)
     for axes, (title, series) in zip(
         np.atleast_1d(figure.subplots(1, len(panels))), panels, strict=True
     ):
@@ -113,10 +113,10 @@ def write_curves(history: Sequence[Mapping[str, float]], path: pathlib.Path) -> 
         axes.grid(alpha=0.3)
         if len(series) > 1:
             axes.legend()
-    _save(figure, path)
+    save_figure(figure, path)
 
 
-def _figure(width: float, height: float) -> Any:
+def new_figure(width: float, height: float) -> Any:
     """Returns an empty figure of the given size in inches, drawn without a display."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -126,6 +126,7 @@ def _figure(width: float, height: float) -> Any:
     return figure
 
 
-def _save(figure: Any, path: pathlib.Path) -> None:
+def save_figure(figure: Any, path: pathlib.Path) -> None:
+    """Writes a figure as PNG, whole or not at all."""
     with replacing(path, "wb") as file:
         figure.savefig(file, format="png", dpi=110)

@@ -9,14 +9,15 @@ import pathlib
 from typing import Any
 
 from training import config as configs
-from training import console
+from training import console, resolve
+from training.errors import UsageError
 
-HELP = "Check a data set before hours are spent on it."
+HELP = "Check a data set, show it as a network sees it, or convert it to ArrayRecord."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares one parser for each action."""
-    actions = parser.add_subparsers(dest="action", required=True, metavar="check")
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     text = "Damaged files, copies within and across splits, classes, sizes, formats."
     check = actions.add_parser("check", help=text, description=text)
     check.add_argument("dataset", metavar="DATA", help="TFDS name, folder, CSV or JSONL file")
@@ -29,6 +30,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--page", type=pathlib.Path, metavar="FILE.html", help="write a page with thumbnails"
     )
     check.set_defaults(action_run=_check)
+    text = "Write a picture of some training images as the network sees them."
+    show = actions.add_parser("show", help=text, description=f"{text} Flags as in training.")
+    show.add_argument("data.dataset", metavar="DATA", help="TFDS name, folder, CSV or JSONL file")
+    show.add_argument(
+        "--augment", action="store_true", help="as training changes them, several epochs of each"
+    )
+    show.add_argument("--images", type=int, default=6, metavar="N", help="rows (default: 6)")
+    show.add_argument("--columns", type=int, default=8, metavar="N", help="epochs (default: 8)")
+    show.add_argument(
+        "--out", type=pathlib.Path, default=pathlib.Path("grid.png"), metavar="FILE.png"
+    )
+    resolve.add_arguments(show)
+    show.set_defaults(action_run=_show)
+    text = "Write ArrayRecord shards, a prepared TFDS data set to name by its folder."
+    convert = actions.add_parser("convert", help=text, description=text)
+    convert.add_argument("dataset", metavar="DATA", help="TFDS name, folder, CSV or JSONL file")
+    convert.add_argument("out", metavar="OUT", type=pathlib.Path, help="new folder")
+    convert.add_argument("--data-dir", help="where TFDS keeps prepared data")
+    convert.add_argument("--skip-corrupt", action="store_true", help="leave out damaged images")
+    convert.set_defaults(action_run=_convert)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -58,6 +79,37 @@ def _check(args: argparse.Namespace) -> int:
     else:
         _print(found)
     return 1 if found["wrong"] else 0
+
+
+def _show(args: argparse.Namespace) -> int:
+    """Writes the grid."""
+    if not (1 <= args.images <= 64 and 1 <= args.columns <= 64):
+        raise UsageError(
+            f"--images and --columns must be 1 to 64. Received: {args.images} and {args.columns}."
+        )
+    config = resolve.resolve(args)
+    from training.data import doctor, show
+
+    doctor.check_writable(args.out)
+    pixels, labels, names = show.views(
+        config, images=args.images, epochs=args.columns, augment=args.augment
+    )
+    show.write_grid(args.out, pixels, labels, names)
+    console.line(f"{args.out}: recipe {config.recipe}, {config.model.image_size} pixels a side")
+    return 0
+
+
+def _convert(args: argparse.Namespace) -> int:
+    """Writes the shards and says what is in them."""
+    values = {"dataset": args.dataset, "data_dir": args.data_dir, "skip_corrupt": args.skip_corrupt}
+    config = configs.from_dict({"data": values})
+    from training.data.convert import convert
+    from training.data.doctor_text import count
+
+    for split, number in convert(config, args.out).items():
+        console.line(f"{split}: {count(number, 'image')}")
+    console.line(f"Next: lightnets train --dataset {args.out} --out RUN")
+    return 0
 
 
 def _print(found: dict[str, Any]) -> None:

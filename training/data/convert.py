@@ -1,0 +1,115 @@
+"""Any data set as ArrayRecord shards of TensorFlow Datasets: random access to every image."""
+
+from __future__ import annotations
+
+import io
+import pathlib
+import re
+import shutil
+import tempfile
+
+import tensorflow_datasets as tfds
+
+from training.config import Config
+from training.data import check
+from training.data.doctor import contents_of
+from training.data.files import EVAL_NAMES
+from training.data.load import open_dataset
+from training.data.source import Source
+from training.data.stream import Stream
+from training.data.tfds_source import quiet
+from training.errors import UserError
+
+
+def convert(config: Config, out: pathlib.Path) -> dict[str, int]:
+    """Writes the training and the evaluation images of a data set.
+
+    Files are copied as they are, not decoded again. A set without a split of its own stays one
+    split, from which a run holds out images as it would have done before.
+
+    Args:
+        config: Names the data set, and the splits if not the usual ones.
+        out: New folder; it is there whole or not at all, and is a `--dataset` of its own.
+
+    Returns:
+        Number of images by split.
+
+    Raises:
+        UserError: `out` exists or cannot be written, or images are damaged and
+            `config.data.skip_corrupt` is not set.
+    """
+    if out.exists():
+        raise UserError(f"{out} exists already. Name a new folder.")
+    opened = open_dataset(config)
+    sources = [source for source in (opened.train, opened.evaluation) if source is not None]
+    sources, _ = check.sound(sources, config.data)
+    names = [config.data.train_split or "train", config.data.eval_split or EVAL_NAMES[0]]
+    # TFDS syntax such as train[:80%] is no name of a split.
+    names = [re.sub(r"\W+", "_", name).strip("_") for name in names]
+    try:
+        out.absolute().parent.mkdir(parents=True, exist_ok=True)
+        # Beside `out`, so that it can be renamed.
+        folder = pathlib.Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.absolute().parent))
+    except OSError as error:
+        raise UserError(f"Cannot write {out}: {error.strerror}.") from None
+    try:
+        parts = dict(zip(names, sources, strict=False))
+        _build(folder, out.name, opened.labels, parts).rename(out)
+    except OSError as error:
+        raise UserError(f"Cannot write {out}: {error.strerror or error}.") from None
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    return {name: source.count for name, source in parts.items()}
+
+
+def _build(
+    folder: pathlib.Path, name: str, labels: list[str], sources: dict[str, Source | Stream]
+) -> pathlib.Path:
+    """Prepares a TFDS data set below `folder` and returns its version folder."""
+    pictures = tfds.features.Image(shape=(None, None, 3))
+    if any(source.decoded for source in sources.values()):
+        raise UserError("Only images in files can be converted.")
+
+    class Images(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+        VERSION = tfds.core.Version("1.0.0")
+        pkg_dir_path = None
+
+        def _info(self) -> tfds.core.DatasetInfo:
+            return tfds.core.DatasetInfo(
+                builder=self,
+                description="Labelled images, converted by `lightnets data convert`.",
+                features=tfds.features.FeaturesDict(
+                    {
+                        "image": pictures,
+                        "label": tfds.features.ClassLabel(names=labels),
+                        # Where the image came from, to find it again.
+                        "filename": tfds.features.Text(),
+                    }
+                ),
+                supervised_keys=("image", "label"),
+            )
+
+        def _split_generators(self, dl_manager):
+            del dl_manager  # nothing to download
+            return {split: _examples(source) for split, source in sources.items()}
+
+        def _generate_examples(self):  # TFDS wants it; the splits above are generators already
+            raise NotImplementedError
+
+    Images.name = re.sub(r"\W+", "_", name).strip("_").lower() or "images"
+    with quiet():
+        builder = Images(data_dir=str(folder), file_format="array_record")
+        builder.download_and_prepare()
+    return pathlib.Path(builder.data_dir)
+
+
+def _examples(source: Source | Stream):
+    for place, (contents, label) in enumerate(
+        zip(contents_of(source), source.read_labels(), strict=True)
+    ):
+        name = source.name(place)
+        if isinstance(contents, Exception):
+            raise UserError(f"{name}: {check.reason(contents)}")
+        # TFDS takes the bytes of an open file as they are.
+        example = {"image": io.BytesIO(contents), "label": int(label), "filename": name}
+        yield place, example
