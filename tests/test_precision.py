@@ -56,7 +56,9 @@ def test_half_precision_learns_as_float32_does(tmp_path, precision):
     assert half["last"]["loss"] == pytest.approx(exact["last"]["loss"], abs=0.05)
 
 
-@pytest.mark.parametrize("precision", ["float32", "mixed_float16"])
+@pytest.mark.parametrize(
+    "precision", ["float32", pytest.param("mixed_float16", marks=pytest.mark.slow)]
+)
 def test_a_run_that_is_not_finite_stops_names_the_step_and_keeps_the_checkpoint(
     tmp_path, precision
 ):

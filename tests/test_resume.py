@@ -63,8 +63,8 @@ def survive(config, out, kills, seed):
 @pytest.mark.parametrize(
     ("devices", "kills"),
     [
-        (1, 12),
-        (2, 8),
+        (1, 6),
+        (2, 4),
         pytest.param(1, 60, marks=pytest.mark.slow),
         pytest.param(2, 40, marks=pytest.mark.slow),
     ],
