@@ -45,7 +45,7 @@ lint: install
 
 docs: install
 	$(BIN)/python benchmarks/readme.py README.md docs/performance.md
-	$(BIN)/python -m pdoc --output-directory build/docs keras_lightnets training
+	$(BIN)/python -m pdoc --output-directory build/docs keras_lightnets keras_lightnets.preprocessing keras_lightnets.serving training
 
 benchmark: install
 	$(BIN)/python benchmarks/check.py

@@ -49,7 +49,8 @@ def forward(model, batch: int) -> Callable[[], None]:
     import tensorflow as tf
 
     images = tf.random.uniform((batch, 224, 224, 3))
-    graph = tf.function(lambda x: model(x, training=False), input_signature=[images])
+    signature = [tf.TensorSpec.from_tensor(images)]
+    graph = tf.function(lambda x: model(x, training=False), input_signature=signature)
     repeats = max(1, 8 // batch)
 
     def run() -> None:
