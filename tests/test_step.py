@@ -3,7 +3,9 @@
 import inspect
 
 import keras
+import numpy as np
 import pytest
+import tensorflow as tf
 from keras.src.backend.tensorflow import optimizer as tf_optimizer
 
 from tests import toy
@@ -41,3 +43,36 @@ def test_synchronize_reaches_every_batch_norm():
     assert [layer.synchronized for layer in batch_norm.layers(model)] == [True]
     model.get_layer("bn").trainable = False
     assert batch_norm.statistics(model) == []
+
+
+def test_the_loss_scale_grows_after_enough_steps_and_has_a_floor():
+    state = step.LoopState(scaled=True)
+    state.finite_steps.assign(1998)
+    scales = []
+    for _ in range(3):
+        state.judge(tf.constant(True))
+        scales.append(float(state.loss_scale))
+    assert scales == [2.0**15, 2.0**16, 2.0**16]
+    assert int(state.finite_steps) == 1
+    for _ in range(16):
+        state.judge(tf.constant(False))
+    assert (float(state.loss_scale), int(state.failed_step)) == (1.0, -1)
+    # At the floor it is not the scale that is wrong: the run has failed, in this step.
+    state.step.assign(42)
+    state.judge(tf.constant(False))
+    assert (float(state.loss_scale), int(state.failed_step)) == (1.0, 42)
+    assert int(state.skipped) == 17
+
+
+def test_reestimated_statistics_are_those_of_all_batches_together():
+    splits, model = toy.ToySplits(0), toy.build_model(toy.config(), toy.ToySplits(0))
+    batches = splits.train(0, global_batch=8)
+    images = np.concatenate([batch[0].numpy() for batch in batches.take(3)])
+    conv = keras.Model(model.input, model.get_layer("conv").output)
+    values = conv.predict(images.astype("float32"), verbose=0)
+    batch_norm.reestimate(model, batches, 3, tf.distribute.get_strategy())
+    layer = model.get_layer("bn")
+    np.testing.assert_allclose(layer.moving_mean, values.mean((0, 1, 2)), atol=1e-5)
+    # A batch's own variance may be the unbiased one: 288 values each.
+    np.testing.assert_allclose(layer.moving_variance, values.var((0, 1, 2)), rtol=0.01)
+    assert layer.momentum == 0.7
