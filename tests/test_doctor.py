@@ -10,7 +10,10 @@ from PIL import Image
 
 from training import cli
 from training import config as configuration
-from training.data import load, near, show
+from training.data import check as damage
+from training.data import load, near, show, tfds_source
+from training.data.digits import Digits
+from training.data.load import open_dataset
 
 
 @pytest.fixture(autouse=True)
@@ -136,6 +139,25 @@ def test_a_tfds_set_and_a_list_with_a_missing_file(tmp_path, pictures, capfd):
     code, found, _ = check(capfd, tmp_path / "list.csv")
     assert code == 1
     assert found["splits"]["train"]["damaged"] == {f"{cat}/gone.jpg": "there is no such file"}
+
+
+def test_a_run_remembers_the_check_of_tfrecord_files(tmp_path, capfd):
+    """It reads train[:80%] and train[80%:], where the check reads train."""
+
+    class OneSplit(Digits):
+        name = "one_split"
+
+        def _split_generators(self, dl_manager):
+            return {"train": super()._split_generators(dl_manager)["test"]}
+
+    builder = OneSplit(data_dir=str(tmp_path), file_format="tfrecord")
+    with tfds_source.quiet():
+        builder.download_and_prepare()
+    opened = open_dataset(open_config(builder.data_path))
+    parts = [opened.train, opened.evaluation]
+    assert [damage.remembered(part) for part in parts] == [None, None]
+    assert check(capfd, builder.data_path)[0] == 0
+    assert [damage.remembered(part) for part in parts] == [{}, {}]
 
 
 def test_the_table_counts_in_grammar(pictures, capfd):

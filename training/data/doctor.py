@@ -76,6 +76,7 @@ class Split:
         strays: Files among the images that are none.
         ignored: Files beside the class folders, which nobody reads.
         looks: One for each image, in order.
+        parts: What a run reads instead of `source`, one after the other, if it divides it.
     """
 
     source: Source | Stream
@@ -83,6 +84,7 @@ class Split:
     strays: list[str] = field(default_factory=list)
     ignored: list[str] = field(default_factory=list)
     looks: list[Look] = field(default_factory=list)
+    parts: list[Source | Stream] = field(default_factory=list)
 
 
 def examine(config: Config, *, thumbnails: bool = False) -> dict[str, Split]:
@@ -105,8 +107,13 @@ def examine(config: Config, *, thumbnails: bool = False) -> dict[str, Split]:
                 split.looks.append(look)
                 advance()
     for split in splits.values():
-        damaged = {place: look.error for place, look in enumerate(split.looks) if look.error}
-        check.remember(split.source, damaged)
+        first = 0
+        for part in split.parts or [split.source]:
+            looks = split.looks[first : first + part.count]
+            check.remember(
+                part, {place: look.error for place, look in enumerate(looks) if look.error}
+            )
+            first += part.count
     return splits
 
 
@@ -125,14 +132,20 @@ def open_splits(config: Config) -> dict[str, Split]:
         }
     from training.data.load import open_dataset
 
-    open_dataset(config)  # tells, in one line, what a name or path lacks
+    opened = open_dataset(config)  # tells, in one line, what a name or path lacks
     builder = tfds_source.find_builder(config.data)
     labels = builder.info.features[tfds_source.feature_keys(builder)[1]].names
-    return {
+    splits = {
         split: Split(tfds_source.open_split(builder, split), list(labels))
         for split, info in builder.info.splits.items()
         if info.num_examples
     }
+    if len(splits) == 1 and opened.evaluation is not None:
+        # Of TFRecord files a run holds out the last ones: the two parts of the only split.
+        (split,) = splits.values()
+        if opened.train.count + opened.evaluation.count == split.source.count:
+            split.parts = [opened.train, opened.evaluation]
+    return splits
 
 
 def _of_folder(folder: pathlib.Path) -> Split:
