@@ -141,6 +141,20 @@ def _same_input(tensor: Any) -> Any:
 
 def _find_folds(model: keras.Model) -> dict[str, keras.layers.BatchNormalization]:
     """Returns {name of the layer that takes over: the batch norm behind it}."""
+    return {
+        layer.name: norm
+        for layer, tensor, norm in only_pairs(model)
+        if _is_plain_norm(norm) and _takes_over(layer, norm, tensor)
+    }
+
+
+def only_pairs(model: keras.Model) -> list[tuple[Any, Any, Any]]:
+    """Finds the operations behind one another between which nothing else stands.
+
+    Returns:
+        `(first, tensor, second)`: `second` has the output of `first` as its only input, nothing
+        else has it, both are called once, and `second` without `training=True` or a mask.
+    """
     # Keras has no public view of the graph. These are the calls inside this model; that a layer
     # may have been called elsewhere too does not matter here.
     nodes = [node for level in model._nodes_by_depth.values() for node in level]
@@ -149,18 +163,17 @@ def _find_folds(model: keras.Model) -> dict[str, keras.layers.BatchNormalization
     users.update(id(tensor) for tensor in model.outputs)
     producer = {id(tensor): node.operation for node in nodes for tensor in node.outputs}
 
-    folds = {}
+    pairs = []
     for node in nodes:
-        norm = node.operation
-        if not _is_plain_norm(norm) or calls[id(norm)] > 1 or len(node.input_tensors) != 1:
+        if calls[id(node.operation)] > 1 or len(node.input_tensors) != 1:
             continue
         if node.arguments.kwargs.get("training") or node.arguments.kwargs.get("mask") is not None:
             continue
-        source = node.input_tensors[0]
-        layer = producer.get(id(source))
-        if users[id(source)] == 1 and calls[id(layer)] == 1 and _takes_over(layer, norm, source):
-            folds[layer.name] = norm
-    return folds
+        tensor = node.input_tensors[0]
+        first = producer.get(id(tensor))
+        if users[id(tensor)] == 1 and calls[id(first)] == 1:
+            pairs.append((first, tensor, node.operation))
+    return pairs
 
 
 def _is_plain_norm(operation: Any) -> bool:

@@ -4,13 +4,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import yaml
+from tensorflow_serving.apis import prediction_log_pb2
 from test_export import SIZE, Served, small_net
 
 import keras_lightnets
 from keras_lightnets.serving import deployment
 from keras_lightnets.serving.warmup import WARMUP_FILE
-
-prediction_log_pb2 = pytest.importorskip("tensorflow_serving.apis.prediction_log_pb2")
 
 
 @pytest.fixture(scope="module")

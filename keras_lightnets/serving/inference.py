@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from keras_lightnets.folding import as_functional, clone_functional, fold_batch_norm, is_functional
 from keras_lightnets.serving.errors import ExportError
+from keras_lightnets.serving.padding import merge_padding
 
 Precision = Literal["float32", "bfloat16"]
 PRECISIONS = ("float32", "bfloat16")
@@ -18,7 +19,8 @@ def inference_model(model: keras.Model, precision: Precision = "float32") -> ker
     """Returns a copy of a classifier made for inference only; the original is left as it is.
 
     Whatever the policy of `model`, the copy takes float32 images and gives float32
-    probabilities. Its weights are float32 or, with `precision="bfloat16"`, rounded once to
+    probabilities. Batch norms and zero padding are merged into the convolutions. Its weights are
+    float32 or, with `precision="bfloat16"`, rounded once to
     bfloat16 in all layers between the first weights and the pooled features.
 
     Args:
@@ -32,6 +34,7 @@ def inference_model(model: keras.Model, precision: Precision = "float32") -> ker
         raise ExportError(f"`precision` must be one of {PRECISIONS}. Received: {precision!r}")
     check_classifier(model)
     model = fold_batch_norm(with_dtype(as_functional(model), lambda layer: "float32"))
+    model = merge_padding(model)
     if precision == "bfloat16":
         model = with_dtype(model, _Bfloat16Body())
     return _with_softmax(model)
