@@ -10,7 +10,7 @@ import numpy as np
 
 from keras_lightnets.preprocessing import EvalTransform
 from training.config import Config
-from training.data import check, files, split_file, tfds_source
+from training.data import cache, check, files, split_file, tfds_source
 from training.data.source import Source
 from training.data.splits import Splits
 from training.data.stream import Stream
@@ -39,8 +39,8 @@ def load(
     Raises:
         UserError: There is no such data set, it cannot be used, or it is not what it was.
     """
-    if config.data.data_service or config.data.cache in ("memory", "disk"):
-        raise UsageError("data.data_service and data.cache memory and disk are not implemented.")
+    if config.data.data_service:
+        raise UsageError("data.data_service is not implemented.")
     opened = open_dataset(config)
     saved_split = split_file.read(saved)
     if saved_split and saved_split.labels != opened.labels:
@@ -62,6 +62,7 @@ def load(
             sources = split_file.restore(whole, saved_split, config.data.dataset)
         else:
             sources = split_stratified(whole, config)
+    sources = cache.cached(list(sources), config.data)
     return Splits(
         labels=opened.labels,
         transform=evaluation_transform(config),

@@ -1,0 +1,72 @@
+"""`data.cache`: the same batches, read once, and never more than there is room for."""
+
+from __future__ import annotations
+
+import hashlib
+import types
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import training.data
+from training import config as configuration
+from training.data import cache
+from training.errors import UserError
+
+
+@pytest.fixture
+def pictures(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    rng = np.random.default_rng(0)
+    for number in range(12):
+        path = tmp_path / "pictures" / "ab"[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (20, 24, 3), np.uint8)).save(path)
+    return tmp_path / "pictures"
+
+
+def splits(dataset, kind):
+    data = {"dataset": str(dataset), "cache": kind}
+    return training.data.load(configuration.from_dict({"model": {"image_size": 16}, "data": data}))
+
+
+def digest(batches):
+    parts = (part.tobytes() for batch in batches.as_numpy_iterator() for part in batch)
+    return hashlib.sha256(b"".join(parts)).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("dataset", "kind"), [("folder", "memory"), ("folder", "disk"), ("digits", "auto")]
+)
+def test_batches_are_the_same_and_files_are_read_once(pictures, dataset, kind):
+    """Caught: a cache that is never filled, or by the position in the batch."""
+    dataset = pictures if dataset == "folder" else dataset
+    plain, kept = splits(dataset, "none"), splits(dataset, kind)
+    steps = {"global_batch": 5}
+    expected = digest(plain.train(**steps).take(4)), digest(plain.evaluation(4).take(9))
+    assert (digest(kept.train(**steps).take(4)), digest(kept.evaluation(4).take(9))) == expected
+    if dataset != "digits":
+        for path in pictures.rglob("*.png"):
+            path.unlink()
+    assert (digest(kept.train(**steps).take(4)), digest(kept.evaluation(4).take(9))) == expected
+
+
+def test_the_estimate_comes_first(pictures, monkeypatch):
+    source = splits(pictures, "none").train_source
+    size = sum(len(source.contents(at).numpy()) for at in range(source.count))
+    assert cache.estimate(source) == size
+    memory = types.SimpleNamespace(available=2 * size)
+    monkeypatch.setattr(cache.psutil, "virtual_memory", lambda: memory)
+    assert cache.cached([source], splits(pictures, "auto").config.data) == [source]  # 50 % > 20 %
+    assert splits(pictures, "memory")
+    memory.available = size
+    with pytest.raises(UserError, match=r"do not fit into 80% of the 0.0 GiB of free memory"):
+        splits(pictures, "memory")
+
+
+def test_what_is_read_in_order_is_refused(pictures):
+    stream = types.SimpleNamespace(decoded=False)
+    data = splits(pictures, "disk").config.data
+    with pytest.raises(UserError, match="can only be read in order"):
+        cache.cached([stream], data)

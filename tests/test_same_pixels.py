@@ -1,0 +1,70 @@
+"""The evaluation transform gives the same pixels in the pipeline, `predict` and the export."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+from sklearn.datasets import load_sample_image
+
+import keras_lightnets
+import training.data
+from training import config as configuration
+from training.commands import predict
+
+SIDE = 24
+
+
+@pytest.fixture
+def pictures(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    photo = Image.fromarray(load_sample_image("china.jpg"))
+    root = tmp_path / "pictures" / "val"
+    for name, sides, orientation in (
+        ("a/small.jpg", (31, 20), 1),
+        ("a/large.jpg", (333, 221), 1),
+        ("a/turned.jpg", (90, 61), 6),
+        ("b/mirrored.jpg", (61, 90), 5),
+        ("b/tall.png", (50, 173), 1),
+        ("b/exact.png", (SIDE, SIDE), 1),
+        ("b/wrong_name.jpg.png", (77, 77), 1),
+    ):
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        exif = Image.Exif()
+        exif[0x112] = orientation
+        kind = "JPEG" if ".jpg" in name else "PNG"
+        photo.resize(sides).save(path, kind, exif=exif)
+    (tmp_path / "pictures" / "train").symlink_to(root)
+    return tmp_path / "pictures"
+
+
+def test_every_pixel_is_the_same_everywhere(pictures, tmp_path):
+    """Caught: another resize, crop or decoding in any of the three."""
+    data = {"dataset": str(pictures), "resize_shorter": 30}
+    config = configuration.from_dict({"model": {"image_size": SIDE}, "data": data})
+    splits = training.data.load(config)
+    paths = [splits.eval_source.name(place) for place in range(splits.eval_examples)]
+    piped = np.concatenate([np.asarray(images) for images, _, _ in splits.evaluation(7)])
+
+    seen = []
+    artifact = type("Artifact", (), {})()
+    artifact.transform = splits.transform
+    artifact.predict = lambda images: seen.append(images) or np.zeros((len(images), 2))
+    files = [type(pictures)(path) for path in paths]
+    assert [path for path, _ in predict.predictions(artifact, files, 4)] == files
+    np.testing.assert_array_equal(np.concatenate(seen), piped)
+
+    # A model whose answer is the pixels, so that one level of difference is seen.
+    image = keras.Input((SIDE, SIDE, 3), name="image")
+    row = keras.layers.Flatten()(keras.layers.Rescaling(1 / 255)(image))
+    model = keras.Model(image, keras.layers.Activation("linear", dtype="float32")(row), name="m")
+    exported = keras_lightnets.export_saved_model(
+        model, tmp_path / "models", transform=splits.transform, warmup_batch_sizes=(1,)
+    )
+    serve_bytes = tf.saved_model.load(str(exported)).signatures["serve_bytes"]
+    answer = serve_bytes(image_bytes=tf.constant([path.read_bytes() for path in files]))
+    served = np.rint(answer["probabilities"].numpy() * 255).reshape(piped.shape)
+    np.testing.assert_array_equal(served, piped)
