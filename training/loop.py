@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import time
 from collections.abc import Iterator
@@ -38,7 +39,9 @@ class Loop:
         if self.train.time_limit_minutes:
             self.deadline = time.monotonic() + 60 * self.train.time_limit_minutes
         self.interrupts = Interrupts()
-        self.tensorboard = _tensorboard(trainer) if self.train.tensorboard else None
+        self.tensorboard = None
+        if self.train.tensorboard and trainer.chief:
+            self.tensorboard = _tensorboard(trainer)
 
     def run(self) -> dict[str, Any]:
         """Trains, and returns the results."""
@@ -266,6 +269,12 @@ class Loop:
 
 def _tensorboard(trainer: Trainer) -> Any:
     """Returns what writes a row of the history for TensorBoard."""
+    # TensorFlow writes the files, but takes `tf.summary.scalar` from this package.
+    if importlib.util.find_spec("tensorboard") is None:
+        raise UserError(
+            "train.tensorboard needs the package tensorboard, which is not installed. "
+            "Install it with: pip install tensorboard"
+        )
     import tensorflow as tf
 
     writer = tf.summary.create_file_writer(str(trainer.out / "tensorboard"))
