@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from keras_lightnets.preprocessing import EvalTransform
+from keras_lightnets.serving import runtimes
 from training.errors import UserError
 from training.run import Run
 
@@ -56,9 +57,7 @@ def open(target: str | os.PathLike) -> Artifact:
         path = _find_model(path)
     loaders = {
         ".keras": _load_keras,
-        ".tflite": _load_litert,
-        ".onnx": _load_onnx,
-        ".xml": _load_openvino,
+        **runtimes.LOADERS,
     }
     load = _load_saved_model if path.is_dir() else loaders.get(path.suffix)
     if load is None:
@@ -145,49 +144,6 @@ def _load_saved_model(path: pathlib.Path) -> Callable[[np.ndarray], np.ndarray]:
         return outputs[key].numpy()
 
     return predict
-
-
-def _load_litert(path: pathlib.Path) -> Callable[[np.ndarray], np.ndarray]:
-    import tensorflow as tf
-
-    interpreter = tf.lite.Interpreter(str(path))
-    (given,), output = interpreter.get_input_details(), interpreter.get_output_details()[0]
-
-    def predict(images):
-        interpreter.resize_tensor_input(given["index"], images.shape)
-        interpreter.allocate_tensors()
-        interpreter.set_tensor(given["index"], images.astype(given["dtype"]))
-        interpreter.invoke()
-        return interpreter.get_tensor(output["index"])
-
-    return predict
-
-
-def _load_onnx(path: pathlib.Path) -> Callable[[np.ndarray], np.ndarray]:
-    try:
-        import onnxruntime
-    except ImportError:
-        raise _missing("onnxruntime", path) from None
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    (given,) = session.get_inputs()
-    dtype = "uint8" if given.type == "tensor(uint8)" else "float32"
-    return lambda images: session.run(None, {given.name: images.astype(dtype)})[0]
-
-
-def _load_openvino(path: pathlib.Path) -> Callable[[np.ndarray], np.ndarray]:
-    try:
-        import openvino
-    except ImportError:
-        raise _missing("openvino", path) from None
-    model = openvino.Core().compile_model(str(path), "CPU")
-    dtype = model.inputs[0].element_type.to_dtype()
-    return lambda images: model([images.astype(dtype)])[0]
-
-
-def _missing(package: str, path: pathlib.Path) -> UserError:
-    return UserError(
-        f"{path} needs {package}, which is not installed: pip install 'keras-lightnets[convert]'"
-    )
 
 
 def _open_url(url: str) -> Artifact:

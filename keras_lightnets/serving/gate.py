@@ -56,19 +56,26 @@ class Reference:
 
 def reference(model: keras.Model, held_out: HeldOut, transform: EvalTransform) -> Reference:
     """Asks the Keras model, in float32 whatever its policy, about the held-out pictures."""
-    if any(layer.compute_dtype != "float32" for layer in model.layers):
-        model = with_dtype(model, lambda layer: "float32")
+    model = _in_float32(model)
     files = [tf.io.encode_png(image).numpy() for image in held_out.images]
     decode = tf.function(lambda contents: evaluation_image(contents, transform))
     decoded = np.stack([decode(tf.constant(file)).numpy() for file in files])
     probabilities = {
-        IMAGES: _predict(model, held_out.images),
-        IMAGE_BYTES: _predict(model, decoded),
+        IMAGES: predict(model, held_out.images),
+        IMAGE_BYTES: predict(model, decoded),
     }
     return Reference(held_out, files, probabilities)
 
 
-def _predict(model: keras.Model, images: np.ndarray) -> np.ndarray:
+def _in_float32(model: keras.Model) -> keras.Model:
+    if any(layer.compute_dtype != "float32" for layer in model.layers):
+        return with_dtype(model, lambda layer: "float32")
+    return model
+
+
+def predict(model: keras.Model, images: np.ndarray) -> np.ndarray:
+    """Returns the float32 probabilities `(n, classes)` of a Keras model, whatever its policy."""
+    model = _in_float32(model)
     logits = model.outputs[0]._keras_history.operation
     parts = [
         model.predict_on_batch(images[start : start + _BATCH_SIZE].astype(model.inputs[0].dtype))
@@ -123,6 +130,7 @@ def compare(
     received: np.ndarray,
     labels: np.ndarray | None,
     max_accuracy_drop: float | None,
+    tolerance: float = TOLERANCE,
 ) -> dict[str, Any]:
     """Compares probabilities `(n, classes)`; see `run`.
 
@@ -137,18 +145,18 @@ def compare(
     top, other = expected.argmax(-1), received.argmax(-1)
     rows = np.arange(len(top))
     # Two classes as likely as each other within the rounding may change places.
-    tied = expected[rows, top] - expected[rows, other] <= 2 * TOLERANCE
+    tied = expected[rows, top] - expected[rows, other] <= 2 * tolerance
     agreement = float(np.mean((top == other) | tied))
     result: dict[str, Any] = {"max_difference": difference, "top1_agreement": agreement}
     if labels is not None:
         result["accuracy"] = float(np.mean(other == labels))
         result["keras_accuracy"] = float(np.mean(top == labels))
     if max_accuracy_drop is None:
-        if agreement < 1 or difference > TOLERANCE:
+        if agreement < 1 or difference > tolerance:
             raise ParityError(
                 f"{where}: the export differs from the Keras model: top-1 agreement "
                 f"{agreement:.4f} (must be 1), largest difference of a probability "
-                f"{difference:.2e} (at most {TOLERANCE:.0e})."
+                f"{difference:.2e} (at most {tolerance:.0e})."
             )
         return result
     drop = 1 - agreement if labels is None else result["keras_accuracy"] - result["accuracy"]

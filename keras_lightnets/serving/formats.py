@@ -1,0 +1,129 @@
+"""The folded network as a file for LiteRT, ONNX Runtime and OpenVINO, each checked.
+
+    DIR/<name>/formats/<version>/model.tflite, model-int8.tflite, model.onnx, model.xml + .bin
+    DIR/<name>/formats/<version>/labels.txt, metadata.json
+
+TensorFlow Serving ignores directories whose names are no numbers.
+"""
+
+from __future__ import annotations
+
+import pathlib
+import tempfile
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_lightnets.layers.grouped_conv2d import grouped_conv_form
+from keras_lightnets.serving import gate, runtimes
+from keras_lightnets.serving.errors import ExportError
+from keras_lightnets.serving.inference import frozen_function, inference_model
+
+DIRECTORY = "formats"
+TOLERANCE = 1e-4  # largest difference of two probabilities; the runtimes sum in other orders
+_BATCH_SIZE = 16
+_ONNX_OPSET = 17
+
+
+def convert(
+    model: keras.Model,
+    directory: pathlib.Path,
+    formats: Sequence[str],
+    held_out: gate.HeldOut,
+    *,
+    representative: np.ndarray | None = None,
+    max_accuracy_drop: float = 0.01,
+) -> dict[str, Any]:
+    """Writes `model` into `directory` in other formats and compares each with it.
+
+    The input of all is float32 `(batch, height, width, 3)`, pixels from 0 to 255; the output
+    float32 probabilities `(batch, classes)`.
+
+    Args:
+        model: As for `export_saved_model`.
+        directory: Exists.
+        formats: Keys of `runtimes.FILES`.
+        held_out: Images to compare on.
+        representative: Images `(n, height, width, 3)` from which "litert-int8" learns the range
+            of every tensor.
+        max_accuracy_drop: What "litert-int8" may lose on `held_out`.
+
+    Returns:
+        Format -> file and comparison.
+
+    Raises:
+        ExportError: A package is missing, or a converter fails.
+        ParityError: A converted network answers differently.
+    """
+    runtimes.check_installed(formats)
+    if "litert-int8" in formats and representative is None:
+        raise ExportError("The format 'litert-int8' needs representative images.")
+    expected = gate.predict(model, held_out.images)
+    network = inference_model(model)
+    shape = (None, *network.inputs[0].shape[1:])
+    function = frozen_function(network, tf.TensorSpec(shape, tf.float32, name="images"))
+    report = {}
+    # Converters and runtimes know the grouped convolution of TensorFlow badly or not at all.
+    with grouped_conv_form("split"):
+        function.get_concrete_function()
+        for name in formats:
+            path = directory / runtimes.FILES[name][0]
+            try:
+                _write(name, function, path, representative)
+                predict = runtimes.LOADERS[path.suffix](path)
+            except ExportError:
+                raise
+            except Exception as error:  # whatever a converter raises
+                line = (str(error).strip() or type(error).__name__).splitlines()[0]
+                raise ExportError(f"The conversion to {name} failed: {line}") from error
+            received = np.concatenate(
+                [
+                    np.array(predict(held_out.images[start : start + _BATCH_SIZE]))
+                    for start in range(0, len(held_out.images), _BATCH_SIZE)
+                ]
+            )
+            drop = max_accuracy_drop if name == "litert-int8" else None
+            report[name] = {
+                "file": path.name,
+                **gate.compare(name, expected, received, held_out.labels, drop, TOLERANCE),
+            }
+    return report
+
+
+def _write(name: str, function: Any, path: pathlib.Path, representative: Any) -> None:
+    if path.suffix == ".tflite":
+        images = representative if name == "litert-int8" else None
+        path.write_bytes(_litert(function, images))
+    elif name == "onnx":
+        import tf2onnx
+
+        tf2onnx.convert.from_function(
+            function, function.input_signature, opset=_ONNX_OPSET, output_path=str(path)
+        )
+    else:
+        _openvino(function, path)
+
+
+def _litert(function: Any, representative: np.ndarray | None) -> bytes:
+    concrete = function.get_concrete_function()
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([concrete], tf.Module())
+    if representative is not None:
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        images = representative.astype("float32")
+        converter.representative_dataset = lambda: ([image[None]] for image in images)
+    return converter.convert()
+
+
+def _openvino(function: Any, path: pathlib.Path) -> None:
+    import openvino
+
+    with tempfile.TemporaryDirectory() as folder:
+        module = tf.Module()
+        module.network = function
+        tf.saved_model.save(module, folder, signatures=function.get_concrete_function())
+        model = openvino.convert_model(folder)
+        # It rounds weights to float16 unless told not to.
+        openvino.save_model(model, str(path), compress_to_fp16=False)
