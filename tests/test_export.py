@@ -254,3 +254,35 @@ def test_no_write_permission(tmp_path):
     with pytest.raises(ExportError, match=f"Cannot write to {tmp_path}/models/small: Not a dir"):
         keras_lightnets.export_saved_model(small_net(), tmp_path / "models")
     assert [p.name for p in pathlib.Path(tmp_path).iterdir()] == ["models"]
+
+
+def test_bfloat16_has_float32_ends_and_agrees(tmp_path):
+    """Probabilities within 0.02 of float32: bfloat16 has 8 bits of mantissa, 2**-8 = 0.004."""
+    model = small_net()
+    images = np.random.default_rng(1).integers(0, 256, (4, *SIZE, 3)).astype("float32")
+    # At this net's random weights, the largest logit alone would decide: bring them to 1.
+    logits = keras.Model(model.input, model.get_layer("logits").output)
+    scale = np.abs(logits(images)).max()
+    head = model.get_layer("logits")
+    head.set_weights([weight / scale for weight in head.get_weights()])
+    path = keras_lightnets.export_saved_model(
+        model,
+        tmp_path,
+        input_dtype="float32",
+        precision="bfloat16",
+        max_accuracy_drop=1.0,
+        warmup_batch_sizes=(1,),
+    )
+    served = Served(path)
+    signature = served.signatures["serving_default"]
+    assert signature.inputs["images"].dtype == tf.float32.as_datatype_enum
+    assert signature.outputs["probabilities"].dtype == tf.float32.as_datatype_enum
+    probabilities = served("serving_default", images)["probabilities"]
+    difference = np.abs(probabilities - np.asarray(model(images))).max()
+    # Exactly equal would mean that nothing was computed in bfloat16.
+    assert 1e-6 < difference < 0.02
+    assert (path / "assets.extra" / "parity.json").exists()
+    functions = served.meta_graph.graph_def.library.function
+    kernels = [node for f in functions for node in f.node_def if node.op == "Conv2D"]
+    assert kernels
+    assert all(node.attr["T"].type == tf.bfloat16.as_datatype_enum for node in kernels)
