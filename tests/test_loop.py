@@ -1,6 +1,7 @@
 """What ends a run before its last epoch, what goes on after it, and what is written besides."""
 
 import importlib.util
+import json
 import os
 import signal
 
@@ -85,3 +86,10 @@ def test_tensorboard_that_is_not_installed_is_named_before_anything_is_written(t
     with pytest.raises(UserError, match=r"needs the package tensorboard.*pip install tensorboard"):
         processes.call(without_tensorboard, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_tensorboard_gets_every_epoch(tmp_path):
+    processes.call(toy.run, toy.config(tensorboard=True), tmp_path)
+    (file,) = (tmp_path / "tensorboard").iterdir()
+    rows = json.loads((tmp_path / "history.json").read_text())
+    assert file.read_bytes().count(b"val_accuracy") >= len(rows) == 3

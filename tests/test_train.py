@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+from tests.processes import free_ports
+
 ROOT = pathlib.Path(__file__).parent.parent
 
 
@@ -45,3 +47,21 @@ def test_sigterm_saves_prints_the_command_that_continues_and_it_does(tmp_path):
     expected = {"curves.png", "confusion_matrix.png", "config.yaml", "environment.json"}
     assert expected <= {path.name for path in whole.iterdir()}
     assert {path.name for path in (whole / "weights").iterdir()} == {"best.keras", "last.keras"}
+
+
+@pytest.mark.slow
+def test_two_workers_started_by_the_command_finish_one_run(tmp_path):
+    # Only the first worker writes the run and talks; both end without an error.
+    keys = ["--dataset", "digits", "--epochs", "1", "--set", "optimizer.warmup_epochs=0"]
+    addresses = ",".join(f"127.0.0.1:{port}" for port in free_ports(2))
+    workers = [
+        train(*keys, "--out", tmp_path / "run", "--workers", addresses, "--worker-index", index)
+        for index in range(2)
+    ]
+    outputs = [worker.communicate(timeout=300) for worker in workers]
+    assert [worker.returncode for worker in workers] == [0, 0], outputs
+    assert "epoch 1/1" in outputs[0][0]
+    assert outputs[1][0] == ""
+    rows = json.loads((tmp_path / "run" / "history.json").read_text())
+    assert len(rows) == 1
+    assert (tmp_path / "run" / "weights" / "best.keras").exists()
