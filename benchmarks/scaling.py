@@ -160,7 +160,8 @@ def measure_replicas(turns: int) -> list[Point]:
     def run(replicas: int) -> float:
         command = (
             "-m training.cli train --dry-run --dataset digits --model mobilenet_v2 "
-            f"--batch-size 64 --set train.devices=cpu:{replicas} --set model.image_size=64"
+            f"--batch-size 64 --set train.devices=cpu:{replicas} --set model.image_size=64 "
+            "--set data.resize_shorter=64"
         )
         output = subprocess.run(
             [sys.executable, *command.split()], check=True, capture_output=True, text=True

@@ -27,7 +27,10 @@ model.fit(images, labels, batch_size=32, verbose=0)
 print("First step", flush=True)
 """
 
-TRAIN = "train --dry-run --dataset digits --model mobilenet_v2 --batch-size 32"
+TRAIN = """
+train --dry-run --dataset digits --model mobilenet_v2 --batch-size 32
+--set model.image_size=64 --set data.resize_shorter=64
+"""
 
 
 def seconds_until(command: list[str], line: str | None) -> float:
@@ -59,7 +62,7 @@ def measure(turns: int) -> list[common.Row]:
         warm_up=1,
         min_turns=max(turns, 5),
     )
-    first_step = [*cli, *TRAIN.split(), "--set", "model.image_size=64"]
+    first_step = [*cli, *TRAIN.split()]
     step_times = common.interleave(
         {
             "lightnets train": lambda: seconds_until(first_step, "First step"),

@@ -65,3 +65,11 @@ def test_pairs_need_an_even_batch():
     config = configuration.from_dict({"data": {"mixup": 0.2}}).data
     with pytest.raises(UsageError, match="must be even"):
         augment.check_batch(config, 7)
+
+
+def test_mirrored_images_are_those_of_the_plain_form():
+    # Rows reshaped to the wrong width, or the choice inverted, would still be images.
+    images = np.random.default_rng(0).integers(0, 256, (4, 5, 7, 3), np.uint8)
+    chosen = np.array([True, False, True, False])
+    plain = np.where(chosen[:, None, None, None], images[:, :, ::-1], images)
+    np.testing.assert_array_equal(augment._flip(images, chosen), plain)

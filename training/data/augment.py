@@ -126,8 +126,7 @@ def augment_batch(
     if data.crop == "shift":
         images = _shift(images, randoms, data.shift)
     if data.flip:
-        chosen = randoms[:, _FLIP, None, None, None] < 0.5
-        images = tf.where(chosen, images[:, :, ::-1], images)
+        images = _flip(images, randoms[:, _FLIP] < 0.5)
     if data.color_jitter:
         images = _jitter(images, randoms, data.color_jitter)
     if data.random_erasing:
@@ -192,6 +191,17 @@ def _mix(
     pasted = tf.where(mask, other, images)
     mixed = tf.where(cut[:, None, None, None], pasted, preprocessing.to_uint8(blend))
     return mixed, kept[:, None] * labels + (1 - kept[:, None]) * tf.gather(labels, partner)
+
+
+def _flip(images: tf.Tensor, chosen: tf.Tensor) -> tf.Tensor:
+    """Mirrors the chosen images, `(batch,)`.
+
+    The plain `tf.where(chosen[:, None, None, None], images[:, :, ::-1], images)` takes 13 times
+    as long, more than decoding: TensorFlow reverses fast only the rows of one RGB image.
+    """
+    rows = tf.reshape(images, (-1, images.shape[2], 3))
+    mirrored = tf.reshape(tf.reverse(rows, [1]), tf.shape(images))
+    return tf.raw_ops.Select(condition=chosen, x=mirrored, y=images)
 
 
 def _shift(images: tf.Tensor, randoms: tf.Tensor, share: float) -> tf.Tensor:
