@@ -222,7 +222,7 @@ def test_what_was_found_is_remembered_until_a_file_changes(tmp_path, monkeypatch
         patched.setattr(training.data.check, "find_damaged", None)
         training.data.load(config(folder), checked=True)
     (folder / "cat" / "2.PnG").write_bytes(b"")
-    with pytest.raises(UserError, match=r"1 images .* cannot be read"):
+    with pytest.raises(UserError, match=r"1 image of .* cannot be read"):
         training.data.load(config(folder), checked=True)
 
 
