@@ -21,21 +21,21 @@ def train_step() -> list[common.Row]:
     import train_step
 
     cases = ("mobilenet_v2-224-b16", "shufflenet_v1_g3-64-b32")
-    return [train_step.measure(case, seconds=12) for case in cases]
+    return [train_step.measure(case, seconds=8) for case in cases]
 
 
 def inference() -> list[common.Row]:
     """MobileNet v2, plain and folded."""
     import inference
 
-    return inference.measure("mobilenet_v2", 16, seconds=10)
+    return inference.measure("mobilenet_v2", 16, seconds=8)
 
 
 def pipeline() -> list[common.Row]:
     """The input pipeline against Keras' layers and bare decoding."""
     import data_pipeline
 
-    return data_pipeline.measure(512, 10, None)
+    return data_pipeline.measure(384, 6, None)
 
 
 def recorded(case: str, peer: str) -> float | None:
