@@ -6,6 +6,7 @@ import pathlib
 from collections.abc import Sequence
 
 from keras_lightnets.serving import bundle
+from keras_lightnets.serving.handbook import handbook
 
 IMAGE = "tensorflow/serving:2.19.1"
 _MOUNT = "/models"
@@ -42,6 +43,7 @@ def write_ready_files(base_dir: pathlib.Path, batch_sizes: Sequence[int]) -> lis
         ),
         "compose.yaml": _compose(names[0]),
         "kserve.yaml": "---\n".join(_kserve(name) for name in names),
+        "README.md": handbook(names, IMAGE),
     }
     for name, text in files.items():
         path = base_dir / name
