@@ -2,6 +2,8 @@ import json
 
 import pytest
 
+from training import cli
+from training import config as configs
 from training import run as runs
 from training.errors import UserError
 
@@ -49,3 +51,28 @@ def test_replacing_keeps_the_old_file_when_writing_fails(tmp_path):
         runs.write_text(path, "half" * 100_000 + "\ud800")
     assert json.loads(path.read_text()) == {"accuracy": 1}
     assert [p.name for p in tmp_path.iterdir()] == ["results.json"]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["evaluate", "RUN"], ["export", "RUN", "--out", "OUT"], ["predict", "RUN", "image.png"]],
+    ids=lambda command: command[0],
+)
+def test_a_run_without_weights_says_how_to_finish_it(command, tmp_path, capsys):
+    from keras_lightnets.preprocessing import EvalTransform
+
+    run = tmp_path / "run"
+    run.mkdir()
+    configs.save(configs.from_dict({"data": {"dataset": "digits"}}), run / "config.yaml")
+    (run / "labels.txt").write_text("cat\ndog\n")
+    runs.write_json(run / "transform.json", EvalTransform(image_size=(32, 32)).to_dict())
+    (tmp_path / "image.png").write_bytes(b"")
+    places = {"RUN": str(run), "OUT": str(tmp_path / "out"), "image.png": f"{tmp_path}/image.png"}
+    code = cli.main([places.get(word, word) for word in command])
+    assert code == 1
+    message = capsys.readouterr().err
+    assert message == (
+        f"lightnets: The run {run} has no weights (weights/best.keras is missing). "
+        f"Finish it first: lightnets train --resume {run}\n"
+    )
+    assert not (tmp_path / "out").exists()
