@@ -20,7 +20,8 @@ import common
 PEER = """
 import keras, numpy as np
 model = keras.applications.MobileNetV2((64, 64, 3), weights=None, classes=10)
-model.compile(keras.optimizers.SGD(0.01, momentum=0.9), "categorical_crossentropy", ["accuracy"])
+model.compile(keras.optimizers.SGD(0.01, momentum=0.9), "categorical_crossentropy",
+              metrics=["accuracy"])
 images = np.random.default_rng(0).uniform(size=(32, 64, 64, 3)).astype("float32")
 labels = np.eye(10, dtype="float32")[np.arange(32) % 10]
 model.fit(images, labels, batch_size=32, verbose=0)
