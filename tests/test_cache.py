@@ -70,3 +70,14 @@ def test_what_is_read_in_order_is_refused(pictures):
     data = splits(pictures, "disk").config.data
     with pytest.raises(UserError, match="can only be read in order"):
         cache.cached([stream], data)
+
+
+@pytest.mark.parametrize("kind", ["memory", "disk"])
+def test_what_was_first_read_outside_a_graph_is_kept_as_bytes(pictures, kind):
+    """Caught: keeping the array that TensorFlow passes for a string when it runs eagerly."""
+    plain, kept = splits(pictures, "none"), splits(pictures, kind)
+    for place in range(kept.train_source.count):
+        expected = plain.train_source.contents(place).numpy()
+        assert kept.train_source.contents(place).numpy() == expected
+    expected = digest(plain.train(global_batch=5).take(2))
+    assert digest(kept.train(global_batch=5).take(2)) == expected

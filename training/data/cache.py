@@ -88,8 +88,9 @@ def with_store(source: Source, store: _Store) -> Source:
         contents, labels = zip(*found, strict=True)
         return np.array(contents, object), np.array(labels, np.int64)
 
-    def put(position: np.ndarray, contents: bytes, label: np.ndarray) -> np.int64:
-        store.put(int(position), contents, int(label))
+    def put(position: np.ndarray, contents: bytes | np.ndarray, label: np.ndarray) -> np.int64:
+        # A string arrives as bytes in a graph, but as an array without axes when run eagerly.
+        store.put(int(position), np.asarray(contents, object).item(), int(label))
         return np.int64(0)
 
     def lookup(positions: tf.Tensor):
