@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help install demo test test-slow test-all lint docs benchmark clean
+.PHONY: help install demo test test-slow lint docs benchmark clean
 
 help:
 	@echo "make demo       train, evaluate, export, serve and query a network on real digits"
