@@ -127,15 +127,23 @@ def _complete(docstring: str) -> str:
     return f"{head}\n{indented}{separator}{tail}"
 
 
-def check_choice(name: str, value: Any, choices: Sequence[Any]) -> None:
-    """Raises a ValueError that names the argument, the choices and what was received."""
+def check_choice(name: str, value: Any, choices: Sequence[Any], *, why: str = "") -> None:
+    """Raises a ValueError that names the argument, the choices and what was received.
+
+    Args:
+        name: The argument.
+        value: What was received.
+        choices: What is allowed.
+        why: Reason why these are the only choices, for the message.
+    """
     # `True == 1`, so compare types as well: `groups=True` is a mistake.
     if not any(
         value == choice and isinstance(value, bool) == isinstance(choice, bool)
         for choice in choices
     ):
         listed = ", ".join(repr(choice) for choice in choices)
-        raise ValueError(f"`{name}` must be one of {listed}. Received: {value!r}")
+        reason = f" ({why})" if why else ""
+        raise ValueError(f"`{name}` must be one of {listed}{reason}. Received: {value!r}")
 
 
 def check_alpha(alpha: float) -> None:

@@ -86,7 +86,12 @@ def ShuffleNetV1(
     """
     check_choice("groups", groups, tuple(CHANNELS))
     check_choice("alpha", alpha, ALPHAS)
-    check_choice("output_stride of ShuffleNetV1", options.output_stride, (16, 32))
+    check_choice(
+        "output_stride",
+        options.output_stride,
+        (16, 32),
+        why="at 8, ShuffleNetV1 would have to dilate the average pooling of its last stage",
+    )
     stem, *stages = channels(groups, alpha, stem_filters)
     if stem < 1 or (stages[0] - stem) % groups:
         raise ValueError(

@@ -60,7 +60,12 @@ def SqueezeNet(
     """
     check_choice("version", version, tuple(VERSIONS))
     check_choice("bypass", bypass, BYPASSES)
-    check_choice("output_stride of SqueezeNet", options.output_stride, (8, 16))
+    check_choice(
+        "output_stride",
+        options.output_stride,
+        (8, 16),
+        why="the deepest feature map of SqueezeNet has stride 16",
+    )
     if not 0 < squeeze_ratio <= 1:
         raise ValueError(f"`squeeze_ratio` must be in (0, 1]. Received: {squeeze_ratio!r}")
     variant = {
