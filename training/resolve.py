@@ -132,8 +132,25 @@ def resolve(args: argparse.Namespace) -> Config:
     config = configs.update(config, file, where=args.config or "file")
     config = configs.update(config, flags, where="the command line")
     config = configs.update(config, {"recipe": name}, where="the command line")
+    config = _give_way(config, chosen=merged)
     validate(config)
     return config
+
+
+def _give_way(config: Config, chosen: Mapping[str, Any]) -> Config:
+    """Takes back what the recipe sets where it contradicts what the user has `chosen`.
+
+    A run shorter than the recipe's warms up for at most a fifth of it; a backbone frozen to the
+    end needs no epochs in which only the head learns.
+    """
+    values: dict[str, Any] = {}
+    if "warmup_epochs" not in chosen.get("optimizer", {}):
+        warmup = min(config.optimizer.warmup_epochs, max(config.train.epochs, 0) / 5)
+        values["optimizer"] = {"warmup_epochs": warmup}
+    if config.model.freeze == "backbone":
+        released = ("head_warmup_epochs", "unfreeze_epochs")
+        values["model"] = {key: 0 for key in released if key not in chosen.get("model", {})}
+    return configs.update(config, values, where=f"recipe {config.recipe}")
 
 
 # The recipe of ImageNet when none is named: each network's own.

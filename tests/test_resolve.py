@@ -1,0 +1,39 @@
+import argparse
+
+import pytest
+
+from training import resolve
+from training.errors import UsageError
+from training.recipes import RECIPES
+
+
+def resolved(*flags):
+    parser = argparse.ArgumentParser()
+    resolve.add_arguments(parser)
+    return resolve.resolve(parser.parse_args(["--dataset", "pictures", *flags]))
+
+
+def test_a_short_run_warms_up_for_at_most_a_fifth_of_it():
+    recipe = RECIPES["scratch-small"].config
+    assert resolved().optimizer.warmup_epochs == recipe["optimizer"]["warmup_epochs"] == 5
+    assert resolved("--epochs", "8").optimizer.warmup_epochs == 8 / 5
+
+
+def test_a_warm_up_that_was_asked_for_stays():
+    chosen = ("--epochs", "8", "--set", "optimizer.warmup_epochs=4")
+    assert resolved(*chosen).optimizer.warmup_epochs == 4
+    with pytest.raises(UsageError, match=r"must be less than train\.epochs"):
+        resolved("--epochs", "4", "--set", "optimizer.warmup_epochs=4")
+
+
+def test_a_frozen_backbone_needs_no_other_flag():
+    config = resolved("--weights", "imagenet", "--freeze", "backbone")
+    assert RECIPES["finetune"].config["model"]["head_warmup_epochs"] == 1
+    assert config.model.head_warmup_epochs == 0
+    with pytest.raises(UsageError, match="head_warmup_epochs"):
+        resolved("--freeze", "backbone", "--set", "model.head_warmup_epochs=2")
+
+
+def test_nonsense_is_named_by_its_own_key():
+    with pytest.raises(UsageError, match=r"train\.epochs must be"):
+        resolved("--epochs", "-1")
