@@ -1,0 +1,71 @@
+"""The data doctor's page in a real browser."""
+
+import os
+import re
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from training.cli import main
+
+# Reports what only a browser knows, then is read back by `--dump-dom`.
+PROBE = """
+<script>
+  addEventListener("load", () => {
+    const broken = [...document.images].filter((image) => image.naturalWidth === 0).length;
+    const width = document.documentElement.scrollWidth;
+    document.title = `images ${document.images.length} broken ${broken} wide ${width}`;
+  });
+</script>
+"""
+
+
+@pytest.fixture(scope="module")
+def browser():
+    found = shutil.which("chromium") or shutil.which("chromium-browser")
+    found = found or shutil.which("google-chrome")
+    if found is None:
+        assert not os.environ.get("CI"), "CI needs Chromium: see .ci/run"
+        pytest.skip("needs Chromium on PATH")
+    return found
+
+
+def look(browser, page, width=1000):
+    """Returns the document after it was loaded by the browser."""
+    profile = page.parent / "profile"
+    command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
+    command += [f"--user-data-dir={profile}", f"--window-size={width},900"]
+    command += ["--virtual-time-budget=2000", "--dump-dom", page.as_uri()]
+    return subprocess.run(
+        command, capture_output=True, text=True, check=True, timeout=120, env={**os.environ}
+    ).stdout
+
+
+def test_every_picture_shows_and_no_file_name_becomes_markup(browser, tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    pictures = tmp_path / "pictures"
+    hostile = "<img src=x onerror=document.body.remove()>"
+    for label in ("cat", "dog & <b>cow"):
+        folder = pictures / label
+        folder.mkdir(parents=True)
+        for name in ("a", "b", hostile):
+            pixels = rng.integers(0, 256, (40, 60, 3), np.uint8)
+            Image.fromarray(pixels).save(folder / f"{name}.png".replace("/", ""), "PNG")
+    (pictures / "cat" / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 no picture")
+    page = tmp_path / "page.html"
+    assert main(["data", "check", str(pictures), "--page", str(page)]) == 1
+    capsys.readouterr()
+    text = page.read_text()
+    assert "<script" not in text
+    page.write_text(text + PROBE)
+
+    shown = look(browser, page)
+    title = re.search(r"<title>(.*?)</title>", shown).group(1)
+    images, broken, width = (int(number) for number in re.findall(r"\d+", title))
+    assert images == text.count("data:image/") == 6
+    assert broken == 0
+    assert width <= 1000, "the page must not scroll sideways"
+    assert "1 finding" in shown
