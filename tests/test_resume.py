@@ -1,5 +1,6 @@
 """Killed by SIGKILL at any moment and resumed, a run ends with the bits of one never killed."""
 
+import concurrent.futures
 import os
 import random
 import signal
@@ -14,69 +15,90 @@ from training import checkpoint, history, judge, loop, trainer
 # All that keeps state: dropout, batch norm, momentum, average, accumulation, partial epochs.
 EVERYTHING = {"accumulate": 2, "ema": 0.9, "checkpoint_steps": 4, "optimizer__global_clipnorm": 1.0}
 
+STEPS, EPOCH_ENDS, CHECKPOINTS = range(18), (6, 12, 18), (4, 6, 8, 12, 16, 18)
+# What happens in a run -> where it is done, the steps after which, how many of ten kills fall
+# on it. Events of the same step happen in this order.
+EVENTS = {
+    "evaluation": (trainer.Trainer, "evaluate", EPOCH_ENDS, 2),
+    "weights": (judge.Judge, "save", EPOCH_ENDS[:1], 1),
+    "history": (history.History, "write", EPOCH_ENDS, 1),
+    "checkpoint": (checkpoint.Checkpoints, "save", CHECKPOINTS, 2),
+    "step": (trainer.Trainer, "take_steps", STEPS, 3),
+    "results": (loop.Loop, "_finish", EPOCH_ENDS[-1:], 1),
+}
 
-def dying(config, out, event, delay):
-    """Trains, and sends itself SIGKILL `delay` seconds after the event of that number."""
-    events = iter(range(10**9))
 
-    def count():
-        if next(events) == event:
-            threading.Thread(target=kill, daemon=True).start()
+def moments(seed):
+    """Returns ten random moments, in the order of a run: (step, event, seconds after it began)."""
+    chance = random.Random(seed)
+    chosen = [
+        (step, list(EVENTS).index(event), chance.uniform(0, 0.02))
+        for event, (*_, steps, kills) in EVENTS.items()
+        for step in chance.sample(steps, kills)
+    ]
+    return [(step, list(EVENTS)[number], delay) for step, number, delay in sorted(chosen)]
+
+
+def dying(config, out, moment):
+    """Trains, and sends itself SIGKILL at that moment."""
+    killed_after, killed_in, delay = moment
+    step = 0
 
     def kill():
         time.sleep(delay)
         os.kill(os.getpid(), signal.SIGKILL)
 
-    def counting(owner, name):
+    def watch(event, owner, name):
         original = getattr(owner, name)
 
-        def counted(*args, **kwargs):
-            count()
-            return original(*args, **kwargs)
+        def watched(self, *args):
+            nonlocal step
+            if owner is trainer.Trainer:
+                step = int(self.state.step.numpy())
+            # The end of the run comes in any case, also when this event was before the kill.
+            if event == "results" or (event == killed_in and step >= killed_after):
+                threading.Thread(target=kill, daemon=True).start()
+            result = original(self, *args)
+            if event == "step":
+                step = int(self.state.step.numpy())
+            return result
 
-        setattr(owner, name, counted)
+        setattr(owner, name, watched)
 
-    counting(trainer.Trainer, "take_steps")
-    counting(checkpoint.Checkpoints, "save")
-    counting(history.History, "write")
-    counting(judge.Judge, "save")
-    counting(loop.scoring, "score")
+    for event, (owner, name, *_) in EVENTS.items():
+        watch(event, owner, name)
     toy.run(config, out)
-    return next(events)
 
 
-def survive(config, out, kills, seed):
-    """Runs to the end with so many kills on the way; returns how many there were."""
-    chance = random.Random(seed)
-    killed = 0
-    while True:
-        event = chance.randrange(4 if killed < kills - 2 else 20) if killed < kills else -1
-        child = processes.Child(dying, config, out, event, chance.uniform(0, 0.02))
-        try:
+def survive(config, out, seed):
+    """Runs to the end with ten kills on the way."""
+    for moment in moments(seed):
+        child = processes.Child(dying, config, out, moment)
+        with pytest.raises(ChildProcessError):
             child.result()
-            return killed
-        except ChildProcessError:
-            assert child.process.exitcode == -signal.SIGKILL
-            killed += 1
+        assert child.process.exitcode == -signal.SIGKILL
+    processes.call(toy.run, config, out)
+    return processes.call(toy.outcome, out)
 
 
+def undisturbed(config, out):
+    """Runs to the end and returns what it ended with."""
+    processes.call(toy.run, config, out)
+    return processes.call(toy.outcome, out)
+
+
+# Ten kills on one device and ten on two, side by side; a hundred in the slow tests.
 @pytest.mark.parametrize(
-    ("devices", "kills"),
-    [
-        (1, 6),
-        (2, 4),
-        pytest.param(1, 60, marks=pytest.mark.slow),
-        pytest.param(2, 40, marks=pytest.mark.slow),
-    ],
+    "seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 6))]
 )
-def test_killed_and_resumed_is_bit_identical(tmp_path, devices, kills):
-    config = toy.config(devices=f"cpu:{devices}", **EVERYTHING)
-    processes.call(toy.run, config, tmp_path / "whole")
-    assert survive(config, tmp_path / "killed", kills, seed=devices) == kills
-    whole = processes.call(toy.outcome, tmp_path / "whole")
-    killed = processes.call(toy.outcome, tmp_path / "killed")
-    assert killed == whole
-    # The comparison can fail: another seed gives other bits.
-    other = toy.config(devices=f"cpu:{devices}", **EVERYTHING | {"seed": 4})
-    processes.call(toy.run, other, tmp_path / "other")
-    assert processes.call(toy.outcome, tmp_path / "other")["last.keras"] != whole["last.keras"]
+def test_killed_and_resumed_is_bit_identical(tmp_path, seed):
+    one, two = (toy.config(devices=f"cpu:{devices}", **EVERYTHING) for devices in (1, 2))
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        killed_one = pool.submit(survive, one, tmp_path / "killed1", seed)
+        killed_two = pool.submit(survive, two, tmp_path / "killed2", seed + 100)
+        whole_one = pool.submit(undisturbed, one, tmp_path / "whole1").result()
+        whole_two = pool.submit(undisturbed, two, tmp_path / "whole2").result()
+    assert killed_one.result() == whole_one
+    assert killed_two.result() == whole_two
+    # The comparison can fail: dropout masks are those of the replica.
+    assert whole_one["last.keras"] != whole_two["last.keras"]
