@@ -37,3 +37,10 @@ def test_a_frozen_backbone_needs_no_other_flag():
 def test_nonsense_is_named_by_its_own_key():
     with pytest.raises(UsageError, match=r"train\.epochs must be"):
         resolved("--epochs", "-1")
+
+
+def test_a_run_finds_its_data_from_any_working_directory(tmp_path, monkeypatch):
+    (tmp_path / "pictures").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert resolved().data.dataset == str(tmp_path / "pictures")
+    assert resolved("--dataset", "cifar10").data.dataset == "cifar10"

@@ -132,9 +132,20 @@ def resolve(args: argparse.Namespace) -> Config:
     config = configs.update(config, file, where=args.config or "file")
     config = configs.update(config, flags, where="the command line")
     config = configs.update(config, {"recipe": name}, where="the command line")
-    config = _give_way(config, chosen=merged)
+    config = _give_way(_anchored(config), chosen=merged)
     validate(config)
     return config
+
+
+def _anchored(config: Config) -> Config:
+    """Makes the paths in `config` absolute: a run is also read from other working directories."""
+    values: dict[str, Any] = {}
+    for section, key in (("data", "dataset"), ("data", "data_dir"), ("model", "weights")):
+        text = getattr(getattr(config, section), key)
+        # What does not exist is a name, or will be reported as it was given.
+        if text and (path := pathlib.Path(text).expanduser()).exists():
+            values.setdefault(section, {})[key] = str(path.absolute())
+    return configs.update(config, values, where="the command line")
 
 
 def _give_way(config: Config, chosen: Mapping[str, Any]) -> Config:
@@ -185,7 +196,7 @@ def resolve_resumed(args: argparse.Namespace, run: pathlib.Path) -> Config:
     merge(values, flag_values(args))
     if args.recipe:
         values["recipe"] = args.recipe
-    wanted = configs.update(saved, values, where="the command line")
+    wanted = _anchored(configs.update(saved, values, where="the command line"))
     old, new = configs.to_dict(saved), configs.to_dict(wanted)
     for section, keys in new.items():
         if not isinstance(keys, Mapping):
