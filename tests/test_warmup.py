@@ -8,7 +8,7 @@ from tensorflow_serving.apis import prediction_log_pb2
 from test_export import SIZE, Served, small_net
 
 import keras_lightnets
-from keras_lightnets.serving import deployment
+from keras_lightnets.serving import bundle, deployment
 from keras_lightnets.serving.warmup import WARMUP_FILE
 
 
@@ -60,7 +60,6 @@ def test_batching_is_consistent_and_kept(exported):
     assert "max_batch_size { value: 4 }" in text
     allowed = [int(row.split()[1]) for row in text.splitlines() if row.startswith("allowed")]
     assert allowed == [1, 4]  # the last one must equal the maximum
-    path.write_text("tuned")
-    deployment.write_ready_files(base, [1, 2])
-    assert path.read_text() == "tuned"
-    path.write_text(text)
+    with bundle.staging(base) as staged:
+        files = deployment.stage_ready_files(base, staged, "small", [1, 2])
+    assert path.name not in [file.name for file in files]

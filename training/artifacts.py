@@ -30,11 +30,13 @@ class Artifact:
         transform: From image files to its input, or None if it does not know.
         predict: uint8 images `(batch, height, width, 3)` to float32 probabilities
             `(batch, classes)`.
+        close: Ends the connection to a server.
     """
 
     labels: list[str] | None
     transform: EvalTransform | None
     predict: Callable[[np.ndarray], np.ndarray]
+    close: Callable[[], None] = lambda: None
 
 
 def open(target: str | os.PathLike) -> Artifact:
@@ -151,8 +153,12 @@ def _open_url(url: str) -> Artifact:
 
     try:
         client = Client(url)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    try:
         client.wait_until_ready(timeout_s=10)
-    except (ClientError, ValueError) as error:
+    except ClientError as error:
+        client.close()
         raise UserError(str(error)) from None
 
     def predict(images):
@@ -167,4 +173,4 @@ def _open_url(url: str) -> Artifact:
                 raise UserError(f"{url} gives no `probabilities`.") from None
         return np.concatenate([np.asarray(part, np.float32) for part in parts])
 
-    return Artifact(None, None, predict)
+    return Artifact(None, None, predict, client.close)

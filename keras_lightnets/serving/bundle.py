@@ -4,13 +4,16 @@
     DIR/<name>/<version>/assets.extra/labels.txt     class names, one a line
     DIR/<name>/<version>/assets.extra/metadata.json  input, preprocessing, versions, accuracy
     DIR/<name>/<version>/assets.extra/parity.json    the comparison with the Keras model
+    DIR/<name>/<version>/formats/model.onnx, ...     files for other runtimes, if asked for
 
-A version is written to a hidden sibling, which servers ignore, and renamed when it is complete.
+All of a version, whatever its formats, is written to one hidden sibling, which servers ignore,
+and renamed once when it is complete.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import pathlib
@@ -123,15 +126,28 @@ def publish(staged: pathlib.Path, final: pathlib.Path) -> None:
         ExportError: Somebody else published this version in the meantime.
     """
     for path in [*staged.rglob("*"), staged]:
-        _sync(path)
+        sync(path)
     try:
         staged.rename(final)
     except OSError as error:
         raise ExportError(f"Cannot publish {final}: {error.strerror}.") from None
-    _sync(final.parent)
+    sync(final.parent)
 
 
-def _sync(path: pathlib.Path) -> None:
+@contextlib.contextmanager
+def locked(directory: pathlib.Path) -> Iterator[None]:
+    """Keeps other exports from publishing in `directory` meanwhile; waits for theirs to end."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # some network file systems have no locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)  # which gives the lock back
+
+
+def sync(path: pathlib.Path) -> None:
+    """Waits until a file or directory has reached the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

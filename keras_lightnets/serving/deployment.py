@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 from keras_lightnets.serving import bundle
 from keras_lightnets.serving.handbook import handbook
+from keras_lightnets.serving.server.engines import IMAGE
+from keras_lightnets.serving.server.layout import BATCHING_FILE, MODELS_FILE
 
-IMAGE = "tensorflow/serving:2.19.1"
 _MOUNT = "/models"
 
 # A TCP connection by bash: the official image has neither curl nor wget. The status code alone
@@ -20,24 +21,31 @@ _HEALTH = (
 )
 
 
-def write_ready_files(base_dir: pathlib.Path, batch_sizes: Sequence[int]) -> list[pathlib.Path]:
-    """Writes what starts a server for all models in `base_dir`; returns the files.
+def stage_ready_files(
+    base_dir: pathlib.Path, staged: pathlib.Path, name: str, batch_sizes: Sequence[int]
+) -> list[pathlib.Path]:
+    """Writes what starts a server for all models in `base_dir` into `staged`; returns the files.
 
     `models.config` and `compose.yaml` are written anew, since they name the models;
     `batching_parameters.txt` is left alone once it exists: its numbers belong to a machine.
 
     Args:
         base_dir: Holds `<name>/<version>/saved_model.pb`.
+        staged: A directory on the same file system; `place_ready_files` moves its files.
+        name: Of a model that is about to be published.
         batch_sizes: That batches are padded to, those of the warm-up requests.
     """
     names = sorted(
-        path.name
-        for path in base_dir.iterdir()
-        if any((path / str(v) / "saved_model.pb").is_file() for v in bundle.versions(path))
+        {name}
+        | {
+            path.name
+            for path in base_dir.iterdir()
+            if any((path / str(v) / "saved_model.pb").is_file() for v in bundle.versions(path))
+        }
     )
     files = {
-        "models.config": _models_config(names),
-        "batching_parameters.txt": _batching_parameters(sorted(set(batch_sizes))),
+        MODELS_FILE: _models_config(names),
+        BATCHING_FILE: _batching_parameters(sorted(set(batch_sizes))),
         "monitoring.config": (
             'prometheus_config {\n  enable: true\n  path: "/monitoring/prometheus/metrics"\n}\n'
         ),
@@ -45,14 +53,18 @@ def write_ready_files(base_dir: pathlib.Path, batch_sizes: Sequence[int]) -> lis
         "kserve.yaml": "---\n".join(_kserve(name) for name in names),
         "README.md": handbook(names, IMAGE),
     }
-    for name, text in files.items():
-        path = base_dir / name
-        if name == "batching_parameters.txt" and path.exists():
-            continue
-        temporary = path.with_name(f".{name}.tmp")
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    return [base_dir / name for name in files]
+    if (base_dir / BATCHING_FILE).exists():
+        del files[BATCHING_FILE]
+    for file, text in files.items():
+        (staged / file).write_text(text, encoding="utf-8")
+    return [staged / file for file in files]
+
+
+def place_ready_files(base_dir: pathlib.Path, staged: Sequence[pathlib.Path]) -> None:
+    """Moves what `stage_ready_files` wrote to its place, each file whole."""
+    for path in staged:
+        bundle.sync(path)
+        path.replace(base_dir / path.name)
 
 
 def _models_config(names: Sequence[str]) -> str:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import datetime
 import os
 import pathlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from keras_lightnets import weights
@@ -16,6 +17,7 @@ from keras_lightnets._version import __version__
 from keras_lightnets.preprocessing import EvalTransform
 from keras_lightnets.serving import bundle, deployment, gate, signatures, warmup
 from keras_lightnets.serving.errors import ExportError
+from keras_lightnets.serving.formats import DIRECTORY, convert
 from keras_lightnets.serving.inference import Precision, check_classifier, inference_model
 
 
@@ -34,11 +36,15 @@ def export_saved_model(
     warmup_batch_sizes: Iterable[int] = warmup.BATCH_SIZES,
     held_out: gate.HeldOut | None = None,
     max_accuracy_drop: float = 0.01,
+    formats: Sequence[str] = (),
+    representative: np.ndarray | None = None,
     metadata: Mapping[str, Any] | None = None,
+    progress: Callable[[str], None] = lambda line: None,
 ) -> pathlib.Path:
     """Writes `base_dir/<name>/<version>`, a SavedModel for TensorFlow Serving.
 
     Beside it go the files that start a server for all models of `base_dir`, see `deployment`.
+    The version appears whole, by one renaming, or not at all.
 
     The model becomes float32 (or bfloat16) with batch norms folded and weights as constants. The
     result is read back in a fresh process, by TensorFlow Serving's loader and without XLA, and
@@ -63,8 +69,12 @@ def export_saved_model(
         features: Whether to add a signature for the pooled features before the classifier.
         warmup_batch_sizes: For which a warm-up request is written.
         held_out: Pictures for the comparison; None: 16 synthetic ones.
-        max_accuracy_drop: For bfloat16: by how much accuracy on `held_out` may fall, from 0 to 1.
+        max_accuracy_drop: For bfloat16 and int8: by how much accuracy on `held_out` may fall,
+            from 0 to 1.
+        formats: More of them, for `<version>/formats`; see `formats.convert`.
+        representative: For the format "litert-int8".
         metadata: More entries for `metadata.json`.
+        progress: Called with a line for a person before each step.
 
     Returns:
         The version's directory.
@@ -76,24 +86,108 @@ def export_saved_model(
     interface = make_interface(model, class_names, transform, input_dtype, top_k, features)
     name = name or model.name
     bundle.check_name(name)
-    model_dir = pathlib.Path(base_dir) / name
-    version = bundle.choose_version([model_dir], version)
+    base_dir = pathlib.Path(base_dir)
+    model_dir = base_dir / name
+    version = bundle.choose_version([model_dir, model_dir / DIRECTORY], version)
     bundle.check_same_classes(model_dir, interface.labels)
     held_out = held_out or gate.HeldOut.synthetic(interface.transform.image_size)
     check_held_out(held_out, interface)
-    served = inference_model(model, precision)
-    expected = gate.reference(model, held_out, interface.transform)
-    with bundle.staging(model_dir) as staged, clear_errors(model_dir):
-        write_saved_model(served, interface, staged)
+    with (
+        clear_errors(model_dir),
+        bundle.staging(base_dir) as scratch,
+        bundle.staging(model_dir) as staged,
+    ):
+        extra = staged / bundle.EXTRA
+        about = dict(metadata or {})
+        if formats:
+            progress(f"Converting to {', '.join(formats)}")
+            about["formats"] = write_formats(
+                model,
+                staged / DIRECTORY,
+                formats,
+                interface,
+                held_out,
+                representative=representative,
+                max_accuracy_drop=max_accuracy_drop,
+            )
+        progress("Writing the SavedModel")
+        write_saved_model(inference_model(model, precision), interface, staged)
+        progress(f"Comparing it with the Keras model on {len(held_out.images)} images")
+        report = gate.run(
+            staged,
+            gate.reference(model, held_out, interface.transform),
+            max_accuracy_drop=None if precision == "float32" else max_accuracy_drop,
+            scratch=scratch,
+        )
         warmup.write_warmup(staged, name, interface, warmup_batch_sizes)
-        allowed_drop = None if precision == "float32" else max_accuracy_drop
-        report = gate.run(staged, expected, max_accuracy_drop=allowed_drop)
-        about = describe(name, version, interface, precision, report) | dict(metadata or {})
-        bundle.write_extra(staged / bundle.EXTRA, interface.labels, about)
-        bundle.write_json(staged / bundle.EXTRA / bundle.PARITY, report)
-        bundle.publish(staged, model_dir / str(version))
-        deployment.write_ready_files(model_dir.parent, list(warmup_batch_sizes))
+        about = describe(name, version, interface, precision, report) | about
+        bundle.write_extra(extra, interface.labels, about)
+        bundle.write_json(extra / bundle.PARITY, report)
+        with bundle.locked(base_dir):
+            # All that needs space on the disk comes before the version appears.
+            ready = deployment.stage_ready_files(base_dir, scratch, name, list(warmup_batch_sizes))
+            bundle.publish(staged, model_dir / str(version))
+            deployment.place_ready_files(base_dir, ready)
     return model_dir / str(version)
+
+
+def export_formats(
+    model: keras.Model,
+    base_dir: str | os.PathLike,
+    formats: Sequence[str],
+    class_names: Sequence[str] | None = None,
+    version: int | None = None,
+    *,
+    name: str | None = None,
+    transform: EvalTransform | None = None,
+    held_out: gate.HeldOut | None = None,
+    representative: np.ndarray | None = None,
+    max_accuracy_drop: float = 0.01,
+) -> pathlib.Path:
+    """Writes other formats only, to `base_dir/<name>/formats/<version>`, which no server loads.
+
+    Args and errors are those of `export_saved_model`.
+
+    Returns:
+        The directory with the files.
+    """
+    interface = make_interface(model, class_names, transform, "uint8", 5, False)
+    name = name or model.name
+    bundle.check_name(name)
+    model_dir = pathlib.Path(base_dir) / name
+    parent = model_dir / DIRECTORY
+    version = bundle.choose_version([model_dir, parent], version)
+    bundle.check_same_classes(model_dir, interface.labels)
+    held_out = held_out or gate.HeldOut.synthetic(interface.transform.image_size)
+    check_held_out(held_out, interface)
+    with clear_errors(parent), bundle.staging(parent) as staged:
+        write_formats(
+            model,
+            staged,
+            formats,
+            interface,
+            held_out,
+            representative=representative,
+            max_accuracy_drop=max_accuracy_drop,
+        )
+        bundle.publish(staged, parent / str(version))
+    return parent / str(version)
+
+
+def write_formats(
+    model: keras.Model,
+    directory: pathlib.Path,
+    formats: Sequence[str],
+    interface: signatures.Interface,
+    held_out: gate.HeldOut,
+    **options: Any,
+) -> dict[str, Any]:
+    """Writes files for other runtimes, and what they are, into `directory`; see `convert`."""
+    directory.mkdir(exist_ok=True)
+    report = convert(model, directory, formats, held_out, **options)
+    about = {"transform": interface.transform.to_dict(), "formats": report}
+    bundle.write_extra(directory, interface.labels, about)
+    return report
 
 
 def make_interface(
@@ -209,5 +303,8 @@ class clear_errors:  # noqa: N801 (used as a context manager, like contextlib's)
 
     def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
         if isinstance(error, (OSError, tf.errors.OpError)):
-            line = error.strerror if isinstance(error, OSError) else error.message.splitlines()[0]
+            text = (
+                error.strerror or str(error) if isinstance(error, OSError) else str(error.message)
+            )
+            line = text.splitlines()[0].rstrip(".")
             raise ExportError(f"Cannot write the export to {self._target}: {line}.") from error

@@ -1,9 +1,10 @@
 """The folded network as a file for LiteRT, ONNX Runtime and OpenVINO, each checked.
 
-    DIR/<name>/formats/<version>/model.tflite, model-int8.tflite, model.onnx, model.xml + .bin
-    DIR/<name>/formats/<version>/labels.txt, metadata.json
+    DIR/<name>/<version>/formats/model.tflite, model-int8.tflite, model.onnx, model.xml + .bin
+    DIR/<name>/<version>/formats/labels.txt, metadata.json
 
-TensorFlow Serving ignores directories whose names are no numbers.
+TensorFlow Serving ignores what it does not know in a version. Without a SavedModel the files go
+to DIR/<name>/formats/<version>, since servers ignore directories whose names are no numbers.
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ def convert(
             try:
                 _write(name, function, path, representative)
                 predict = runtimes.LOADERS[path.suffix](path)
-            except ExportError:
+            except (ExportError, OSError):
                 raise
             except Exception as error:  # whatever a converter raises
                 line = (str(error).strip() or type(error).__name__).splitlines()[0]
@@ -114,13 +115,14 @@ def _litert(function: Any, representative: np.ndarray | None) -> bytes:
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
         images = representative.astype("float32")
         converter.representative_dataset = lambda: ([image[None]] for image in images)
-    return converter.convert()
+    with runtimes.without_notices():
+        return converter.convert()
 
 
 def _openvino(function: Any, path: pathlib.Path) -> None:
     import openvino
 
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         module = tf.Module()
         module.network = function
         tf.saved_model.save(module, folder, signatures=function.get_concrete_function())

@@ -32,10 +32,13 @@ class HeldOut:
     Attributes:
         images: uint8 `(n, height, width, 3)`, as the network gets them.
         labels: Class numbers `(n,)`, or None if they are not known.
+        files: The image files that the evaluation transform makes `images` of, as they are on
+            the disk. None: the images themselves, as PNG.
     """
 
     images: np.ndarray
     labels: np.ndarray | None = None
+    files: Sequence[bytes] | None = None
 
     @classmethod
     def synthetic(cls, image_size: tuple[int, int], count: int = 16) -> HeldOut:
@@ -50,21 +53,21 @@ class Reference:
     """What the Keras model answers, and the inputs it was asked with."""
 
     held_out: HeldOut
-    files: list[bytes]  # the held-out images as PNG
+    files: list[bytes]
     probabilities: Mapping[str, np.ndarray]  # by signature, `(n, classes)`
 
 
 def reference(model: keras.Model, held_out: HeldOut, transform: EvalTransform) -> Reference:
     """Asks the Keras model, in float32 whatever its policy, about the held-out pictures."""
     model = _in_float32(model)
+    on_images = predict(model, held_out.images)
+    if held_out.files is not None:
+        both = {IMAGES: on_images, IMAGE_BYTES: on_images}
+        return Reference(held_out, list(held_out.files), both)
     files = [tf.io.encode_png(image).numpy() for image in held_out.images]
     decode = tf.function(lambda contents: evaluation_image(contents, transform))
     decoded = np.stack([decode(tf.constant(file)).numpy() for file in files])
-    probabilities = {
-        IMAGES: predict(model, held_out.images),
-        IMAGE_BYTES: predict(model, decoded),
-    }
-    return Reference(held_out, files, probabilities)
+    return Reference(held_out, files, {IMAGES: on_images, IMAGE_BYTES: predict(model, decoded)})
 
 
 def _in_float32(model: keras.Model) -> keras.Model:
@@ -88,13 +91,19 @@ def predict(model: keras.Model, images: np.ndarray) -> np.ndarray:
 
 
 def run(
-    saved_model: pathlib.Path, expected: Reference, *, max_accuracy_drop: float | None = None
+    saved_model: pathlib.Path,
+    expected: Reference,
+    *,
+    max_accuracy_drop: float | None = None,
+    scratch: pathlib.Path | None = None,
 ) -> dict[str, Any]:
     """Reads a SavedModel back with oneDNN on and off and compares every signature.
 
     Args:
         saved_model: The directory.
         expected: From `reference`.
+        scratch: Where the held-out images lie meanwhile; None: the system's temporary folder,
+            which is often small.
         max_accuracy_drop: None: same top-1 and probabilities within `TOLERANCE`. A number: for
             rounded weights; accuracy (or agreement, without labels) may fall by this share.
 
@@ -105,7 +114,9 @@ def run(
         ParityError: It cannot be loaded, or a signature answers differently.
     """
     report: dict[str, Any] = {"images": len(expected.files), "signatures": {}}
-    for onednn, outputs in zip(("on", "off"), _read_back(saved_model, expected), strict=True):
+    for onednn, outputs in zip(
+        ("on", "off"), _read_back(saved_model, expected, scratch), strict=True
+    ):
         report["xla_disabled"] = bool(outputs.pop("xla_disabled"))
         for signature in (IMAGES, IMAGE_BYTES):
             where = f"{signature}, oneDNN {onednn}"
@@ -147,7 +158,11 @@ def compare(
     # Two classes as likely as each other within the rounding may change places.
     tied = expected[rows, top] - expected[rows, other] <= 2 * tolerance
     agreement = float(np.mean((top == other) | tied))
-    result: dict[str, Any] = {"max_difference": difference, "top1_agreement": agreement}
+    result: dict[str, Any] = {
+        "images": len(top),
+        "max_difference": difference,
+        "top1_agreement": agreement,
+    }
     if labels is not None:
         result["accuracy"] = float(np.mean(other == labels))
         result["keras_accuracy"] = float(np.mean(top == labels))
@@ -169,19 +184,19 @@ def compare(
     return result
 
 
-def _read_back(saved_model: pathlib.Path, expected: Reference) -> list[dict[str, np.ndarray]]:
+def _read_back(
+    saved_model: pathlib.Path, expected: Reference, scratch: pathlib.Path | None
+) -> list[dict[str, np.ndarray]]:
     """Returns the outputs with oneDNN on and with oneDNN off; the two run side by side."""
-    with tempfile.TemporaryDirectory() as folder:
-        inputs = pathlib.Path(folder, "inputs.npz")
-        np.savez(
-            inputs,
-            images=expected.held_out.images,
-            blob=np.frombuffer(b"".join(expected.files), np.uint8),
-            lengths=np.array([len(file) for file in expected.files]),
-        )
-        results = [pathlib.Path(folder, f"onednn_{flag}.npz") for flag in ("1", "0")]
+    with tempfile.TemporaryDirectory(dir=scratch) as name:
+        folder = pathlib.Path(name)
+        np.save(folder / readback.IMAGES_FILE, expected.held_out.images)
+        np.save(folder / readback.LENGTHS_FILE, [len(file) for file in expected.files])
+        with (folder / readback.BLOB_FILE).open("wb") as blob:
+            blob.writelines(expected.files)
+        results = [folder / f"onednn_{flag}.npz" for flag in ("1", "0")]
         processes = [
-            _start(flag, [saved_model, inputs, result, _BATCH_SIZE])
+            _start(flag, [saved_model, folder, result, _BATCH_SIZE])
             for flag, result in zip(("1", "0"), results, strict=True)
         ]
         try:

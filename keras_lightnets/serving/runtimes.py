@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import importlib
+import os
 import pathlib
+import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from keras_lightnets.serving.errors import ExportError
@@ -58,14 +61,32 @@ def _import(package: str, what: str) -> Any:
         ) from None
 
 
+@contextlib.contextmanager
+def without_notices() -> Iterator[None]:
+    """Drops what is written to file descriptor 2, where LiteRT announces what it does.
+
+    No log level stops it. What goes wrong is raised, not only written.
+    """
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with open(os.devnull, "w") as nowhere:  # noqa: PTH123
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
 def load_litert(path: pathlib.Path) -> Predict:
     """Returns a function from images to probabilities that runs a `.tflite` file."""
     import tensorflow as tf
 
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), without_notices():
         # It tells to change to the package of LiteRT, once TensorFlow no longer has it.
         warnings.filterwarnings("ignore", "(?s).*tf.lite.Interpreter is deprecated", UserWarning)
         interpreter = tf.lite.Interpreter(str(path))
+        interpreter.allocate_tensors()
     (given,), output = interpreter.get_input_details(), interpreter.get_output_details()[0]
 
     def predict(images):

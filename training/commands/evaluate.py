@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import csv
 import dataclasses
 import io
@@ -56,14 +57,14 @@ def run(args: argparse.Namespace) -> int:
 
     from training import artifacts, report, scoring
 
-    artifact = artifacts.open(args.target)
-    splits = _splits(args, source, artifact)
-    if list(artifact.labels or splits.labels) != list(splits.labels):
-        raise UserError(
-            f"The classes of {args.target} ({_few(artifact.labels)}) are not those of the data "
-            f"({_few(splits.labels)})."
-        )
-    true, probabilities = scoring.predict_split(artifact.predict, splits, args.batch_size)
+    with contextlib.closing(artifacts.open(args.target)) as artifact:
+        splits = _splits(args, source, artifact)
+        if list(artifact.labels or splits.labels) != list(splits.labels):
+            raise UserError(
+                f"The classes of {args.target} ({_few(artifact.labels)}) are not those of the data "
+                f"({_few(splits.labels)})."
+            )
+        true, probabilities = scoring.predict_split(artifact.predict, splits, args.batch_size)
     results = {"target": args.target, **scoring.score(true, probabilities, args.top)}
     rows = report.per_class(true, probabilities, splits.labels)
     if args.out:

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
+import json
 import pathlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from keras_lightnets.serving import runtimes
 from training import config as configs
+from training import console
 from training import run as runs
 from training.errors import UsageError, UserError
 
 if TYPE_CHECKING:
-    import keras
     import numpy as np
 
     from keras_lightnets.serving.gate import HeldOut
     from training.data import Splits
 
 HELP = "write a trained run as a versioned SavedModel for TensorFlow Serving"
+
+# Most sets held out are smaller; of larger ones as many are enough to find a difference.
+GATE_IMAGES = 5000
+
+# Images of the training split from which int8 learns the range of every tensor.
+_REPRESENTATIVE = 128
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,22 +54,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="what rounded weights may cost on the held-out images (default: %(default)s)",
     )
     add(
-        "--held-out-images",
-        type=int,
-        default=1000,
-        metavar="N",
-        help="images compared with the Keras model; 0: all (default: %(default)s)",
+        "--gate-images",
+        default=str(GATE_IMAGES),
+        metavar="N|all",
+        help="held-out images compared with the Keras model, spread over the split; 224-pixel ones "
+        "take 150 KB each (default: %(default)s)",
     )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Exports and says what was checked."""
+    """Exports and shows the comparison with the Keras model."""
     if args.top_k < 1:
         raise UsageError(f"--top-k must be at least 1. Received: {args.top_k}")
     if not 0 <= args.max_accuracy_drop <= 1:
         raise UsageError(f"--max-accuracy-drop is a share. Received: {args.max_accuracy_drop}")
-    if args.held_out_images < 0:
-        raise UsageError(f"--held-out-images is 0 or more. Received: {args.held_out_images}")
+    limit = _gate_images(args.gate_images)
     try:
         formats = runtimes.parse_formats(args.formats)
     except ValueError as error:
@@ -75,125 +80,139 @@ def run(args: argparse.Namespace) -> int:
     source.weights(args.weights)
     try:
         runtimes.check_installed(formats)
-        written = _export(args, formats, source)
+        written = _export(args, formats, source, limit)
     except ExportError as error:
         raise UserError(str(error)) from None
-    for path in written:
-        print(f"Wrote {path}")
+    _print(written)
     return 0
 
 
-def _export(args: argparse.Namespace, formats: list[str], source: runs.Run) -> list[pathlib.Path]:
-    """Converts first, publishes when everything is there; returns the new directories."""
-    from keras_lightnets.serving import bundle
+def _gate_images(text: str) -> int | None:
+    """Reads `--gate-images`; None: all."""
+    if text == "all":
+        return None
+    if not text.isdecimal() or int(text) < 1:
+        raise UsageError(f"--gate-images is a number from 1 on, or all. Received: {text}")
+    return int(text)
+
+
+def _export(
+    args: argparse.Namespace, formats: list[str], source: runs.Run, limit: int | None
+) -> pathlib.Path:
+    """Writes everything asked for and returns the new directory."""
+    from keras_lightnets.serving import bundle, export
     from keras_lightnets.serving.formats import DIRECTORY
 
     splits, model = source.splits(), source.model(args.weights)
     name = model.name if args.name is None else args.name
+    # What needs no image is checked before all of them are read.
     bundle.check_name(name)
     model_dir = args.out / name
+    bundle.choose_version([model_dir, model_dir / DIRECTORY], args.version)
+    bundle.check_same_classes(model_dir, source.labels)
     others = [key for key in formats if key != runtimes.TF_SERVING]
-    with contextlib.ExitStack() as stack:
-        version = bundle.choose_version([model_dir, model_dir / DIRECTORY], args.version)
-        bundle.check_same_classes(model_dir, source.labels)
-        held_out = held_out_images(splits, args.held_out_images)
-        if others:
-            staged = stack.enter_context(bundle.staging(model_dir / DIRECTORY))
-            _convert(args, others, source, splits, model, held_out, staged)
-        written = []
-        if runtimes.TF_SERVING in formats:
-            written.append(_saved_model(args, source, model, name, version, held_out))
-        if others:
-            bundle.publish(staged, model_dir / DIRECTORY / str(version))
-            written.append(model_dir / DIRECTORY / str(version))
-    return written
-
-
-def _saved_model(
-    args: argparse.Namespace,
-    source: runs.Run,
-    model: keras.Model,
-    name: str,
-    version: int,
-    held_out: HeldOut,
-) -> pathlib.Path:
-    from keras_lightnets.serving.export import export_saved_model
-
-    return export_saved_model(
+    held_out = held_out_images(splits, limit)
+    console.line(f"Comparing on {len(held_out.images)} of {splits.eval_examples} held-out images")
+    options: dict[str, Any] = {
+        "name": name,
+        "transform": source.transform,
+        "held_out": held_out,
+        "max_accuracy_drop": args.max_accuracy_drop,
+        "representative": representative_images(splits) if "litert-int8" in others else None,
+    }
+    if runtimes.TF_SERVING not in formats:
+        return export.export_formats(
+            model, args.out, others, source.labels, args.version, **options
+        )
+    return export.export_saved_model(
         model,
         args.out,
         source.labels,
-        version,
-        name=name,
-        transform=source.transform,
+        args.version,
         input_dtype=args.input_dtype,
         precision=args.precision,
         top_k=args.top_k,
         features=args.features,
-        held_out=held_out,
-        max_accuracy_drop=args.max_accuracy_drop,
+        formats=others,
         metadata={"run": {"path": str(args.run), "config": configs.to_dict(source.config)}},
+        progress=console.line,
+        **options,
     )
 
 
-def _convert(
-    args: argparse.Namespace,
-    formats: list[str],
-    source: runs.Run,
-    splits: Splits,
-    model: keras.Model,
-    held_out: HeldOut,
-    directory: pathlib.Path,
-) -> None:
-    """Writes the formats of other runtimes into `directory`, with what they are."""
+def _print(version: pathlib.Path) -> None:
+    """Shows where the export is and how it compared with the Keras model."""
     from keras_lightnets.serving import bundle
-    from keras_lightnets.serving.export import clear_errors
-    from keras_lightnets.serving.formats import convert
 
-    with clear_errors(args.out):
-        report = convert(
-            model,
-            directory,
-            formats,
-            held_out,
-            representative=representative_images(splits) if "litert-int8" in formats else None,
-            max_accuracy_drop=args.max_accuracy_drop,
-        )
-        about = {"transform": source.transform.to_dict(), "formats": report}
-        bundle.write_extra(directory, source.labels, about)
+    rows = {}
+    parity = version / bundle.EXTRA / bundle.PARITY
+    if parity.is_file():
+        rows = json.loads(parity.read_text())["signatures"]
+    for folder in (version, version / bundle.EXTRA):
+        if (folder / bundle.METADATA).is_file():
+            rows |= json.loads((folder / bundle.METADATA).read_text()).get("formats", {})
+    console.table(
+        ("compared with Keras", "images", "same top-1", "largest difference", "accuracy", "Keras"),
+        [
+            [
+                name,
+                row["images"],
+                round(row["images"] * row["top1_agreement"]),
+                f"{row['max_difference']:.1e}",
+                *(f"{row[key]:.4f}" for key in ("accuracy", "keras_accuracy")),
+            ]
+            for name, row in rows.items()
+        ],
+    )
+    console.line(f"Wrote {version}")
 
 
-def representative_images(splits: Splits, count: int = 128, batch: int = 32) -> np.ndarray:
-    """Returns images of the training split, as training sees them."""
+def representative_images(splits: Splits, count: int = _REPRESENTATIVE) -> np.ndarray:
+    """Returns images of the training split, uint8, prepared as those to classify will be."""
     import numpy as np
 
-    batch = min(batch, splits.train_examples)
-    dataset = splits.train(0, global_batch=batch).take(-(-count // batch))
-    return np.concatenate([np.asarray(images) for images, _, _ in dataset])[:count]
+    from training.data.pipeline import evaluation_pixels
+
+    source = splits.train_source
+    batch = min(count, source.count)
+    references = source.train_references(
+        0, seed=splits.config.train.seed, global_batch=batch, shard=0, shards=1
+    )
+
+    def load(reference: Any, key: Any) -> Any:
+        return evaluation_pixels(source.open(reference)[0], splits.transform, source.decoded)
+
+    return np.stack(list(references.unbatch().take(batch).map(load).as_numpy_iterator()))
 
 
-def held_out_images(splits: Splits, limit: int, batch: int = 32) -> HeldOut:
-    """Collects evaluation images and their classes, spread over the whole split.
+def held_out_images(splits: Splits, limit: int | None) -> HeldOut:
+    """Collects held-out images with their classes and the files they come from.
 
     Args:
         splits: Of the run.
-        limit: At most this many; 0: all.
-        batch: Images read at a time.
+        limit: At most this many, spread over the whole split; None: all.
     """
     import numpy as np
+    import tensorflow as tf
 
+    from keras_lightnets.preprocessing import evaluation_image
     from keras_lightnets.serving.gate import HeldOut
 
     total = splits.eval_examples
-    # Sources are often sorted by class: the first N would be of the first few.
-    step = 1 if not limit else -(-total // limit)
-    images, labels, seen = [], [], 0
-    for pixels, targets, weights in splits.evaluation(batch, 0, 1):
-        real = weights.numpy() > 0
-        wanted = (np.arange(seen, seen + real.sum()) % step) == 0
-        images.append(np.asarray(pixels)[real][wanted])
-        labels.append(np.asarray(targets)[real][wanted].argmax(-1))
-        seen += int(real.sum())
-    if not seen:
+    if not total:
         raise UserError("The run's held-out split is empty: nothing to check an export with.")
-    return HeldOut(np.concatenate(images).astype("uint8"), np.concatenate(labels))
+    source = splits.eval_source
+    if limit is not None and limit < total:
+        # Sources are often sorted by class: the first N would be of the first few.
+        source = source.subset(np.linspace(0, total - 1, limit).astype(np.int64))
+
+    def load(reference: Any, weight: Any) -> Any:
+        contents, label = source.open(reference)
+        # Pixels that never were a file become one: PNG keeps every bit.
+        file = tf.io.encode_png(contents) if source.decoded else contents
+        return evaluation_image(file, splits.transform), label, file, weight
+
+    examples = source.references(32).unbatch().map(load, num_parallel_calls=tf.data.AUTOTUNE)
+    rows = [row[:3] for row in examples.as_numpy_iterator() if row[3] > 0]
+    images, labels, files = zip(*rows, strict=True)
+    return HeldOut(np.stack(images), np.array(labels), files)

@@ -11,6 +11,7 @@ from keras_lightnets.serving.server.layout import ServedModel
 from keras_lightnets.serving.server.options import ServerOptions
 
 BINARY = "tensorflow_model_server"
+# Of the files beside a bundle, too. No container engine was at hand: this image was not run here.
 IMAGE = "tensorflow/serving:2.19.1"
 
 # Where the container sees the models and this module's files.
