@@ -1,10 +1,16 @@
 """A disk that fills up during an export costs one line and no version."""
 
 import pathlib
+import shutil
 import subprocess
 import sys
 
-CODE = """
+import pytest
+
+TESTS = pathlib.Path(__file__).parent
+
+# Writing more than so much into a file fails, as on a full disk.
+LIMITED = """
 import resource, signal, sys
 sys.path.insert(0, sys.argv[2])
 from test_export import small_net
@@ -12,18 +18,54 @@ import keras_lightnets
 from keras_lightnets.serving.errors import ExportError
 model = small_net()
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))  # writing more fails, as on a full disk
+resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
 try:
     keras_lightnets.export_saved_model(model, sys.argv[1])
 except ExportError as error:
     print("refused:", error)
 """
 
+# A real file system of 3 MiB: a version, then exports while it has ever more room left.
+FULL = """
+import os, pathlib, sys
+sys.path.insert(0, sys.argv[2])
+import numpy as np
+from test_export import small_net
+import keras_lightnets
+from keras_lightnets.serving.errors import ExportError
+
+disk, model = pathlib.Path(sys.argv[1]), small_net()
+
+def export():
+    formats = ["litert", "onnx"]
+    keras_lightnets.export_saved_model(model, disk, formats=formats, warmup_batch_sizes=[1])
+
+def tree():
+    return {p: p.read_bytes() for p in disk.rglob("*") if p.is_file()}
+
+export()
+first = tree()
+size = sum(map(len, first.values()))
+for left in (0.02, 0.3, 0.8, 1.1):
+    filler = disk / "filler"
+    free = os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize
+    filler.write_bytes(b"0" * (free - int(left * size)))
+    try:
+        export()
+        print("exported with", left)
+    except ExportError as error:
+        print("refused:", error)
+    filler.unlink()
+    assert tree() == first, (left, tree().keys() ^ first.keys())
+    assert sorted(p.name for p in disk.glob("small/.*")) == []
+export()
+print("versions", sorted(p.name for p in (disk / "small").iterdir()))
+"""
+
 
 def test_a_full_disk_publishes_nothing(tmp_path):
-    tests = pathlib.Path(__file__).parent
     result = subprocess.run(
-        [sys.executable, "-c", CODE, tmp_path / "models", tests],
+        [sys.executable, "-c", LIMITED, tmp_path / "models", TESTS],
         capture_output=True,
         text=True,
         check=False,
@@ -31,3 +73,31 @@ def test_a_full_disk_publishes_nothing(tmp_path):
     assert result.stdout.startswith("refused: Cannot write the export to"), result.stderr[-2000:]
     assert result.stdout.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+def can_mount():
+    """Whether a process may mount a file system in a name space of its own."""
+    if shutil.which("unshare") is None:
+        return False
+    probe = "mount -t tmpfs tmpfs /mnt"
+    return (
+        subprocess.run(["unshare", "-rm", "sh", "-c", probe], capture_output=True).returncode == 0
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not can_mount(), reason="no file system can be mounted here")
+def test_a_full_file_system_keeps_what_is_there(tmp_path):
+    script = 'mount -t tmpfs -o size=6m tmpfs "$1" && exec "$2" -c "$3" "$1" "$4"'
+    result = subprocess.run(
+        ["unshare", "-rm", "sh", "-c", script, "sh", tmp_path, sys.executable, FULL, TESTS],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    lines = result.stdout.splitlines()
+    assert len(lines) == 5, result.stdout + result.stderr[-2000:]
+    for line in lines[:4]:
+        assert line.startswith("refused: Cannot write the export to"), line
+        assert "No space left on device" in line
+    assert lines[4] == "versions ['1', '2']"

@@ -303,8 +303,9 @@ class clear_errors:  # noqa: N801 (used as a context manager, like contextlib's)
 
     def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
         if isinstance(error, (OSError, tf.errors.OpError)):
-            text = (
-                error.strerror or str(error) if isinstance(error, OSError) else str(error.message)
-            )
+            if not isinstance(error, OSError):
+                text = error.message
+            else:  # NumPy's has only a text: so many bytes requested, fewer written
+                text = error.strerror or f"No space left on device? {error}"
             line = text.splitlines()[0].rstrip(".")
             raise ExportError(f"Cannot write the export to {self._target}: {line}.") from error
