@@ -5,19 +5,20 @@ import pytest
 from tests import processes, toy
 from training import scoring
 from training.evaluate import Evaluator
+from training.workers import Cluster
 
 SIZES = [1, 7, 359, 360]
 BATCH = 32
 
 
-def scores(devices):
+def scores(devices, members=None):
     """Scores one network on sets of all sizes, in this process."""
     import keras
 
     from training import strategy
 
     keras.utils.set_random_seed(0)
-    chosen = strategy.create(f"cpu:{devices}")
+    chosen = strategy.create(devices, members)
     results = []
     with chosen.scope():
         model = toy.build_model(toy.config(), toy.ToySplits(0))
@@ -28,12 +29,30 @@ def scores(devices):
     return results
 
 
-def test_every_number_of_replicas_gives_the_same(tmp_path):
+@pytest.fixture(scope="module")
+def one():
+    """The numbers of one device."""
+    results = processes.call(scores, "cpu:1")
+    assert [result["images"] for result in results] == SIZES
+    return results
+
+
+def assert_equal(results, expected):
+    for mine, theirs in zip(results, expected, strict=True):
+        assert mine["images"] == theirs["images"]
+        assert mine["accuracy"] == theirs["accuracy"]
+        assert mine["loss"] == pytest.approx(theirs["loss"], abs=1e-6)
+
+
+@pytest.mark.parametrize("devices", [2, 4])
+def test_every_number_of_replicas_gives_the_same(one, devices):
     # Catches padding that counts, and a last batch smaller than the number of replicas.
-    one = processes.call(scores, 1)
-    assert [result["images"] for result in one] == SIZES
-    for devices in (2, 4):
-        for result, expected in zip(processes.call(scores, devices), one, strict=True):
-            assert result["images"] == expected["images"]
-            assert result["accuracy"] == expected["accuracy"]
-            assert result["loss"] == pytest.approx(expected["loss"], abs=1e-6)
+    assert_equal(processes.call(scores, f"cpu:{devices}"), one)
+
+
+def test_two_workers_give_the_same_and_both_know_it(one):
+    # Catches numbers of a worker's own images, and images that both count.
+    addresses = tuple(f"127.0.0.1:{port}" for port in processes.free_ports(2))
+    children = [processes.Child(scores, "cpu:1", Cluster(addresses, index)) for index in range(2)]
+    for child in children:
+        assert_equal(child.result(), one)
