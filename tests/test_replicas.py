@@ -57,6 +57,20 @@ def test_replicas_train_as_one_device_does(tmp_path, one, devices, steps):
     assert_equal(trained(tmp_path, "run", **keys), one)
 
 
+def without_all_reduce(config, out):
+    """Trains where `ReplicaContext.all_reduce` is forbidden."""
+    import tensorflow as tf
+
+    tf.distribute.ReplicaContext.all_reduce = None
+    return toy.run(config, out)
+
+
+def test_no_sum_walks_over_the_graph_of_the_other_replicas(tmp_path):
+    # Catches TensorFlow's differentiable sum, with which tracing a real network takes minutes.
+    config = toy.config(devices="cpu:2", sync_bn=True, epochs=1)
+    assert processes.call(without_all_reduce, config, tmp_path)["steps"] == 6
+
+
 def test_two_workers_train_as_one_device_does(tmp_path, one):
     assert_equal(workers_trained(tmp_path, "run"), one)
 

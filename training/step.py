@@ -18,6 +18,7 @@ from __future__ import annotations
 import keras
 import tensorflow as tf
 
+from keras_lightnets.replicas import sum_over_replicas
 from training import batch_norm
 from training.config import OptimizerConfig, TrainConfig
 from training.ema import WeightAverage
@@ -225,11 +226,7 @@ class TrainStep:
 
 
 def _sum_over_replicas(values):
-    context = tf.distribute.get_replica_context()
-    if context.num_replicas_in_sync == 1:
-        return values
-    flat = context.all_reduce(tf.distribute.ReduceOp.SUM, tf.nest.flatten(values))
-    return tf.nest.pack_sequence_as(values, flat)
+    return tf.nest.pack_sequence_as(values, sum_over_replicas(tf.nest.flatten(values)))
 
 
 def _seed_states(model: keras.Model) -> list[keras.Variable]:

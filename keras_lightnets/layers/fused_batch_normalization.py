@@ -7,6 +7,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_lightnets.replicas import mean_over_replicas
+
 _FUSED_DTYPES = ("float32", "bfloat16", "float16")
 
 
@@ -21,9 +23,9 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
     training step. This layer calls `FusedBatchNormV3` in training and in inference.
 
     Inputs of rank 4, normalized over the last axis, in float32, bfloat16 or float16 take the
-    fused path (statistics and scale are always float32). Everything else takes Keras' own path:
-    another axis, rank or dtype, a mask, `renorm=True`, and `synchronized=True`, whose statistics
-    span replicas.
+    fused path (statistics and scale are always float32). With `synchronized=True` the statistics
+    of training span the replicas, whose batches must be equally large. Everything else takes
+    Keras' own path: another axis, rank or dtype, a mask, and `renorm=True`.
 
     The fused operation reports the variance with Bessel's correction, `n / (n - 1)`. The moving
     variance here is kept without it, as in Keras: the mean of the batches' own variances.
@@ -37,7 +39,11 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
         if mask is not None or not self._can_fuse(inputs):
             return super().call(inputs, training=training, mask=mask)
         if training and self.trainable:
-            outputs = self._normalize_by_batch(inputs)
+            outputs = (
+                self._normalize_by_all_replicas(inputs)
+                if self.synchronized
+                else self._normalize_by_batch(inputs)
+            )
         else:
             outputs = self._fused_op(
                 inputs,
@@ -53,7 +59,6 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
             rank == 4
             and self.axis in (-1, rank - 1)
             and keras.backend.standardize_dtype(inputs.dtype) in _FUSED_DTYPES
-            and not self.synchronized
             and not self.renorm
         )
 
@@ -61,14 +66,29 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
         """Normalizes by the statistics of this batch and updates the moving ones."""
         nothing = tf.zeros((0,))  # the operation wants empty statistics in training
         fused = self._fused_op(inputs, mean=nothing, variance=nothing, is_training=True)
-        biased_variance = fused.batch_variance * _undo_bessel(inputs)
-        for moving, batch in (
-            (self.moving_mean, fused.batch_mean),
-            (self.moving_variance, biased_variance),
-        ):
+        self._update_moving(fused.batch_mean, fused.batch_variance * _undo_bessel(inputs))
+        return fused.y
+
+    def _normalize_by_all_replicas(self, inputs: tf.Tensor) -> tf.Tensor:
+        """Does so by the statistics of all replicas' batches, which must be equally large."""
+        inputs = tf.cast(inputs, tf.float32)
+        moments = tf.stack([tf.reduce_mean(x, (0, 1, 2)) for x in (inputs, tf.square(inputs))])
+        mean, square = tf.unstack(mean_over_replicas(moments))
+        variance = tf.maximum(square - tf.square(mean), 0.0)
+        self._update_moving(mean, variance)
+        return tf.nn.batch_normalization(
+            inputs,
+            mean,
+            variance,
+            _float32(self.beta) if self.center else None,
+            _float32(self.gamma) if self.scale else None,
+            self.epsilon,
+        )
+
+    def _update_moving(self, mean: tf.Tensor, variance: tf.Tensor) -> None:
+        for moving, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
             updated = _float32(moving) * self.momentum + batch * (1.0 - self.momentum)
             moving.assign(tf.cast(updated, moving.dtype))
-        return fused.y
 
     def _fused_op(
         self, inputs: tf.Tensor, *, mean: tf.Tensor, variance: tf.Tensor, is_training: bool
