@@ -50,9 +50,11 @@ def test_sigterm_saves_prints_the_command_that_continues_and_it_does(tmp_path):
 
 
 @pytest.mark.slow
-def test_two_workers_started_by_the_command_finish_one_run(tmp_path):
+def test_two_workers_started_by_the_command_do_what_one_does(tmp_path):
     # Only the first worker writes the run and talks; both end without an error.
-    keys = ["--dataset", "digits", "--epochs", "1", "--set", "optimizer.warmup_epochs=0"]
+    keys = ["--dataset", "digits", "--model", "shufflenet_v2_x0_5", "--epochs", "1"]
+    keys += ["--optimizer", "sgd", "--learning-rate", "0.01", "--set", "optimizer.warmup_epochs=0"]
+    keys += ["--sync-bn", "--accumulate", "2", "--set", "optimizer.global_clipnorm=1"]
     addresses = ",".join(f"127.0.0.1:{port}" for port in free_ports(2))
     workers = [
         train(*keys, "--out", tmp_path / "run", "--workers", addresses, "--worker-index", index)
@@ -62,6 +64,11 @@ def test_two_workers_started_by_the_command_finish_one_run(tmp_path):
     assert [worker.returncode for worker in workers] == [0, 0], outputs
     assert "epoch 1/1" in outputs[0][0]
     assert outputs[1][0] == ""
-    rows = json.loads((tmp_path / "run" / "history.json").read_text())
-    assert len(rows) == 1
     assert (tmp_path / "run" / "weights" / "best.keras").exists()
+    alone = train(*keys, "--out", tmp_path / "alone")
+    assert alone.communicate(timeout=300)[1] == ""
+    (row,), (expected,) = (
+        json.loads((tmp_path / name / "history.json").read_text()) for name in ("run", "alone")
+    )
+    # A network of fifty batch norms amplifies rounding: tests/test_replicas.py is exact.
+    assert row["loss"] == pytest.approx(expected["loss"], rel=2e-3)
