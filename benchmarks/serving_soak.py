@@ -70,8 +70,8 @@ def export(folder: pathlib.Path, size: int) -> None:
     import keras_lightnets
 
     model = keras_lightnets.ShuffleNetV1((size, size, 3), include_preprocessing=True, classes=10)
-    keras_lightnets.export_saved_model(model, folder, name="net")
     (folder / "batching_parameters.txt").write_text(BATCHING)
+    keras_lightnets.export_saved_model(model, folder, name="net")
 
 
 def serve(folder: str) -> tuple[subprocess.Popen, str]:

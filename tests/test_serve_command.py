@@ -18,7 +18,8 @@ from tensorflow_serving.apis import prediction_log_pb2
 from tensorflow_serving.config import model_server_config_pb2
 
 from keras_lightnets.serving import Client
-from keras_lightnets.serving.server import engines, layout, models_config
+from keras_lightnets.serving.server import engines, layout, models_config, servable, warmup
+from keras_lightnets.serving.server.errors import ServingError
 from keras_lightnets.serving.server.options import ServerOptions
 from training.cli import main
 
@@ -249,6 +250,18 @@ def test_warm_up_requests_run_before_a_version_answers(tmp_path):
         process.wait_for("version 2 not loaded: Wrong shape")
     finally:
         process.close()
+
+
+def test_a_warm_up_above_the_largest_batch_is_refused_as_in_tensorflow_serving(tmp_path):
+    path = write_version(tmp_path / "colour", 1)
+    write_warmup(path, [1.0, 2.0])
+    loaded = servable.Servable("colour", 1, path)
+    try:
+        assert warmup.run(loaded, 2) == 2
+        with pytest.raises(ServingError, match="has 2 rows, but max_batch_size is 1: raise it"):
+            warmup.run(loaded, 1)
+    finally:
+        loaded.close()
 
 
 def test_a_request_that_outlasts_the_drain_does_not_keep_the_server(tmp_path):

@@ -4,6 +4,7 @@
     DIR/<name>/<version>/assets.extra/labels.txt     class names, one a line
     DIR/<name>/<version>/assets.extra/metadata.json  input, preprocessing, versions, accuracy
     DIR/<name>/<version>/assets.extra/parity.json    the comparison with the Keras model
+    DIR/<name>/<version>/assets.extra/tuning.json    measured speeds, if asked for
     DIR/<name>/<version>/formats/model.onnx, ...     files for other runtimes, if asked for
 
 All of a version, whatever its formats, is written to one hidden sibling, which servers ignore,
@@ -28,6 +29,7 @@ from keras_lightnets.serving.errors import ExportError
 
 EXTRA = "assets.extra"
 LABELS, METADATA, PARITY = "labels.txt", "metadata.json", "parity.json"
+TUNING = "tuning.json"
 _STAGING = ".incoming"
 
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+_START = """`batching_parameters.txt` holds a start, not a measurement: change it to what your
+load needs, or have it measured by `lightnets export ... --tune`."""
 
-def handbook(names: Sequence[str], image: str) -> str:
+
+def handbook(names: Sequence[str], image: str, measured: str = "") -> str:
     """Returns the README, in Markdown, of a directory that holds the models `names`.
 
     Its calls name the first model and the default ports; a test runs them.
@@ -13,8 +16,12 @@ def handbook(names: Sequence[str], image: str) -> str:
     Args:
         names: Of the models, at least one.
         image: Container image of TensorFlow Serving.
+        measured: What the batching parameters were chosen by, empty if by nothing.
     """
     name = names[0]
+    batching = (
+        f"`batching_parameters.txt` was chosen by this.\n\n{measured}" if measured else _START
+    )
     models = "\n".join(f"- `{each}`" for each in names)
     return f"""# Models for TensorFlow Serving
 
@@ -29,8 +36,15 @@ appears. `assets.extra/` in a version has `labels.txt`, `metadata.json` (input s
     docker compose up        # {image}; REST on 8501, gRPC on 8500, this machine only
 
 or `lightnets serve .`, or `kubectl apply -f kserve.yaml` once the models are in a volume claim
-named `models`. `batching_parameters.txt` holds a start, not a measurement: change it to what your
-load needs. It is left alone by later exports.
+named `models`.
+
+## Batching
+
+{batching}
+
+Later exports leave the file alone unless they are told to measure. The largest batch must not be
+below that of a version's warm-up requests (`warmup_batch_sizes` in `metadata.json`): a server
+would refuse the version.
 
 ## Is it ready?
 

@@ -24,6 +24,8 @@ HELP = "write a trained run as a versioned SavedModel for TensorFlow Serving"
 # Most sets held out are smaller; of larger ones as many are enough to find a difference.
 GATE_IMAGES = 5000
 
+_MAX_TUNE_SECONDS = 3600
+
 # Images of the training split from which int8 learns the range of every tensor.
 _REPRESENTATIVE = 128
 
@@ -53,6 +55,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SHARE",
         help="what rounded weights may cost on the held-out images (default: %(default)s)",
     )
+    add("--tune", action="store_true", help="measure the batching parameters on this machine")
+    add(
+        "--tune-seconds",
+        type=float,
+        default=60,
+        metavar="S",
+        help="about how long --tune may take (default: %(default)s)",
+    )
     add(
         "--gate-images",
         default=str(GATE_IMAGES),
@@ -68,11 +78,17 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"--top-k must be at least 1. Received: {args.top_k}")
     if not 0 <= args.max_accuracy_drop <= 1:
         raise UsageError(f"--max-accuracy-drop is a share. Received: {args.max_accuracy_drop}")
+    if not 0 < args.tune_seconds <= _MAX_TUNE_SECONDS:
+        raise UsageError(
+            f"--tune-seconds is above 0, to {_MAX_TUNE_SECONDS}. Received: {args.tune_seconds:g}"
+        )
     limit = _gate_images(args.gate_images)
     try:
         formats = runtimes.parse_formats(args.formats)
     except ValueError as error:
         raise UsageError(str(error)) from None
+    if args.tune and runtimes.TF_SERVING not in formats:
+        raise UsageError(f"--tune measures a SavedModel: add {runtimes.TF_SERVING} to --formats.")
     runs.check_is_run(args.run)
     from keras_lightnets.serving.errors import ExportError
 
@@ -134,6 +150,7 @@ def _export(
         top_k=args.top_k,
         features=args.features,
         formats=others,
+        tune_seconds=args.tune_seconds if args.tune else None,
         metadata={"run": {"path": str(args.run), "config": configs.to_dict(source.config)}},
         progress=console.line,
         **options,

@@ -131,7 +131,9 @@ class EmbeddedServer:
         try:
             loaded = servable.Servable(name, version, path, config)
             try:
-                count = warmup.run(loaded)
+                batching = self._batching
+                limited = batching is not None and not batching.split_large
+                count = warmup.run(loaded, batching.max_batch_size if limited else None)
             except BaseException:
                 loaded.close()
                 raise

@@ -44,12 +44,28 @@ def read(version_path: pathlib.Path) -> Iterator[predict_pb2.PredictRequest]:
         yield log.predict_log.request
 
 
-def run(servable: Servable) -> int:
-    """Runs every recorded request and returns how many there were."""
+def run(servable: Servable, max_rows: int | None = None) -> int:
+    """Runs every recorded request and returns how many there were.
+
+    Args:
+        servable: Just loaded.
+        max_rows: The largest batch. TensorFlow Serving sends warm-up requests through its
+            batching as well, and does not load a version with a larger one.
+
+    Raises:
+        ServingError: A request is larger, or fails.
+    """
     count = 0
     for request in read(servable.path):
         signature = servable.signature(request.model_spec.signature_name)
-        servable.run(signature, signature.check(tensors(request.inputs)))
+        inputs = signature.check(tensors(request.inputs))
+        rows = max(len(value) if value.ndim else 1 for value in inputs.values())
+        if signature.batched and max_rows is not None and rows > max_rows:
+            raise errors.invalid(
+                f"A warm-up request has {rows} rows, but max_batch_size is {max_rows}: raise it, "
+                "or export the model again beside this batching_parameters.txt"
+            )
+        servable.run(signature, inputs)
         count += 1
     return count
 
