@@ -13,11 +13,11 @@ import textwrap
 import pytest
 import tensorflow as tf
 from google.protobuf import text_format
-from serving_models import ServeProcess, write_version
+from serving_models import ServeProcess, colour_png, write_version
 from tensorflow_serving.apis import prediction_log_pb2
 from tensorflow_serving.config import model_server_config_pb2
 
-from keras_lightnets.serving import Client
+from keras_lightnets.serving import Client, ClientError
 from keras_lightnets.serving.server import engines, layout, models_config, servable, warmup
 from keras_lightnets.serving.server.errors import ServingError
 from keras_lightnets.serving.server.options import ServerOptions
@@ -279,6 +279,27 @@ def test_a_request_that_outlasts_the_drain_does_not_keep_the_server(tmp_path):
                 client.status()  # answered after the request above has arrived
             process.process.send_signal(signal.SIGTERM)
             assert process.wait_exit(30) == 1
+    finally:
+        process.close()
+    assert "still running" in process.lines[-1]
+
+
+def test_a_graph_that_never_returns_stops_neither_the_watch_nor_the_end(tmp_path):
+    write_version(tmp_path / "colour", 1)
+    limits = ("--request-seconds", 0.5, "--drain-seconds", 1, "--poll-seconds", 0.1)
+    process = ServeProcess(tmp_path, "--rest-port", 0, "--port", 0, *limits)
+    try:
+        process.wait_ready()
+        with Client(process.url, "colour", retries=0) as client:
+            with pytest.raises(ClientError, match=r"within 0\.5 s"):
+                client.predict({"seconds": [1000.0]}, "wait")
+            for version in (2, 3):
+                write_version(tmp_path / "colour", version)
+                process.wait_for(f"version {version} is available")
+            process.wait_for("version 2 is unloaded")
+            assert client.classify(colour_png("red"), top=1)[0][0][0] == "red"
+        process.process.send_signal(signal.SIGTERM)
+        assert process.wait_exit(60) == 1
     finally:
         process.close()
     assert "still running" in process.lines[-1]

@@ -107,6 +107,17 @@ def test_a_version_in_use_is_not_unloaded(start, base, loader):
     eventually(lambda: loader.loaded[0].closed)
 
 
+def test_a_version_that_is_never_given_back_does_not_stop_the_watch(start, base, loader):
+    manager = start()
+    lease = manager.acquire("m")  # a graph that does not return
+    for version in (2, 3):
+        publish(base, version)
+        eventually(lambda v=version: served(manager) == v)
+    eventually(lambda: loader.loaded[1].closed)
+    assert states(manager) == {3: State.AVAILABLE, 2: State.END, 1: State.UNLOADING}
+    lease.release()
+
+
 def test_there_is_always_a_version_while_versions_change(start, base):
     manager = start()
     failures = []

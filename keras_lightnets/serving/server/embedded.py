@@ -93,8 +93,8 @@ class EmbeddedServer:
         """Refuses new requests, finishes those in flight, and frees everything.
 
         Returns:
-            Whether all requests in flight were answered within the drain time. If not, the graph
-            still runs them and nothing is freed: end the process.
+            Whether all requests in flight ended within the drain time. If not, the graph still
+            runs them and not everything is freed: end the process.
         """
         limit = self.options.drain_timeout_s
         stopped = self._grpc.stop(limit) if self._grpc else None
@@ -106,9 +106,16 @@ class EmbeddedServer:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._api.close()
-        self._scheduler.close()
-        self.manager.close()
-        return True
+        freed = threading.Event()
+
+        def free() -> None:
+            self._scheduler.close()
+            self.manager.close()
+            freed.set()
+
+        # A request that was answered with 504 may have left a graph that never returns.
+        threading.Thread(target=free, name="serving-free", daemon=True).start()
+        return freed.wait(limit)
 
     def _bind(self) -> list[socket.socket]:
         options = self.options

@@ -84,6 +84,7 @@ class ModelManager:
         self._lock = threading.Condition()
         self._stop = threading.Event()
         self._watcher = threading.Thread(target=self._watch, name="serving-watch", daemon=True)
+        self._unloading: list[threading.Thread] = []
 
     def start(self) -> None:
         """Loads what is there, then watches for changes.
@@ -102,7 +103,7 @@ class ModelManager:
         self._watcher.start()
 
     def close(self) -> None:
-        """Stops watching and unloads everything."""
+        """Stops watching, unloads everything, and waits for what still runs, however long."""
         self._stop.set()
         if self._watcher.ident is not None:
             self._watcher.join()
@@ -110,6 +111,8 @@ class ModelManager:
             for version in versions.values():
                 if version.state == State.AVAILABLE:
                     self._unload(name, version)
+        for thread in self._unloading:
+            thread.join()
 
     @property
     def names(self) -> list[str]:
@@ -210,10 +213,17 @@ class ModelManager:
         log.info("model %s version %d is available", model.name, number)
 
     def _unload(self, name: str, version: _Version) -> None:
+        """Unloads in a thread of its own: a graph that never returns must not stop the watch."""
         with self._lock:
             version.state = State.UNLOADING
-            # Every request has a time limit, so this ends; a lease outlives its request only
-            # while the graph still runs.
+        thread = threading.Thread(
+            target=self._finish, args=(name, version), name="serving-unload", daemon=True
+        )
+        self._unloading = [t for t in self._unloading if t.is_alive()] + [thread]
+        thread.start()
+
+    def _finish(self, name: str, version: _Version) -> None:
+        with self._lock:
             self._lock.wait_for(lambda: version.users == 0)
             servable, version.servable = version.servable, None
             version.state = State.END
