@@ -187,6 +187,20 @@ def test_features_are_the_pooled_ones(exported):
     )
 
 
+@pytest.mark.parametrize("batch", [1, 5])
+def test_openvino_reads_the_saved_model_itself(exported, batch):
+    """`serving_default` as TensorFlow Serving gets it, class names and all."""
+    openvino = pytest.importorskip("openvino")
+    model, path, served = exported
+    images = np.random.default_rng(batch).integers(0, 256, (batch, *SIZE, 3)).astype("uint8")
+    settings = {"INFERENCE_PRECISION_HINT": "f32"}  # else it may choose bfloat16 by itself
+    answer = openvino.Core().compile_model(str(path), "CPU", settings)([images])
+    expected = model.predict_on_batch(images.astype("float32"))
+    np.testing.assert_allclose(answer["probabilities"], expected, atol=1e-4)
+    names = served("serving_default", images)["classes"].tolist()
+    assert answer["classes"].tolist() == [[name.decode() for name in row] for row in names]
+
+
 def operations(path):
     graph = Served(path).meta_graph.graph_def
     nodes = [*graph.node, *(n for f in graph.library.function for n in f.node_def)]

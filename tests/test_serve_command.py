@@ -256,8 +256,11 @@ def test_a_warm_up_above_the_largest_batch_is_refused_as_in_tensorflow_serving(t
     path = write_version(tmp_path / "colour", 1)
     write_warmup(path, [1.0, 2.0])
     loaded = servable.Servable("colour", 1, path)
+    run, rows = loaded.run, []
+    loaded.run = lambda *args: rows.append(run(*args)["rows"].tolist())
     try:
         assert warmup.run(loaded, 2) == 2
+        assert rows == [[2, 2], [2, 2]]
         with pytest.raises(ServingError, match="has 2 rows, but max_batch_size is 1: raise it"):
             warmup.run(loaded, 1)
     finally:
