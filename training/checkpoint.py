@@ -84,10 +84,10 @@ class Checkpoints:
             self._remove(step)  # gives back the room of what was written
             self._manager = None
             good = self.steps()
-            kept = f"The checkpoint of step {good[-1]} is intact." if good else ""
+            kept = f" The checkpoint of step {good[-1]} is intact." if good else ""
             raise UserError(
                 f"Cannot write the checkpoint of step {step} to {self.folder} "
-                f"({reason(error)}). {kept} Make room, then resume."
+                f"({reason(error)}).{kept} Make room, then resume."
             ) from None
 
     def steps(self) -> list[int]:

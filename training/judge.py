@@ -86,7 +86,10 @@ class Judge:
             self.model.save(temporary)
             temporary.replace(path)
         except OSError as error:
-            raise UserError(f"Cannot write {path}: {error.strerror or error}.") from None
+            raise UserError(
+                f"Cannot write {path}: {error.strerror or error}. "
+                "The checkpoints are intact: resume when it can be written."
+            ) from None
         finally:
             temporary.unlink(missing_ok=True)
 
