@@ -25,6 +25,7 @@ NAMES = (
     "inference",
     "predict_files",
     "serving",
+    "litert",
     "data_pipeline",
     "startup",
     "grouped_forms",

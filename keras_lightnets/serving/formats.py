@@ -63,7 +63,7 @@ def convert(
     if "litert-int8" in formats and representative is None:
         raise ExportError("The format 'litert-int8' needs representative images.")
     expected = gate.predict(model, held_out.images)
-    network = inference_model(model)
+    network = inference_model(model, merge_pads=False)
     shape = (None, *network.inputs[0].shape[1:])
     function = frozen_function(network, tf.TensorSpec(shape, tf.float32, name="images"))
     report = {}

@@ -15,7 +15,9 @@ Precision = Literal["float32", "bfloat16"]
 PRECISIONS = ("float32", "bfloat16")
 
 
-def inference_model(model: keras.Model, precision: Precision = "float32") -> keras.Model:
+def inference_model(
+    model: keras.Model, precision: Precision = "float32", *, merge_pads: bool = True
+) -> keras.Model:
     """Returns a copy of a classifier made for inference only; the original is left as it is.
 
     Whatever the policy of `model`, the copy takes float32 images and gives float32
@@ -26,6 +28,8 @@ def inference_model(model: keras.Model, precision: Precision = "float32") -> ker
     Args:
         model: Functional or sequential; one input `(batch, height, width, 3)`, one output
             `(batch, classes)`.
+        merge_pads: Whether zero padding becomes part of the kernels. That saves TensorFlow an
+            operation, but XNNPACK has faster code for 3x3 kernels than for larger ones.
 
     Raises:
         ExportError: The model is no such classifier.
@@ -34,7 +38,8 @@ def inference_model(model: keras.Model, precision: Precision = "float32") -> ker
         raise ExportError(f"`precision` must be one of {PRECISIONS}. Received: {precision!r}")
     check_classifier(model)
     model = fold_batch_norm(with_dtype(as_functional(model), lambda layer: "float32"))
-    model = merge_padding(model)
+    if merge_pads:
+        model = merge_padding(model)
     if precision == "bfloat16":
         model = with_dtype(model, _Bfloat16Body())
     return _with_softmax(model)
