@@ -1,5 +1,6 @@
 import os
 import pathlib
+import platform
 import subprocess
 import sys
 import textwrap
@@ -235,7 +236,8 @@ def subprocess_python(code, *arguments, onednn):
 
 @pytest.mark.parametrize("onednn", [0, 1])
 def test_exported_model_runs_without_xla(tmp_path, onednn):
-    # `_fusion_barrier` removed: fails with oneDNN off. Keras' Conv2D: fails with XLA disabled.
+    # Fails with oneDNN off without `_fusion_barrier` (first layer) or with `tf.nn.bias_add`
+    # (second). Keras' Conv2D fails with XLA disabled.
     model = small_net()
     model.export(tmp_path / "model", verbose=False)
     x = images((3, 16, 16, 12))
@@ -243,6 +245,23 @@ def test_exported_model_runs_without_xla(tmp_path, onednn):
     paths = [tmp_path / name for name in ("model", "x.npy", "y.npy")]
     subprocess_python(SERVE, *paths, onednn=onednn)
     np.testing.assert_allclose(np.load(paths[2]), model(x), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="oneDNN is for x86")
+def test_onednn_runs_convolution_bias_and_activation_as_one_operation(tmp_path):
+    layer = GroupedConv2D(24, 1, groups=3, activation="relu", bias_initializer="ones")
+    keras.Sequential([keras.Input((9, 8, 12)), layer]).export(tmp_path, verbose=False)
+    batch = images().numpy()
+    options = tf.compat.v1.RunOptions(output_partition_graphs=True)
+    metadata = tf.compat.v1.RunMetadata()
+    with tf.compat.v1.Session(graph=tf.Graph()) as session:
+        meta = tf.compat.v1.saved_model.loader.load(session, ["serve"], str(tmp_path))
+        signature = meta.signature_def["serving_default"]
+        (x,), (y,) = signature.inputs.values(), signature.outputs.values()
+        session.run(y.name, {x.name: batch}, options=options, run_metadata=metadata)
+    operations = {node.op for graph in metadata.partition_graphs for node in graph.node}
+    assert any(name.endswith("FusedConv2D") for name in operations), operations
+    assert not operations & {"AddV2", "BiasAdd", "Relu"}
 
 
 @pytest.mark.parametrize("onednn", [0, 1])
