@@ -54,7 +54,14 @@ def ours(folder: pathlib.Path):
 
     config = Config(
         model=ModelConfig(image_size=SIZE),
-        data=DataConfig(dataset=str(folder), cache="none", crop="random_resized", flip=True),
+        # The crop of torchvision's RandomResizedCrop, so that both do the same work.
+        data=DataConfig(
+            dataset=str(folder),
+            cache="none",
+            crop="random_resized",
+            crop_area=(0.08, 1.0),
+            flip=True,
+        ),
         train=TrainConfig(batch_size=BATCH),
     )
     return data.load(config).train(0, global_batch=BATCH)

@@ -251,18 +251,19 @@ def check_size(height: tf.Tensor, width: tf.Tensor) -> tf.Operation:
 
 
 def may_have_exif(contents: tf.Tensor) -> tf.Tensor:
-    """Whether the letters of an EXIF segment occur in the first 64 KiB (scalar string).
+    """Whether the letters of an EXIF segment occur in the first 16 KiB (scalar string).
 
     One operation, where walking the segments takes a third of the time of decoding: most
-    files of a data set have no EXIF data.
+    files of a data set have no EXIF data. Searching 64 KiB would take 6 % of the time of a
+    training image, 16 KiB take 2 %.
     """
-    return tf.strings.regex_full_match(tf.strings.substr(contents, 0, 2**16), r"(?s)\C*Exif\C*")
+    return tf.strings.regex_full_match(tf.strings.substr(contents, 0, 2**14), r"(?s)\C*Exif\C*")
 
 
 def exif_orientation(contents: tf.Tensor) -> tf.Tensor:
     """Orientation of a JPEG file (scalar string) by its EXIF data: int32, 1 to 8.
 
-    1, upright, when no EXIF segment starts in the first 64 KiB and before the first table
+    1, upright, when no EXIF segment starts in the first 16 KiB and before the first table
     (the standard wants it first), or when it says nothing about the orientation.
     """
     return tf.cond(may_have_exif(contents), lambda: _find_exif(contents), lambda: tf.constant(1))

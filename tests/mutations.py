@@ -233,6 +233,20 @@ MUTATIONS = (
         "test_weights.py::test_preprocessing_is_that_of_the_weights",
     ),
     Mutation(
+        "data: mirrored upside down",
+        "training/data/augment.py",
+        "tf.reverse(image, [1])",
+        "tf.reverse(image, [0])",
+        "test_augment.py::test_about_half_of_the_images_are_mirrored_and_the_rest_left_alone",
+    ),
+    Mutation(
+        "data: crops are cut off instead of rounded",
+        "training/data/augment.py",
+        "tf.cast(pixels + 0.5, tf.uint8)",
+        "tf.cast(pixels, tf.uint8)",
+        "test_augment.py::test_a_resized_crop_is_rounded_not_cut_off",
+    ),
+    Mutation(
         "learning: L2 outside the momentum",
         "training/optimizers.py",
         "gradient += self.l2 * tf.convert_to_tensor(variable)",

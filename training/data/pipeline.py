@@ -59,8 +59,8 @@ def train_batches(
 
     def load(reference, key):
         contents, label = source.open(reference)
-        image = augment.train_image(contents, key, config.data, transform, source.decoded)
         randoms = tf.random.stateless_uniform((augment.RANDOM_NUMBERS,), key)
+        image = augment.train_image(contents, key, randoms, config.data, transform, source.decoded)
         return image, label, randoms
 
     def finish(images, labels, randoms):
