@@ -1,5 +1,6 @@
 """Several worker processes: how they are named, what happens when one dies or is told to stop."""
 
+import json
 import os
 import signal
 import time
@@ -7,6 +8,7 @@ import time
 import pytest
 
 from tests import processes, toy
+from training import trainer
 from training.errors import UserError
 from training.interrupts import Interrupted
 
@@ -27,8 +29,38 @@ def start(out, at_step=(None, None), **splits):
     ]
 
 
+def start_to_be_told_in_evaluation(out):
+    """Starts two workers; the second one is told to stop in its second evaluation."""
+    addresses = ",".join(f"127.0.0.1:{port}" for port in processes.free_ports(2))
+    return [
+        processes.Child(
+            (toy.run, told_in_evaluation)[index],
+            toy.config(**KEYS, workers=addresses, worker_index=index),
+            out,
+        )
+        for index in range(2)
+    ]
+
+
+def told_in_evaluation(config, out):
+    evaluations = iter(range(100))
+    evaluate = trainer.Trainer.evaluate
+
+    def watched(*args):
+        if next(evaluations) == 1:
+            be_told_to_stop()
+        return evaluate(*args)
+
+    trainer.Trainer.evaluate = watched
+    toy.run(config, out)
+
+
 def die():
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def freeze():
+    os.kill(os.getpid(), signal.SIGSTOP)
 
 
 def be_told_to_stop():
@@ -65,6 +97,36 @@ def test_a_worker_told_to_stop_stops_all_after_saving(tmp_path, whole):
     for child in start(out, at_step=(None, (9, be_told_to_stop))):
         with pytest.raises(Interrupted, match=r"saved after step 11.*--resume"):
             child.result()
+    for child in start(out):
+        child.result()
+    assert processes.call(toy.outcome, out) == whole
+
+
+def test_a_worker_told_to_stop_in_evaluation_stops_all_there(tmp_path, whole):
+    # Catches workers that go on to the next step, or to the end, before they stop.
+    out = tmp_path / "run"
+    for child in start_to_be_told_in_evaluation(out):
+        with pytest.raises(Interrupted, match=r"saved after step 12\."):
+            child.result()
+    assert len(json.loads((out / "history.json").read_text())) == 1
+    for child in start(out):
+        child.result()
+    assert processes.call(toy.outcome, out) == whole
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_frozen_worker_ends_the_other(tmp_path, whole, victim):
+    out = tmp_path / "run"
+    at_step = [None, None]
+    at_step[victim] = (9, freeze)
+    children = start(out, at_step)
+    try:
+        with pytest.raises(UserError, match=r"lost contact.*--resume"):
+            # Including the ten seconds to step 9.
+            children[1 - victim].result(timeout=70)
+    finally:
+        children[victim].kill()
     for child in start(out):
         child.result()
     assert processes.call(toy.outcome, out) == whole

@@ -158,7 +158,7 @@ class Loop:
     def _end_epoch(self) -> None:
         """Evaluates, records, writes. The checkpoint comes last: a kill before repeats it."""
         trainer = self.trainer
-        numbers = scoring.score(*trainer.evaluate(self._interrupt_alone))
+        numbers = scoring.score(*trainer.evaluate(self._interrupt_together))
         if not math.isfinite(numbers["loss"]):
             self._stop_not_finite(f"The held-out loss is not finite after step {self.step}")
         row = {"epoch": self.epoch + 1, "step": self.step, **seen_so_far(trainer.state)}
@@ -177,14 +177,14 @@ class Loop:
         trainer.state.start_epoch()
         self._save()
         self.progress.end_epoch(row)
-        self._interrupt_alone()
+        self._interrupt_together()
 
     def _finish(self, stopped: str | None) -> dict[str, Any]:
         """Writes the last weights, and the numbers and pictures of the best ones."""
         if stopped:
             self.progress.say(f"Stopped: {stopped}.")
         trainer = self.trainer
-        last = scoring.score(*trainer.evaluate(self._interrupt_alone))
+        last = scoring.score(*trainer.evaluate(self._interrupt_together))
         results = {
             "best_epoch": self.history.best and self.history.best["epoch"],
             "epochs": self.epoch,
@@ -200,7 +200,7 @@ class Loop:
             results["reestimated"] = self._reestimate()
         trainer.agree(0)  # the files are there for all
         trainer.judge.load(self._weights("best"))
-        predictions = trainer.judge.predict(self._interrupt_alone)
+        predictions = trainer.judge.predict(self._interrupt_together)
         results = {**scoring.score(*predictions), **results}
         if trainer.chief:
             self._report(*predictions)
@@ -211,7 +211,7 @@ class Loop:
         """Measures batch norm's statistics on training data; keeps them if that is better."""
         judge = self.trainer.judge
         judge.reestimate_batch_norm(self.train.reestimate_bn_batches, self.train.batch_size)
-        numbers = scoring.score(*judge.predict(self._interrupt_alone))
+        numbers = scoring.score(*judge.predict(self._interrupt_together))
         row = {f"val_{key}": value for key, value in numbers.items()}
         kept = self.history.beats_best(row)
         if self.trainer.chief:
@@ -250,10 +250,9 @@ class Loop:
             f"optimizer.warmup_epochs, optimizer.global_clipnorm=1{precision}."
         )
 
-    def _interrupt_alone(self) -> None:
-        """Stops now if told to. Of several workers all stop in the same step instead."""
-        if self.trainer.members is None:
-            self._interrupt_if(self.interrupts.signum)
+    def _interrupt_together(self) -> None:
+        """Stops now if this process, or any worker, was told to; all workers must call it."""
+        self._interrupt_if(self.trainer.total(int(self.interrupts.signum > 0)))
 
     def _interrupt_if(self, told: float) -> None:
         if not told:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import pathlib
 from collections.abc import Callable, Iterator
@@ -154,20 +155,26 @@ class Trainer:
 
     def agree(self, value: int) -> int:
         """Returns the chief's `value` on all workers, once all have asked."""
+        return value if self.members is None else self.total(value if self.chief else 0)
+
+    def total(self, value: int) -> int:
+        """Returns the sum of the workers' values, once all have asked."""
         if self.members is None:
             return value
-
-        @tf.function
-        def total(mine):
-            def add(mine):
-                context = tf.distribute.get_replica_context()
-                return context.all_reduce(tf.distribute.ReduceOp.SUM, tf.identity(mine))
-
-            return self.strategy.experimental_local_results(self.strategy.run(add, args=(mine,)))[0]
-
         local = self.replicas // len(self.members.addresses)
-        mine = tf.constant(value if self.chief else 0, tf.int32)
-        return int(total(mine).numpy()) // local
+        return int(self._total(tf.constant(value, tf.int32)).numpy()) // local
+
+    @functools.cached_property
+    def _total(self) -> Callable:
+        def add(mine):
+            context = tf.distribute.get_replica_context()
+            return context.all_reduce(tf.distribute.ReduceOp.SUM, tf.identity(mine))
+
+        return tf.function(
+            lambda mine: self.strategy.experimental_local_results(
+                self.strategy.run(add, args=(mine,))
+            )[0]
+        )
 
     def checkpoints(self, history: History) -> Checkpoints:
         """Returns the checkpoints, which cover all that changes during a run."""
