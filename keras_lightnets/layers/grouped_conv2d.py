@@ -101,7 +101,7 @@ class GroupedConv2D(keras.layers.Conv2D):
         """One grouped operation.
 
         With oneDNN, Grappler makes one operation of a convolution, its bias and its activation:
-        ShuffleNet v1, folded, runs 1.2 times as fast. Without oneDNN it does so too, but
+        ShuffleNet v1, folded, runs 1.1 to 1.2 times as fast. Without oneDNN it does so too, but
         TensorFlow's own CPU kernel fails: "Fused conv implementation does not support grouped
         convolutions". A bias that is added by a plain addition is what tells the two apart:
         Grappler takes it for a bias only with oneDNN. Where no bias follows, what does is kept
