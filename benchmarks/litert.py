@@ -14,7 +14,6 @@ import argparse
 import os
 import pathlib
 import tempfile
-import warnings
 from collections.abc import Callable
 
 import common
@@ -51,16 +50,13 @@ def measure(net: str, seconds: float) -> common.Row:
 def interpreter(path: pathlib.Path) -> Callable[[], None]:
     """A function that runs a `.tflite` file on one image, ten times."""
     import numpy as np
-    import tensorflow as tf
 
     from keras_lightnets.serving import runtimes
 
-    with warnings.catch_warnings(), runtimes.without_notices():
-        warnings.filterwarnings("ignore", "(?s).*tf.lite.Interpreter is deprecated", UserWarning)
-        opened = tf.lite.Interpreter(str(path), num_threads=os.cpu_count())
-        (given,) = opened.get_input_details()
-        opened.resize_tensor_input(given["index"], (1, 224, 224, 3))
-        opened.allocate_tensors()
+    opened = runtimes.litert_interpreter(path, os.cpu_count())
+    (given,) = opened.get_input_details()
+    opened.resize_tensor_input(given["index"], (1, 224, 224, 3))
+    opened.allocate_tensors()
     image = np.random.default_rng(0).uniform(0, 255, (1, 224, 224, 3)).astype("float32")
     opened.set_tensor(given["index"], image)
 

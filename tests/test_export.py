@@ -214,6 +214,9 @@ def test_the_graph_runs_anywhere(exported):
     assert not ops & {"PyFunc", "EagerPyFunc"}
     # Folded, and the weights are constants: oneDNN lays them out once, not at each request.
     assert not ops & {"FusedBatchNormV3", "Rsqrt", "ReadVariableOp"}
+    # A grouped convolution with something fused into it cannot run without oneDNN: the gate did.
+    parity = json.loads((exported[1] / "assets.extra" / "parity.json").read_text())
+    assert "serving_default, oneDNN off" in parity["signatures"]
 
 
 def test_a_mixed_precision_model_becomes_float32(tmp_path):

@@ -155,7 +155,7 @@ class Trainer:
 
     def agree(self, value: int) -> int:
         """Returns the chief's `value` on all workers, once all have asked."""
-        return value if self.members is None else self.total(value if self.chief else 0)
+        return self.total(value if self.chief else 0)
 
     def total(self, value: int) -> int:
         """Returns the sum of the workers' values, once all have asked."""

@@ -70,7 +70,7 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
         return fused.y
 
     def _normalize_by_all_replicas(self, inputs: tf.Tensor) -> tf.Tensor:
-        """Does so by the statistics of all replicas' batches, which must be equally large."""
+        """Normalizes by the statistics of all replicas' batches, which must be equally large."""
         inputs = tf.cast(inputs, tf.float32)
         moments = tf.stack([tf.reduce_mean(x, (0, 1, 2)) for x in (inputs, tf.square(inputs))])
         mean, square = tf.unstack(mean_over_replicas(moments))

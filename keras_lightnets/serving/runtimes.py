@@ -78,15 +78,26 @@ def without_notices() -> Iterator[None]:
         os.close(kept)
 
 
-def load_litert(path: pathlib.Path) -> Predict:
-    """Returns a function from images to probabilities that runs a `.tflite` file."""
+def litert_interpreter(path: pathlib.Path, threads: int | None = None) -> Any:
+    """Returns LiteRT's interpreter of a `.tflite` file, ready to run.
+
+    Args:
+        path: The file.
+        threads: At most so many; None: LiteRT's own choice.
+    """
     import tensorflow as tf
 
     with warnings.catch_warnings(), without_notices():
         # It tells to change to the package of LiteRT, once TensorFlow no longer has it.
         warnings.filterwarnings("ignore", "(?s).*tf.lite.Interpreter is deprecated", UserWarning)
-        interpreter = tf.lite.Interpreter(str(path))
+        interpreter = tf.lite.Interpreter(str(path), num_threads=threads)
         interpreter.allocate_tensors()
+    return interpreter
+
+
+def load_litert(path: pathlib.Path) -> Predict:
+    """Returns a function from images to probabilities that runs a `.tflite` file."""
+    interpreter = litert_interpreter(path)
     (given,), output = interpreter.get_input_details(), interpreter.get_output_details()[0]
 
     def predict(images):

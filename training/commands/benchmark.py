@@ -26,7 +26,7 @@ SCRIPTS = {
     ),
     "infer": ("inference", "predict_files"),
     "data": ("data_pipeline",),
-    "serve": ("serving",),
+    "serve": ("serving", "litert"),
     "start": ("startup",),
     "check": ("check",),
 }
