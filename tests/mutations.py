@@ -415,7 +415,7 @@ MUTATIONS = (
         "keras_lightnets/serving/deployment.py",
         "parameters = tuned.parameters if tuned else _start(sizes)",
         "parameters = _start(sizes)",
-        "test_tuning.py::test_the_file_holds_what_was_measured_and_the_warm_up_fits",
+        "test_tuning.py::test_what_was_measured_is_written_whatever_the_start",
     ),
     Mutation(
         "serving: a measurement below published warm-ups",

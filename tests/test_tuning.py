@@ -13,6 +13,7 @@ import keras_lightnets
 from keras_lightnets.serving import deployment, tuning
 from keras_lightnets.serving.errors import ExportError
 from keras_lightnets.serving.server import batching_parameters
+from keras_lightnets.serving.server.batching_parameters import BatchingParameters
 from keras_lightnets.serving.tuning import Throughput, Wait
 from keras_lightnets.serving.warmup import WARMUP_FILE
 from training.cli import main
@@ -40,6 +41,17 @@ def tuned(tmp_path_factory):
         small_net(), base, warmup_batch_sizes=(1, 2, 4), tune_seconds=1, progress=lines.append
     )
     return base, path, lines
+
+
+def test_what_was_measured_is_written_whatever_the_start(tmp_path):
+    # A measurement may by chance equal what is written without one: this one cannot.
+    parameters = BatchingParameters(
+        max_batch_size=3, batch_timeout_us=7, threads=5, allowed_batch_sizes=(1, 3)
+    )
+    measured = tuning.Tuning(parameters, (), (), 1, "a machine", "2026-01-01")
+    path = tmp_path / "batching_parameters.txt"
+    path.write_text(deployment.batching_text((1, 3), measured))
+    assert batching_parameters.read(path) == parameters
 
 
 def warmed_up(version):
