@@ -8,8 +8,10 @@ import pytest
 import tensorflow as tf
 from keras.src.backend.tensorflow import optimizer as tf_optimizer
 
+import keras_lightnets
 from tests import toy
 from training import batch_norm, step
+from training.config import OptimizerConfig, TrainConfig
 
 
 def test_keras_still_sums_gradients_where_the_step_expects_it():
@@ -76,3 +78,15 @@ def test_reestimated_statistics_are_those_of_all_batches_together():
     # A batch's own variance may be the unbiased one: 288 values each.
     np.testing.assert_allclose(layer.moving_variance, values.var((0, 1, 2)), rtol=0.01)
     assert layer.momentum == 0.7
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+def test_activations_are_recomputed_if_asked_for(recompute):
+    model = keras_lightnets.create_model("mobilenet_v2", input_shape=(32, 32, 3), alpha=0.35)
+    config = TrainConfig(batch_size=2, recompute=recompute)
+    optimizer = keras.optimizers.SGD()
+    train = step.TrainStep(model, optimizer, step.LoopState(False), config, OptimizerConfig())
+    batch = tf.zeros((2, 32, 32, 3)), tf.zeros((2, 1000)), tf.zeros(2)
+    graph = tf.function(train._gradients).get_concrete_function(*batch).graph
+    norms = [op for op in graph.get_operations() if op.type == "FusedBatchNormV3"]
+    assert all(op.get_attr("is_training") for op in norms) == (not recompute)

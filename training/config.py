@@ -115,6 +115,7 @@ class TrainConfig:
     reestimate_bn_batches: int = 0  # after training: batches to measure BN statistics on
     ema: float = 0.0  # decay of the average of weights; 0: no average
     label_smoothing: float = 0.0
+    recompute: bool = False  # batch norms and ReLUs again in the backward pass: less memory
     steps_per_execution: int = 1
     jit: Literal["off", "on", "auto"] = "auto"
     checkpoint_steps: int = 0  # optimizer steps between checkpoints; 0: at each epoch's end

@@ -18,6 +18,7 @@ from __future__ import annotations
 import keras
 import tensorflow as tf
 
+from keras_lightnets.layers import recompute_activations
 from keras_lightnets.replicas import sum_over_replicas
 from training import batch_norm
 from training.config import OptimizerConfig, TrainConfig
@@ -182,7 +183,7 @@ class TrainStep:
         return sums, total
 
     def _gradients(self, images, labels, weights):
-        with tf.GradientTape() as tape:
+        with recompute_activations(self._config.recompute), tf.GradientTape() as tape:
             logits = tf.cast(self._model(tf.cast(images, tf.float32), training=True), tf.float32)
             smoothing = self._config.label_smoothing
             target = labels * (1.0 - smoothing) + smoothing / labels.shape[-1]

@@ -3,5 +3,12 @@
 from keras_lightnets.layers.channel_shuffle import ChannelShuffle
 from keras_lightnets.layers.fused_batch_normalization import FusedBatchNormalization
 from keras_lightnets.layers.grouped_conv2d import GroupedConv2D, grouped_conv_form
+from keras_lightnets.layers.recomputation import recompute_activations
 
-__all__ = ["ChannelShuffle", "FusedBatchNormalization", "GroupedConv2D", "grouped_conv_form"]
+__all__ = [
+    "ChannelShuffle",
+    "FusedBatchNormalization",
+    "GroupedConv2D",
+    "grouped_conv_form",
+    "recompute_activations",
+]

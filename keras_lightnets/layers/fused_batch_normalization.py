@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_lightnets.layers.recomputation import undo_bessel
 from keras_lightnets.replicas import mean_over_replicas
 
 _FUSED_DTYPES = ("float32", "bfloat16", "float16")
@@ -66,7 +67,7 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
         """Normalizes by the statistics of this batch and updates the moving ones."""
         nothing = tf.zeros((0,))  # the operation wants empty statistics in training
         fused = self._fused_op(inputs, mean=nothing, variance=nothing, is_training=True)
-        self._update_moving(fused.batch_mean, fused.batch_variance * _undo_bessel(inputs))
+        self._update_moving(fused.batch_mean, fused.batch_variance * undo_bessel(inputs))
         return fused.y
 
     def _normalize_by_all_replicas(self, inputs: tf.Tensor) -> tf.Tensor:
@@ -108,13 +109,3 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
 
 def _float32(variable: keras.Variable) -> tf.Tensor:
     return tf.cast(keras.ops.convert_to_tensor(variable), tf.float32)
-
-
-def _undo_bessel(inputs: tf.Tensor) -> float | tf.Tensor:
-    """`(n - 1) / n` for the `n` values of a channel; the operation leaves `n = 1` uncorrected."""
-    if inputs.shape[:3].is_fully_defined():
-        count = max(inputs.shape[:3].num_elements(), 1)
-        return max(count - 1, 1) / count
-    count = tf.cast(tf.reduce_prod(tf.shape(inputs)[:3]), tf.float32)
-    count = tf.maximum(count, 1.0)
-    return tf.maximum(count - 1.0, 1.0) / count

@@ -10,6 +10,8 @@ from typing import Literal
 import keras
 import tensorflow as tf
 
+from keras_lightnets.layers import recomputation
+
 Form = Literal["native", "split"]
 
 _form: contextvars.ContextVar[Form] = contextvars.ContextVar("grouped_conv_form", default="native")
@@ -66,7 +68,12 @@ class GroupedConv2D(keras.layers.Conv2D):
         # With groups the products' splits cost more than they save: ShuffleNet v1 at 224 pixels
         # takes 1.04 times the processor time.
         if self.groups == 1 and training and self._is_matrix_product():
-            outputs = self._multiply(*self._tensors(inputs, self.kernel))
+            inputs, kernel = self._tensors(inputs, self.kernel)
+            if recomputation.recomputes():
+                multiply, gradients = self._multiply, self._split_gradients
+                outputs = recomputation.convolve(inputs, kernel, multiply, gradients)
+            else:
+                outputs = self._multiply(inputs, kernel)
             if self.use_bias:
                 outputs = tf.nn.bias_add(outputs, tf.cast(self.bias, outputs.dtype))
         elif self.groups > 1 and self.data_format == "channels_last":
@@ -108,19 +115,20 @@ class GroupedConv2D(keras.layers.Conv2D):
         away by a barrier.
         """
 
-        @tf.custom_gradient
-        def convolve(x, w):
-            def gradients(dy):
-                # In a graph the recomputed forward pass has no user and is pruned.
-                with tf.GradientTape() as tape:
-                    tape.watch((x, w))
-                    y = self._split(x, w)
-                return tape.gradient(y, (x, w), dy)
-
+        def forward(x, w):
             y = self._convolve(x, w)
-            return y if self.use_bias else _fusion_barrier(y), gradients
+            return y if self.use_bias else fusion_barrier(y)
 
-        return convolve(inputs, kernel)
+        return recomputation.convolve(inputs, kernel, forward, self._split_gradients)
+
+    def _split_gradients(
+        self, x: tf.Tensor, w: tf.Tensor, dy: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        # In a graph the recomputed forward pass has no user and is pruned.
+        with tf.GradientTape() as tape:
+            tape.watch((x, w))
+            y = self._split(x, w)
+        return tape.gradient(y, (x, w), dy)
 
     def _split(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
         if self._is_matrix_product():
@@ -164,7 +172,7 @@ class GroupedConv2D(keras.layers.Conv2D):
         )
 
 
-def _fusion_barrier(x: tf.Tensor) -> tf.Tensor:
+def fusion_barrier(x: tf.Tensor) -> tf.Tensor:
     """Keeps Grappler from fusing what follows into the convolution.
 
     Grappler removes an `Identity` and then fuses; this operation it leaves alone. It does nothing.

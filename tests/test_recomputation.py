@@ -1,0 +1,72 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import keras_lightnets
+from keras_lightnets.layers import recompute_activations
+
+TOLERANCES = {"float32": 1e-5, "mixed_bfloat16": 0.02}
+
+
+def gradients(model, x, recompute):
+    """Gradients of a training step, and the operations of its graph."""
+
+    @tf.function
+    def step(x):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(tf.cast(model(x, training=True), "float32") ** 2)
+        return tape.gradient(loss, [v.value for v in model.trainable_variables])
+
+    with recompute_activations(recompute):
+        function = step.get_concrete_function(x)
+    return [np.asarray(g) for g in function(x)], function.graph
+
+
+def statistics_used(graph):
+    """Number of batch norms by given statistics, which only a recomputation has."""
+    norms = [op for op in graph.get_operations() if op.type == "FusedBatchNormV3"]
+    return sum(not op.get_attr("is_training") for op in norms)
+
+
+@pytest.mark.parametrize("policy", TOLERANCES)
+@pytest.mark.parametrize("name", ["mobilenet_v2", "mobilenet_v1", "shufflenet_v1"])
+def test_gradients_are_those_of_the_plain_step(name, policy):
+    keras.config.set_dtype_policy(policy)
+    model = keras_lightnets.create_model(
+        name, input_shape=(64, 64, 3), classes=5, alpha=0.5, dropout_rate=0.0
+    )
+    x = tf.constant(np.random.default_rng(0).normal(size=(8, 64, 64, 3)).astype("float32"))
+    plain, plain_graph = gradients(model, x, False)
+    again, graph = gradients(model, x, True)
+    assert statistics_used(plain_graph) == 0
+    assert statistics_used(graph) > 10
+    for p, a in zip(plain, again, strict=True):
+        scale = np.linalg.norm(p) + 1e-6
+        assert np.linalg.norm(a - p) <= TOLERANCES[policy] * scale
+
+
+def test_recomputes_only_after_the_gradient_is_there():
+    # Else the tensors would be there all the time, and nothing saved.
+    model = keras_lightnets.create_model("mobilenet_v2", input_shape=(32, 32, 3), alpha=0.35)
+    _, graph = gradients(model, tf.zeros((2, 32, 32, 3)), True)
+    for op in graph.get_operations():
+        if op.type == "FusedBatchNormV3" and not op.get_attr("is_training"):
+            assert op.control_inputs
+
+
+def test_a_second_derivative_is_refused():
+    model = keras_lightnets.create_model("mobilenet_v2", input_shape=(32, 32, 3), alpha=0.35)
+    variables = [v.value for v in model.trainable_variables]
+
+    @tf.function
+    def twice(x):
+        with tf.GradientTape() as outer:
+            with tf.GradientTape() as inner:
+                loss = tf.reduce_sum(model(x, training=True) ** 2)
+            slope = inner.gradient(loss, variables)
+            total = tf.add_n([tf.reduce_sum(s**2) for s in slope])
+        return outer.gradient(total, variables)
+
+    with recompute_activations(), pytest.raises(NotImplementedError, match="second derivative"):
+        twice.get_concrete_function(tf.zeros((2, 32, 32, 3)))
