@@ -20,9 +20,10 @@ def keras_application(name: str, size: int, classes: int = 1000) -> keras.Model:
 
 def plain_keras(model: keras.Model) -> keras.Model:
     """The same network from Keras' own `Conv2D(groups=...)` and `BatchNormalization`."""
-    from keras_lightnets.layers import FusedBatchNormalization, GroupedConv2D
+    from keras_lightnets.layers import DepthwiseConv2D, FusedBatchNormalization, GroupedConv2D
 
     plain = {
+        DepthwiseConv2D: keras.layers.DepthwiseConv2D,
         FusedBatchNormalization: keras.layers.BatchNormalization,
         GroupedConv2D: keras.layers.Conv2D,
     }

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import keras
 
+from keras_lightnets.layers.depthwise_conv2d import DepthwiseConv2D
 from keras_lightnets.layers.fused_batch_normalization import FusedBatchNormalization
 from keras_lightnets.layers.grouped_conv2d import GroupedConv2D
 
@@ -104,7 +105,7 @@ def depthwise_bn(
     `norm=None` leaves out both of the latter.
     """
     x, padding = _pad(x, 3, strides, name)
-    x = keras.layers.DepthwiseConv2D(
+    x = DepthwiseConv2D(
         3,
         strides=strides,
         padding=padding,

@@ -9,16 +9,17 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_lightnets.layers import GroupedConv2D
+from keras_lightnets.layers import DepthwiseConv2D, GroupedConv2D
 
 # Layer -> the weight that multiplies the output channels, and how a vector of one number per
 # output channel is shaped to multiply that weight. Exact classes only: what a subclass computes
-# is not known, and GroupedConv2D is ours.
+# is not known, and the first two are ours.
 _LAST_AXIS = lambda scale, kernel: scale  # noqa: E731
 _DEPTHWISE = lambda scale, kernel: scale.reshape(kernel.shape[-2:])  # noqa: E731
 _TRANSPOSED = lambda scale, kernel: scale[:, np.newaxis]  # noqa: E731
 _FOLDABLE: dict[type, tuple[str, Callable]] = {
     GroupedConv2D: ("kernel", _LAST_AXIS),
+    DepthwiseConv2D: ("kernel", _DEPTHWISE),
     keras.layers.Conv1D: ("kernel", _LAST_AXIS),
     keras.layers.Conv2D: ("kernel", _LAST_AXIS),
     keras.layers.Conv3D: ("kernel", _LAST_AXIS),

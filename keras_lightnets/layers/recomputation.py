@@ -31,8 +31,8 @@ def recompute_activations(enabled: bool = True) -> Iterator[None]:
     2016, https://arxiv.org/abs/1604.06174, for the cheapest operations only). MobileNet v2 then
     trains in about 0.7 of the memory and 1.13 times the time; gradients are equal up to rounding.
 
-    Where it acts: in a `tf.function` (as `fit` makes one), on the inputs of `GroupedConv2D` of
-    this package that a `FusedBatchNormalization` has made, with or without
+    Where it acts: in a `tf.function` (as `fit` makes one), on the inputs of `GroupedConv2D` and
+    `DepthwiseConv2D` of this package that a `FusedBatchNormalization` has made, with or without
     ReLU or ReLU6 behind it. A function that was traced outside the block keeps its form. Second
     derivatives raise `NotImplementedError`. `fit` with several replicas traces in threads that do
     not see the block; `lightnets train --set train.recompute=true` does.

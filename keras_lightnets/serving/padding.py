@@ -6,9 +6,14 @@ import keras
 import numpy as np
 
 from keras_lightnets.folding import as_functional, clone_functional, is_functional, only_pairs
-from keras_lightnets.layers import GroupedConv2D
+from keras_lightnets.layers import DepthwiseConv2D, GroupedConv2D
 
-_CONVOLUTIONS = (GroupedConv2D, keras.layers.Conv2D, keras.layers.DepthwiseConv2D)
+_CONVOLUTIONS = (
+    GroupedConv2D,
+    DepthwiseConv2D,
+    keras.layers.Conv2D,
+    keras.layers.DepthwiseConv2D,
+)
 
 Edges = tuple[int, int]
 

@@ -1,0 +1,130 @@
+"""Depthwise convolution whose training step costs less memory, and less time in bfloat16."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import keras
+import tensorflow as tf
+
+from keras_lightnets.layers import recomputation
+from keras_lightnets.layers.grouped_conv2d import fusion_barrier
+
+_ops = tf.raw_ops
+
+
+@keras.saving.register_keras_serializable(package="keras_lightnets")
+class DepthwiseConv2D(keras.layers.DepthwiseConv2D):
+    """`keras.layers.DepthwiseConv2D` with another training step.
+
+    A drop-in replacement: same arguments, config, weights and numbers. In training, without a
+    bias, dilation and other strides than equal ones, it
+
+    * pads by itself where a `ZeroPadding2D` is before it (in a graph): the padded copy of the
+      input is neither made nor kept, 8 % of the memory of a step of MobileNet v2;
+    * in bfloat16 with strides, on CPUs, takes the gradient of the input by a convolution without
+      strides of the spread gradient: TensorFlow's operation takes 6 times as long, a third of
+      MobileNet v2's step;
+    * takes part in `recompute_activations`.
+
+    Everything else, inference included, takes Keras' own path.
+    """
+
+    def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+        plain = (
+            training
+            and not self.use_bias
+            and self.dilation_rate == (1, 1)
+            and self.strides[0] == self.strides[1]
+            and self.data_format == "channels_last"
+        )
+        if not plain:
+            return super().call(inputs)
+        inputs = keras.ops.convert_to_tensor(inputs)
+        kernel = tf.cast(keras.ops.convert_to_tensor(self.kernel), inputs.dtype)
+        inputs, convolution = self._convolution(inputs)
+        spread = convolution.can_spread(inputs, kernel)
+        if spread or recomputation.recomputes():
+            input_gradient = convolution.spread if spread else convolution.input_gradient
+
+            def gradients(x, w, dy):
+                return input_gradient(x, w, dy), convolution.kernel_gradient(x, w, dy)
+
+            outputs = recomputation.convolve(inputs, kernel, convolution, gradients)
+        else:
+            outputs = convolution(inputs, kernel)
+        return outputs if self.activation is None else self.activation(outputs)
+
+    def _convolution(self, inputs: tf.Tensor) -> tuple[tf.Tensor, _Convolution]:
+        """The input before zero padding, and the convolution that pads as well."""
+        padding, pads = self.padding.upper(), []
+        if padding == "VALID" and not tf.executing_eagerly() and inputs.op.type == "Pad":
+            found = tf.get_static_value(inputs.op.inputs[1])
+            if found is not None and not found[[0, 3]].any():
+                inputs, padding, pads = inputs.op.inputs[0], "EXPLICIT", found.flatten().tolist()
+        return inputs, _Convolution([1, *self.strides, 1], padding, pads)
+
+
+class _Convolution(NamedTuple):
+    """The attributes of a depthwise convolution and of its gradients."""
+
+    strides: list[int]
+    padding: str
+    explicit_paddings: list[int]
+
+    def __call__(self, x: tf.Tensor, w: tf.Tensor) -> tf.Tensor:
+        y = _ops.DepthwiseConv2dNative(input=x, filter=w, **self._asdict())
+        # Fused with a bias behind it, oneDNN's kernel with explicit padding aborts the process.
+        return fusion_barrier(y) if self.padding == "EXPLICIT" else y
+
+    def input_gradient(self, x: tf.Tensor, w: tf.Tensor, dy: tf.Tensor) -> tf.Tensor:
+        return _ops.DepthwiseConv2dNativeBackpropInput(
+            input_sizes=tf.shape(x), filter=w, out_backprop=dy, **self._asdict()
+        )
+
+    def kernel_gradient(self, x: tf.Tensor, w: tf.Tensor, dy: tf.Tensor) -> tf.Tensor:
+        return _ops.DepthwiseConv2dNativeBackpropFilter(
+            input=x, filter_sizes=w.shape, out_backprop=dy, **self._asdict()
+        )
+
+    def can_spread(self, x: tf.Tensor, w: tf.Tensor) -> bool:
+        """Whether `spread` computes the gradient of the input, and is the faster way."""
+        return (
+            x.dtype == tf.bfloat16
+            and self.strides[1] > 1
+            and w.shape[-1] == 1
+            and x.shape[1:].is_fully_defined()
+            and not tf.config.list_physical_devices("GPU")
+        )
+
+    def spread(self, x: tf.Tensor, w: tf.Tensor, dy: tf.Tensor) -> tf.Tensor:
+        """`input_gradient` as a convolution of `dy` with zeros between its values."""
+        stride, channels = self.strides[1], dy.shape[-1]
+        height, width = dy.shape[1:3]
+        zeros = [0, stride - 1]
+        dy = tf.reshape(dy, (-1, height, 1, width, 1, channels))
+        dy = tf.pad(dy, [[0, 0], [0, 0], zeros, [0, 0], zeros, [0, 0]])
+        dy = tf.reshape(dy, (-1, height * stride, width * stride, channels))
+        # Padded so that the result has the size of `x`; a negative padding crops.
+        paddings = [[0, 0]]
+        for axis in (1, 2):
+            before = w.shape[axis - 1] - 1 - self._padding_before(axis, x, w, dy)
+            after = x.shape[axis] + w.shape[axis - 1] - 1 - before - dy.shape[axis]
+            dy = dy if after >= 0 else tf.split(dy, [dy.shape[axis] + after, -after], axis)[0]
+            paddings.append([before, max(after, 0)])
+        return _ops.DepthwiseConv2dNative(
+            input=dy,
+            filter=tf.reverse(w, [0, 1]),
+            strides=[1, 1, 1, 1],
+            padding="EXPLICIT",
+            explicit_paddings=[*paddings[0], *paddings[1], *paddings[2], 0, 0],
+        )
+
+    def _padding_before(self, axis: int, x: tf.Tensor, w: tf.Tensor, spread: tf.Tensor) -> int:
+        if self.padding == "EXPLICIT":
+            return self.explicit_paddings[2 * axis]
+        if self.padding == "VALID":
+            return 0
+        stride = self.strides[1]
+        total = spread.shape[axis] - stride + w.shape[axis - 1] - x.shape[axis]
+        return max(total, 0) // 2
