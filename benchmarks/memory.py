@@ -4,7 +4,8 @@
 
 Each measurement is a fresh process that builds MobileNet v2 and trains three steps of 224-pixel
 images; its peak resident memory is what counts. "Net of start-up" leaves out what the process
-used before the first step: Python, TensorFlow, weights.
+used before the first step: Python, TensorFlow, weights. "recomputing" is within
+`recompute_activations`.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ import common
 CODE = """
 import json, resource, sys
 sys.path.insert(0, {folder!r})
-import models, keras_lightnets
-ours, batch = {ours}, {batch}
+import models, keras_lightnets, keras_lightnets.layers
+ours, batch = {ours!r}, {batch}
 if ours:
     model = keras_lightnets.create_model("mobilenet_v2", input_shape=(224, 224, 3))
 else:
@@ -30,15 +31,17 @@ else:
 step = models.fit_steps(model, size=224, batch=batch, steps=2)
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 before = peak()
-step()
+with keras_lightnets.layers.recompute_activations(ours == "recomputing"):
+    step()
 print(json.dumps([peak(), peak() - before]))
 """
 
 
 def measure(batch: int, repeats: int) -> list[common.Row]:
-    """Peak memory of both sides, in turns."""
+    """Peak memory of the peer, of ours, and of ours with `recompute_activations`, in turns."""
     folder = str(pathlib.Path(__file__).parent)
-    peaks = {True: [], False: []}
+    sides = ("keras_lightnets", "recomputing", "")
+    peaks = {side: [] for side in sides}
     for _ in range(repeats):
         for ours, found in peaks.items():
             code = CODE.format(folder=folder, ours=ours, batch=batch)
@@ -47,28 +50,34 @@ def measure(batch: int, repeats: int) -> list[common.Row]:
             )
             found.append(json.loads(run.stdout.splitlines()[-1]))
     rows = []
-    for column, what, target in ((0, "peak memory", 1 / 0.7), (1, "net of start-up", None)):
-        ours, theirs = ([peak[column] for peak in peaks[side]] for side in (True, False))
-        ratios = [b / a for a, b in zip(ours, theirs, strict=True)]
-        rows.append(
-            common.Row(
-                case=f"{what}, train step mobilenet_v2-224-b{batch}",
-                ours="keras_lightnets",
-                peer="keras.applications",
-                ratio=statistics.median(ratios),
-                low=min(ratios),
-                high=max(ratios),
-                best=min(theirs) / min(ours),
-                processor=None,
-                ours_value=statistics.median(ours) / 2**20,
-                peer_value=statistics.median(theirs) / 2**20,
-                unit="MiB",
-                turns=repeats,
-                target=target,
-            )
-        )
-        common.print_row(rows[-1])
+    for side, suffix in zip(sides, ("", " recomputing"), strict=False):
+        rows.append(_row(peaks, side, 0, f"peak memory, {{}}{suffix}", batch, 1 / 0.7))
+        rows.append(_row(peaks, side, 1, f"net of start-up, {{}}{suffix}", batch, None))
     return rows
+
+
+def _row(
+    peaks: dict[str, list], side: str, column: int, case: str, batch: int, target: float | None
+) -> common.Row:
+    ours, theirs = ([peak[column] for peak in peaks[name]] for name in (side, ""))
+    ratios = [b / a for a, b in zip(ours, theirs, strict=True)]
+    row = common.Row(
+        case=case.format(f"train step mobilenet_v2-224-b{batch}"),
+        ours="keras_lightnets",
+        peer="keras.applications",
+        ratio=statistics.median(ratios),
+        low=min(ratios),
+        high=max(ratios),
+        best=min(theirs) / min(ours),
+        processor=None,
+        ours_value=statistics.median(ours) / 2**20,
+        peer_value=statistics.median(theirs) / 2**20,
+        unit="MiB",
+        turns=len(ratios),
+        target=target,
+    )
+    common.print_row(row)
+    return row
 
 
 def main(arguments: list[str] | None = None) -> None:
