@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Most tests keep one core busy: whole test files are dealt out to one process a core.
+SHARED := -n auto --maxprocesses 4 --dist loadfile
 
 .PHONY: help install demo test test-slow lint docs benchmark clean
 
@@ -34,10 +36,10 @@ demo: install
 	@$(BIN)/python -m training.demo
 
 test: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(SHARED)
 
 test-slow: install
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest $(SHARED) -m slow
 
 lint: install
 	$(BIN)/ruff format --check .

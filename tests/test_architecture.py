@@ -52,7 +52,7 @@ def imports(path):
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-@pytest.mark.parametrize("module", ALLOWED)
+@pytest.mark.parametrize("module", sorted(ALLOWED))
 def test_modules_import_only_what_lies_below_them(module):
     found = {
         name.split(".")[1]
