@@ -452,4 +452,32 @@ MUTATIONS = (
         "if queue.tasks and queue.rows > 1000 * room:",
         "test_server_batching.py::test_a_full_queue_refuses",
     ),
+    Mutation(
+        "fit: the filling of a last batch counts",
+        "training/fit_batches.py",
+        "tf.where(place < count, weights, -1.0)",
+        "tf.where(place < count, weights, 0.0)",
+        "test_fit.py::test_every_image_is_counted_once",
+    ),
+    Mutation(
+        "fit: the step has its own seed",
+        "training/fit.py",
+        "recompute=recompute, seed=seed)",
+        "recompute=recompute)",
+        "test_fit.py::test_fit_takes_the_steps_of_the_loop[cpu:1]",
+    ),
+    Mutation(
+        "fit: batch norm keeps to the replica",
+        "training/fit.py",
+        "if sync_bn and self.replicas > 1:",
+        "if sync_bn and self.replicas > 2:",
+        "test_fit.py::test_two_replicas_fit_as_one_does[2-False]",
+    ),
+    Mutation(
+        "fit: broken weights are saved before the run ends",
+        "training/fit.py",
+        "callbacks = [guard, *tf.nest.flatten(callbacks or [])]",
+        "callbacks = [*tf.nest.flatten(callbacks or []), guard]",
+        "test_fit.py::test_weights_that_break_end_the_run_before_they_are_saved",
+    ),
 )

@@ -15,6 +15,8 @@ Keras 3.15 does each of these per replica before its own sum (see `docs/training
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import keras
 import tensorflow as tf
 
@@ -107,7 +109,7 @@ class TrainStep:
             model: Images `(batch, height, width, 3)` to logits `(batch, classes)`.
             optimizer: Built, without clipping, accumulation or loss scaling of its own.
             state: Counters and sums.
-            config: Batch size, accumulation, label smoothing, seed.
+            config: Accumulation, label smoothing, seed.
             clipping: `global_clipnorm`, `clipnorm`, `clipvalue`.
             average: Updated after the weights.
             jit: Compile forward and backward pass with XLA.
@@ -137,10 +139,31 @@ class TrainStep:
         Returns:
             The sum of `stop` over all replicas: all stop in the same step, or none.
         """
+        return self.take(images, labels, weights, stop)[0]
+
+    def take(
+        self,
+        images: tf.Tensor,
+        labels: tf.Tensor,
+        weights: tf.Tensor,
+        stop: tf.Tensor,
+        observe: Callable[[int, tf.Tensor], None] | None = None,
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Takes one step and tells what was seen in it; arguments as of a call.
+
+        Args:
+            observe: Called with the number k of each part and its float32 logits, those of the
+                images k, k + K, k + 2K, ... where K is `accumulate`.
+
+        Returns:
+            What a call returns, and the sums of loss x weight, weight and hits x weight over
+            the global batch, float32 `(3,)`; zero if the step was not finite.
+        """
         # With a loss scale a step may have to be undone, batch-norm statistics included.
         undo = self._snapshot() if self._state.scaled else []
-        sums, gradients = self._accumulate(images, labels, weights)
         replicas = tf.distribute.get_replica_context().num_replicas_in_sync
+        batch = tf.cast(tf.shape(images)[0] * replicas, tf.float32)
+        sums, gradients = self._accumulate(images, labels, weights, batch, observe)
         statistics = [v.value / replicas for v in self._statistics] if replicas > 1 else []
         # The identity places the input on the device of the replica; the sum needs one.
         sums, stop, gradients, statistics = _sum_over_replicas(
@@ -148,7 +171,7 @@ class TrainStep:
         )
 
         # The backward pass divided by the batch size to stay in float16's range.
-        mean = self._config.batch_size / tf.maximum(sums[1], 1e-9)
+        mean = batch / tf.maximum(sums[1], 1e-9)
         gradients = [gradient * (mean / self._state.loss_scale) for gradient in gradients]
         norm = tf.linalg.global_norm(gradients)
         finite = tf.math.is_finite(norm) & tf.reduce_all(tf.math.is_finite(sums))
@@ -163,11 +186,12 @@ class TrainStep:
         if self._average is not None:
             self._average.update(self._state.step, finite)
         self._state.judge(finite)
-        self._state.totals.assign_add(tf.where(finite, tf.cast(sums, tf.float64), 0.0))
+        sums = tf.where(finite, sums, 0.0)
+        self._state.totals.assign_add(tf.cast(sums, tf.float64))
         self._state.step.assign_add(1)
-        return stop
+        return stop, sums
 
-    def _accumulate(self, images, labels, weights):
+    def _accumulate(self, images, labels, weights, batch, observe):
         """Returns the sums of loss, weight and hits, and the scaled gradients of all parts."""
         parts = self._config.accumulate
         sums, total = tf.zeros((3,)), []
@@ -175,26 +199,26 @@ class TrainStep:
             # Every K-th image, so that a part holds the same images for any number of
             # replicas. The parts must run one after the other, or all need memory at once.
             with tf.control_dependencies([sums, *total]):
-                batch = [tf.identity(x[part::parts]) for x in (images, labels, weights)]
+                piece = [tf.identity(x[part::parts]) for x in (images, labels, weights)]
             self._seed_dropout(part)
-            part_sums, gradients = self._backward(*batch)
+            part_sums, gradients, logits = self._backward(*piece, batch)
+            if observe is not None:
+                observe(part, logits)
             sums += part_sums
             total = [a + b for a, b in zip(total, gradients, strict=True)] if total else gradients
         return sums, total
 
-    def _gradients(self, images, labels, weights):
+    def _gradients(self, images, labels, weights, batch):
         with recompute_activations(self._config.recompute), tf.GradientTape() as tape:
             logits = tf.cast(self._model(tf.cast(images, tf.float32), training=True), tf.float32)
-            smoothing = self._config.label_smoothing
-            target = labels * (1.0 - smoothing) + smoothing / labels.shape[-1]
-            losses = tf.nn.softmax_cross_entropy_with_logits(target, logits) * weights
+            losses = cross_entropy(labels, logits, self._config.label_smoothing) * weights
             loss = tf.reduce_sum(losses)
-            scaled = loss * (self._state.loss_scale / self._config.batch_size)
+            scaled = loss * (self._state.loss_scale / batch)
         variables = [v.value for v in self._model.trainable_variables]
         gradients = tape.gradient(scaled, variables, unconnected_gradients="zero")
         hits = tf.cast(tf.equal(tf.argmax(labels, -1), tf.argmax(logits, -1)), tf.float32)
         sums = tf.stack([loss, tf.reduce_sum(weights), tf.reduce_sum(hits * weights)])
-        return sums, [tf.cast(gradient, tf.float32) for gradient in gradients]
+        return sums, [tf.cast(gradient, tf.float32) for gradient in gradients], logits
 
     def _seed_dropout(self, part: int) -> None:
         """Seeds random layers by (seed, layer, step, replica, part), so that nothing is kept."""
@@ -224,6 +248,18 @@ class TrainStep:
             *self._statistics,
         ]
         return [(v.value, tf.identity(v.value)) for v in changed]
+
+
+def cross_entropy(labels: tf.Tensor, logits: tf.Tensor, smoothing: float = 0.0) -> tf.Tensor:
+    """Returns the softmax cross-entropy of each sample, float32 `(b,)`.
+
+    Args:
+        labels: Shares of the classes, float32 `(b, classes)`.
+        logits: Float32 `(b, classes)`.
+        smoothing: Share of every label that is spread over all classes.
+    """
+    target = labels * (1.0 - smoothing) + smoothing / labels.shape[-1]
+    return tf.nn.softmax_cross_entropy_with_logits(target, logits)
 
 
 def _sum_over_replicas(values):

@@ -139,8 +139,15 @@ def jit(wanted: str, strategy: tf.distribute.Strategy) -> bool:
         raise UsageError("train.jit=on works on one device only. Use train.jit=off.")
     if wanted == "auto":
         # XLA makes depthwise and grouped convolutions many times slower on CPUs.
-        return strategy.num_replicas_in_sync == 1 and "GPU" in strategy.extended.worker_devices[0]
+        return strategy.num_replicas_in_sync == 1 and _on_gpu(strategy)
     return wanted == "on"
+
+
+def _on_gpu(strategy: tf.distribute.Strategy) -> bool:
+    if not tf.distribute.in_cross_replica_context() and strategy is tf.distribute.get_strategy():
+        # Outside every scope TensorFlow's default strategy names no device; GPUs come first.
+        return bool(tf.config.list_logical_devices("GPU"))
+    return "GPU" in strategy.extended.worker_devices[0]
 
 
 def check_batch(config: TrainConfig, replicas: int) -> None:

@@ -1,0 +1,117 @@
+"""Batches for `FitModel`: all of one size, whatever the data and the number of replicas.
+
+Keras cuts a last batch of 11 images into 6 and 5, weighs both halves the same, and fails where a
+replica gets none. Here a last batch is filled up with its own images, which do not count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+
+def batches(
+    x: Any,
+    y: Any = None,
+    weights: Any = None,
+    *,
+    batch_size: int | None = None,
+    multiple: int = 1,
+    order: Callable[[], tuple[int, int]] | None = None,
+) -> tf.data.Dataset:
+    """Returns batches `(images, labels, weights)`, or `(images, weights)` without labels.
+
+    Args:
+        x: Images, an array or tensor; or a `tf.data.Dataset` of batches of images, of
+            `(images, labels)` or of `(images, labels, weights)`.
+        y: Labels of an array of images.
+        weights: Weights of an array of images, at least 0; None: 1 each.
+        batch_size: Of arrays; None: 32.
+        multiple: Batches are filled up to a multiple of this.
+        order: Called at the start of each pass over arrays; returns the seed of its order. None:
+            as they are.
+
+    Returns:
+        Every batch has the size of the first one. Weights are float32 `(batch,)`; those of the
+        images that only fill up the last batch are -1.
+
+    Raises:
+        ValueError: `x` is something else, or the sizes differ.
+    """
+    if isinstance(x, tf.data.Dataset):
+        if y is not None or weights is not None or batch_size is not None:
+            raise ValueError(
+                "A tf.data.Dataset brings its own labels, weights and batches. "
+                "Leave out y, sample_weight and batch_size."
+            )
+        return _filled(x, _batch_size(x), multiple)
+    if not isinstance(x, (np.ndarray, tf.Tensor, list)):
+        raise ValueError(
+            "x must be an array of images or a tf.data.Dataset of batches (a generator becomes one "
+            f"by tf.data.Dataset.from_generator). Received: {type(x).__name__}."
+        )
+    given = [x, y, weights] if y is not None else [x]
+    arrays = tuple(tf.convert_to_tensor(part) for part in given if part is not None)
+    counts = [len(array) for array in arrays]
+    if len(set(counts)) != 1 or not counts[0]:
+        raise ValueError(
+            "x, y and sample_weight must have the same number of samples, at least 1. "
+            f"Received: {', '.join(map(str, counts))}."
+        )
+    size = min(batch_size or 32, counts[0])
+    return _filled(_of_arrays(arrays, size, order), size, multiple)
+
+
+def _of_arrays(
+    arrays: tuple[tf.Tensor, ...], size: int, order: Callable[[], tuple[int, int]] | None
+) -> tf.data.Dataset:
+    count = len(arrays[0])
+    positions = tf.data.Dataset.range(count)
+    if order is not None:
+        # A generator is asked at the start of every pass, so each has an order of its own.
+        seeds = tf.data.Dataset.from_generator(
+            lambda: [order()], output_signature=tf.TensorSpec((2,), tf.int64)
+        )
+        positions = seeds.flat_map(
+            lambda seed: tf.data.Dataset.range(count).map(
+                lambda position: tf.random.experimental.index_shuffle(position, seed, count - 1)
+            )
+        ).apply(tf.data.experimental.assert_cardinality(count))
+    return positions.batch(size).map(lambda at: tuple(tf.gather(array, at) for array in arrays))
+
+
+def _batch_size(dataset: tf.data.Dataset) -> int:
+    """Returns the number of images in the first batch."""
+    spec = dataset.element_spec
+    images = spec[0] if isinstance(spec, tuple) else spec
+    if not isinstance(images, tf.TensorSpec) or (isinstance(spec, tuple) and len(spec) > 3):
+        raise ValueError(
+            "The dataset must give images, (images, labels) or (images, labels, weights). "
+            f"Received: {spec}."
+        )
+    if images.shape[0] is not None:
+        return images.shape[0]
+    first = next(iter(dataset), None)
+    if first is None:
+        raise ValueError("The dataset is empty.")
+    return len(first[0] if isinstance(spec, tuple) else first)
+
+
+def _filled(dataset: tf.data.Dataset, size: int, multiple: int) -> tf.data.Dataset:
+    """Adds weights and gives every batch `size` images, rounded up to a multiple."""
+    size = -(-size // multiple) * multiple
+
+    def fill(*parts):
+        count = tf.shape(parts[0])[0]
+        *parts, weights = parts if len(parts) == 3 else (*parts, tf.ones((count,)))
+        within = tf.debugging.assert_less_equal(count, size, "A batch is larger than the first.")
+        with tf.control_dependencies([within]):
+            place = tf.range(size)
+        *parts, weights = (tf.gather(part, place % count) for part in (*parts, weights))
+        weights = tf.reshape(tf.cast(weights, tf.float32), (size,))
+        return (*parts, tf.where(place < count, weights, -1.0))
+
+    return dataset.map(fill, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
