@@ -83,10 +83,10 @@ def test_reestimated_statistics_are_those_of_all_batches_together():
 @pytest.mark.parametrize("recompute", [False, True])
 def test_activations_are_recomputed_if_asked_for(recompute):
     model = keras_lightnets.create_model("mobilenet_v2", input_shape=(32, 32, 3), alpha=0.35)
-    config = TrainConfig(batch_size=2, recompute=recompute)
+    config = TrainConfig(recompute=recompute)
     optimizer = keras.optimizers.SGD()
     train = step.TrainStep(model, optimizer, step.LoopState(False), config, OptimizerConfig())
-    batch = tf.zeros((2, 32, 32, 3)), tf.zeros((2, 1000)), tf.zeros(2)
+    batch = tf.zeros((2, 32, 32, 3)), tf.zeros((2, 1000)), tf.zeros(2), tf.constant(2.0)
     graph = tf.function(train._gradients).get_concrete_function(*batch).graph
     norms = [op for op in graph.get_operations() if op.type == "FusedBatchNormV3"]
     assert all(op.get_attr("is_training") for op in norms) == (not recompute)

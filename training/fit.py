@@ -72,7 +72,7 @@ class FitModel(keras.Model):
                 as in all networks of `keras_lightnets`.
             accumulate: Parts into which each replica's batch is cut to save memory.
             sync_bn: Batch norm normalizes by the global batch, not by the replica's share.
-            recompute: See `keras_lightnets.recompute_activations`.
+            recompute: See `keras_lightnets.layers.recompute_activations`.
             seed: Decides dropout, and the order in which arrays are shuffled.
 
         Raises:
