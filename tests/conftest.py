@@ -23,3 +23,50 @@ def clean_keras():
 
         keras.config.set_dtype_policy("float32")
         keras.config.set_floatx("float32")
+
+
+@pytest.fixture(scope="session")
+def small_export(tmp_path_factory):
+    """A model and the version that it was exported as, for all tests that only read it."""
+    from test_export import LABELS, TRANSFORM, small_net
+
+    import keras_lightnets
+
+    model = small_net()
+    path = keras_lightnets.export_saved_model(
+        model,
+        tmp_path_factory.mktemp("models"),
+        LABELS,
+        transform=TRANSFORM,
+        features=True,
+        warmup_batch_sizes=(1, 4),
+    )
+    return model, path
+
+
+@pytest.fixture(scope="session")
+def small_server(small_export):
+    """The embedded server of that export."""
+    from serving_models import serving
+
+    with serving(small_export[1].parent.parent) as server:
+        yield server
+
+
+@pytest.fixture
+def no_gate(monkeypatch):
+    """Exports are not read back in two processes: what a test promises is something else.
+
+    Returns:
+        The options of each comparison that was left out.
+    """
+    from keras_lightnets.serving import gate
+
+    left_out = []
+
+    def run(path, expected, **options):
+        left_out.append(options)
+        return {"images": len(expected.files), "signatures": {}}
+
+    monkeypatch.setattr(gate, "run", run)
+    return left_out

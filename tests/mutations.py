@@ -364,8 +364,8 @@ MUTATIONS = (
     Mutation(
         "serving: no warm-up of files",
         "keras_lightnets/serving/warmup.py",
-        "yield predict_log(name, IMAGE_BYTES,",
-        "predict_log(name, IMAGE_BYTES,",
+        "yield files([jpeg] * batch)",
+        "files([jpeg] * batch)",
         "test_warmup.py::test_every_signature_and_batch_size_is_warmed_up",
     ),
     Mutation(

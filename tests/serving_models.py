@@ -11,9 +11,14 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from multiprocessing.connection import Connection
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
+
+from tests import processes
+from training.cli import main
 
 LABELS = ["red", "green", "blue"]
 SIZE = 8  # pixels
@@ -84,18 +89,67 @@ def colour_png(colour: str, size: int = 20) -> bytes:
     return tf.io.encode_png(pixels).numpy()
 
 
-class ServeProcess:
-    """`lightnets serve` in a child process, with its output collected."""
+def _serve(output: Connection, arguments: list[str]) -> None:
+    """What a forked server runs: the command, with its output going into a pipe."""
+    for number in (1, 2):
+        os.dup2(output.fileno(), number)
+    code = main(["serve", *arguments])
+    sys.stdout.flush()
+    os._exit(code)
 
-    def __init__(self, *args: object, env: dict[str, str] | None = None) -> None:
-        command = [sys.executable, "-m", "training.cli", "serve", *map(str, args)]
-        self.process = subprocess.Popen(
-            command,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env={**os.environ, **(env or {})},
-        )
+
+class ForkedServer:
+    """The command in a process in which TensorFlow is already imported: seconds faster.
+
+    It has what `ServeProcess` needs of a `subprocess.Popen`.
+    """
+
+    def __init__(self, arguments: list[str]) -> None:
+        ours, theirs = processes._context.Pipe(duplex=False)
+        self._process = processes._context.Process(target=_serve, args=(theirs, arguments))
+        self._process.start()
+        theirs.close()
+        self.stdout = os.fdopen(os.dup(ours.fileno()))
+        ours.close()
+        self.pid = self._process.pid
+        self.terminate, self.kill = self._process.terminate, self._process.kill
+
+    def send_signal(self, number: int) -> None:
+        os.kill(self.pid, number)
+
+    def poll(self) -> int | None:
+        return self._process.exitcode
+
+    def wait(self, timeout_s: float | None = None) -> int:
+        self._process.join(timeout_s)
+        if self._process.exitcode is None:
+            raise subprocess.TimeoutExpired("lightnets serve", timeout_s)
+        return self._process.exitcode
+
+
+class ServeProcess:
+    """`lightnets serve` in a child process, with its output collected.
+
+    Args:
+        args: Of the command.
+        env: Changes of the environment.
+        forked: Whether to take the short cut of `ForkedServer`.
+    """
+
+    def __init__(
+        self, *args: object, env: dict[str, str] | None = None, forked: bool = False
+    ) -> None:
+        arguments = list(map(str, args))
+        if forked:
+            self.process: Any = ForkedServer(arguments)
+        else:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "training.cli", "serve", *arguments],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                env={**os.environ, **(env or {})},
+            )
         self.lines: list[str] = []
         self._ready = threading.Event()
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -157,9 +211,9 @@ class ServeProcess:
 
 
 @contextlib.contextmanager
-def serving(*args: object, env: dict[str, str] | None = None) -> Iterator[ServeProcess]:
+def serving(*args: object, forked: bool = False) -> Iterator[ServeProcess]:
     """A server on free ports, ready to answer."""
-    server = ServeProcess(*args, "--rest-port", 0, "--port", 0, env=env)
+    server = ServeProcess(*args, "--rest-port", 0, "--port", 0, forked=forked)
     try:
         yield server.wait_ready()
     finally:

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from test_export import LABELS, SIZE, TRANSFORM, small_net
 
-import keras_lightnets
 from training import artifacts
 from training.errors import UserError
 
@@ -12,10 +11,8 @@ IMAGES = np.random.default_rng(5).integers(0, 256, (3, *SIZE, 3)).astype("uint8"
 
 
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory):
-    model = small_net()
-    base = tmp_path_factory.mktemp("models")
-    path = keras_lightnets.export_saved_model(model, base, LABELS, transform=TRANSFORM)
+def exported(small_export):
+    model, path = small_export
     return path, model.predict_on_batch(IMAGES.astype("float32"))
 
 

@@ -41,6 +41,7 @@ def pictures(tmp_path, monkeypatch):
     return tmp_path / "pictures"
 
 
+@pytest.mark.usefixtures("no_gate")
 def test_every_pixel_is_the_same_everywhere(pictures, tmp_path):
     """Caught: another resize, crop or decoding in any of the three."""
     data = {"dataset": str(pictures), "resize_shorter": 30}

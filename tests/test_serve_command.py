@@ -18,7 +18,14 @@ from tensorflow_serving.apis import prediction_log_pb2
 from tensorflow_serving.config import model_server_config_pb2
 
 from keras_lightnets.serving import Client, ClientError
-from keras_lightnets.serving.server import engines, layout, models_config, servable, warmup
+from keras_lightnets.serving.server import (
+    engines,
+    grpc_api,
+    layout,
+    models_config,
+    servable,
+    warmup,
+)
 from keras_lightnets.serving.server.errors import ServingError
 from keras_lightnets.serving.server.options import ServerOptions
 from training.cli import main
@@ -93,25 +100,38 @@ def test_a_missing_extra_is_named(bundle):
     )
 
 
-def test_a_port_in_use_and_a_broken_model_are_one_line_each(bundle):
-    """One test, as each start of TensorFlow takes seconds."""
+@pytest.mark.parametrize(("flag", "api"), [("--rest-port", "REST"), ("--port", "gRPC")])
+def test_a_port_in_use_is_said_at_once(bundle, capsys, flag, api):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        first = ServeProcess(bundle, "--rest-port", port, "--port", 0)
-        second = ServeProcess(bundle, "--rest-port", 0, "--port", port)
-        broken = ServeProcess(bundle, "--rest-port", 0, "--port", 0)
-        try:
-            assert [p.wait_exit(120) for p in (first, second, broken)] == [1, 1, 1]
-        finally:
-            for process in (first, second, broken):
-                process.close()
-    for process, text in (
-        (first, f"Cannot listen on 127.0.0.1:{port} (REST): Address already in use"),
-        (second, f"Cannot listen on 127.0.0.1:{port} (gRPC)"),
-        (broken, f"Cannot load model colour version 1 from {bundle}/colour/1: "),
-    ):
-        assert text in process.lines[-1]
-        assert "Traceback" not in process.output
+        ports = {"--rest-port": 0, "--port": 0} | {flag: port}
+        arguments = [str(argument) for pair in ports.items() for argument in pair]
+        assert main(["serve", str(bundle), *arguments]) == 1
+    message = f"Cannot listen on 127.0.0.1:{port} ({api}): Address already in use\n"
+    assert complaint(capsys) == f"lightnets: {message}"
+
+
+def test_an_address_of_another_machine_is_refused(bundle, capsys):
+    assert main(["serve", str(bundle), "--host", "192.0.2.1"]) == 1
+    assert "Cannot listen on 192.0.2.1:8501 (REST): Cannot assign" in complaint(capsys)
+
+
+def test_grpc_shares_its_port_with_nobody():
+    """Caught: gRPC's default, with which two servers get every other request each."""
+    with socket.create_server(("127.0.0.1", 0), reuse_port=True) as taken:
+        options = ServerOptions(grpc_port=taken.getsockname()[1])
+        with pytest.raises(ServingError, match=r"Cannot listen on .* \(gRPC\)"):
+            grpc_api.grpc_server(None, options)
+
+
+def test_a_broken_model_is_one_line(bundle):
+    process = ServeProcess(bundle, "--rest-port", 0, "--port", 0, forked=True)
+    try:
+        assert process.wait_exit() == 1
+    finally:
+        process.close()
+    assert f"Cannot load model colour version 1 from {bundle}/colour/1: " in process.lines[-1]
+    assert "Traceback" not in process.output
 
 
 FAKE_SERVER = """
@@ -241,7 +261,7 @@ def test_warm_up_requests_run_before_a_version_answers(tmp_path):
     broken = write_version(tmp_path / "later", 2)
     write_warmup(broken, [[1.0]])
     process = ServeProcess(
-        tmp_path / "colour", "--rest-port", 0, "--port", 0, "--poll-seconds", 0.1
+        tmp_path / "colour", "--rest-port", 0, "--port", 0, "--poll-seconds", 0.1, forked=True
     )
     try:
         process.wait_ready()
@@ -269,7 +289,8 @@ def test_a_warm_up_above_the_largest_batch_is_refused_as_in_tensorflow_serving(t
 
 def test_a_request_that_outlasts_the_drain_does_not_keep_the_server(tmp_path):
     write_version(tmp_path / "colour", 1)
-    process = ServeProcess(tmp_path, "--rest-port", 0, "--port", 0, "--drain-seconds", 0.3)
+    arguments = ("--rest-port", 0, "--port", 0, "--drain-seconds", 0.3)
+    process = ServeProcess(tmp_path, *arguments, forked=True)
     try:
         process.wait_ready()
         with socket.create_connection(process.address) as connection:
@@ -290,7 +311,7 @@ def test_a_request_that_outlasts_the_drain_does_not_keep_the_server(tmp_path):
 def test_a_graph_that_never_returns_stops_neither_the_watch_nor_the_end(tmp_path):
     write_version(tmp_path / "colour", 1)
     limits = ("--request-seconds", 0.5, "--drain-seconds", 1, "--poll-seconds", 0.1)
-    process = ServeProcess(tmp_path, "--rest-port", 0, "--port", 0, *limits)
+    process = ServeProcess(tmp_path, "--rest-port", 0, "--port", 0, *limits, forked=True)
     try:
         process.wait_ready()
         with Client(process.url, "colour", retries=0) as client:

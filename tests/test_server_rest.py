@@ -31,9 +31,8 @@ def server(tmp_path_factory):
         } }
         """
     )
-    with serving(
-        bundle, "--max-body-mib", 2, "--client-seconds", 2, "--request-seconds", 10
-    ) as process:
+    limits = ("--max-body-mib", 2, "--client-seconds", 1, "--request-seconds", 10)
+    with serving(bundle, *limits, forked=True) as process:
         yield process
 
 

@@ -5,17 +5,15 @@ import pytest
 import tensorflow as tf
 import yaml
 from tensorflow_serving.apis import prediction_log_pb2
-from test_export import SIZE, Served, small_net
+from test_export import SIZE, Served
 
-import keras_lightnets
 from keras_lightnets.serving import bundle, deployment
 from keras_lightnets.serving.warmup import WARMUP_FILE
 
 
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory):
-    base = tmp_path_factory.mktemp("models")
-    return keras_lightnets.export_saved_model(small_net(), base, warmup_batch_sizes=(1, 4))
+@pytest.fixture
+def exported(small_export):
+    return small_export[1]
 
 
 def test_every_signature_and_batch_size_is_warmed_up(exported):
@@ -31,14 +29,22 @@ def test_every_signature_and_batch_size_is_warmed_up(exported):
         values = tf.make_ndarray(tensor)
         signature = request.model_spec.signature_name
         answer = served(signature, values)
-        assert np.isfinite(answer["probabilities"]).all()
-        seen.append((signature, len(values)))
-    assert sorted(seen) == [
-        ("serve_bytes", 1),
-        ("serve_bytes", 4),
-        ("serving_default", 1),
-        ("serving_default", 4),
+        assert np.isfinite(answer["features" if signature == "features" else "scores"]).all()
+        kinds = [file[:4] for file in values] if signature == "serve_bytes" else []
+        seen.append((signature, len(values), kinds))
+    jpeg, png, other = b"\xff\xd8\xff\xe0", b"\x89PNG", b"no i"
+    expected = [
+        *(
+            (signature, batch, [])
+            for signature in ("features", "serving_default")
+            for batch in (1, 4)
+        ),
+        *(("serve_bytes", batch, batch * [jpeg]) for batch in (1, 4)),
+        # The first of these would take its client half a second.
+        ("serve_bytes", 1, [png]),
+        ("serve_bytes", 4, [jpeg, jpeg, jpeg, other]),
     ]
+    assert sorted(seen, key=repr) == sorted(expected, key=repr)
     assert (exported / WARMUP_FILE).stat().st_size < SIZE[0] * SIZE[1] * 3 * 4
 
 

@@ -140,12 +140,14 @@ def _serve_embedded(
     batching_file: pathlib.Path | None,
     asked: bool,
 ) -> int:
+    # Both before seconds go into importing TensorFlow.
+    for name in _EXTRA:
+        if importlib.util.find_spec(name) is None:
+            raise _missing_extra(name)
+    _with_ports(options)
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING)
     logging.getLogger("keras_lightnets.serving").setLevel(logging.INFO)
     stop = _stop_event()
-    for name in _EXTRA:  # before seconds go into importing TensorFlow
-        if importlib.util.find_spec(name) is None:
-            raise _missing_extra(name)
     from keras_lightnets.serving.server import batching_parameters
     from keras_lightnets.serving.server.embedded import EmbeddedServer
     from keras_lightnets.serving.server.errors import ServingError
@@ -172,7 +174,7 @@ def _serve_real(
     from keras_lightnets.serving.server.real import RealServer
     from keras_lightnets.serving.transport import ClientError
 
-    options = _with_ports(options)
+    options = _with_ports(options)  # the real server takes port 0 for "off"
     stop = _stop_event()
     try:
         server = RealServer(models, options, batching_file, container)
@@ -225,19 +227,25 @@ def _stop(server: Any) -> int:
 
 
 def _with_ports(options: ServerOptions) -> ServerOptions:
-    """The real server takes port 0 for "off", so free ports are chosen here."""
-    chosen = {}
-    for field in ("rest_port", "grpc_port"):
-        port = getattr(options, field)
-        with socket.socket() as probe:
+    """Returns free ports in place of 0, after checking that all can be listened on."""
+    return dataclasses.replace(
+        options,
+        rest_port=_bindable(options.host, options.rest_port, "REST"),
+        grpc_port=_bindable(options.host, options.grpc_port, "gRPC"),
+    )
+
+
+def _bindable(host: str, port: int, api: str) -> int:
+    try:
+        places = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        family, kind, protocol, _, address = places[0]
+        with socket.socket(family, kind, protocol) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((options.host, port))
-            except OSError as error:
-                message = f"Cannot listen on {options.host}:{port}: {error.strerror}"
-                raise UserError(message) from error
-            chosen[field] = probe.getsockname()[1]
-    return dataclasses.replace(options, **chosen)
+            probe.bind(address)
+            return probe.getsockname()[1]
+    except OSError as error:
+        message = f"Cannot listen on {host}:{port} ({api}): {error.strerror}"
+        raise UserError(message) from error
 
 
 def _announce(
