@@ -480,4 +480,11 @@ MUTATIONS = (
         "callbacks = [*tf.nest.flatten(callbacks or []), guard]",
         "test_fit.py::test_weights_that_break_end_the_run_before_they_are_saved",
     ),
+    Mutation(
+        "serving: a version that failed to load counts as healthy",
+        "keras_lightnets/serving/deployment.py",
+        "grep -q '\\\"AVAILABLE\\\"' <&3",
+        "grep -q AVAILABLE <&3",
+        "test_deployment.py::test_the_health_check_reads_the_state[END-UNAVAILABLE-False]",
+    ),
 )

@@ -16,7 +16,7 @@ def test_the_calls_of_the_readme_work_as_they_stand(small_export, small_server, 
     readme = (small_export[1].parent.parent / "README.md").read_text()
     shell = re.findall(r"```sh\n(.*?)```", readme, flags=re.S)
     python = re.findall(r"```python\n(.*?)```", readme, flags=re.S)
-    assert (len(shell), len(python)) == (2, 2)
+    assert (len(shell), len(python)) == (3, 2)
     rest = small_server.url.removeprefix("http://")
     grpc = small_server.grpc_url.removeprefix("grpc://")
 
@@ -28,7 +28,8 @@ def test_the_calls_of_the_readme_work_as_they_stand(small_export, small_server, 
         return result.stdout
 
     assert '"AVAILABLE"' in run(["bash", "-c", shell[0]])
-    answer = run(["bash", "-c", shell[1]])
+    assert "# TYPE :tensorflow:serving:request_count counter" in run(["bash", "-c", shell[1]])
+    answer = run(["bash", "-c", shell[2]])
     assert '"valid": true' in answer.replace('":true', '": true')
     lines = [run([sys.executable, "-c", code]).split() for code in python]
     (label, score), (grpc_label, grpc_score) = lines

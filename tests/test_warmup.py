@@ -1,9 +1,8 @@
-"""The warm-up file and the ready directory, read with TF Serving's own messages."""
+"""The warm-up file, read with TF Serving's own messages, and the batching file beside it."""
 
 import numpy as np
 import pytest
 import tensorflow as tf
-import yaml
 from tensorflow_serving.apis import prediction_log_pb2
 from test_export import SIZE, Served
 
@@ -46,17 +45,6 @@ def test_every_signature_and_batch_size_is_warmed_up(exported):
     ]
     assert sorted(seen, key=repr) == sorted(expected, key=repr)
     assert (exported / WARMUP_FILE).stat().st_size < SIZE[0] * SIZE[1] * 3 * 4
-
-
-def test_the_ready_directory_starts_a_server(exported):
-    base = exported.parent.parent
-    config = (base / "models.config").read_text()
-    assert 'name: "small"' in config
-    assert 'base_path: "/models/small"' in config
-    service = yaml.safe_load((base / "compose.yaml").read_text())["services"]["serving"]
-    assert "--enable_batching" in service["command"]
-    assert "curl" not in str(service["healthcheck"])
-    assert yaml.safe_load((base / "kserve.yaml").read_text())["spec"]["predictor"]["maxReplicas"]
 
 
 def test_batching_is_consistent_and_kept(exported):

@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import json
 import pathlib
+import re
 from collections.abc import Sequence
 
 from keras_lightnets.serving import bundle, warmup
@@ -13,18 +14,20 @@ from keras_lightnets.serving.errors import ExportError
 from keras_lightnets.serving.handbook import handbook
 from keras_lightnets.serving.server import batching_parameters
 from keras_lightnets.serving.server.batching_parameters import BatchingParameters
-from keras_lightnets.serving.server.engines import IMAGE
+from keras_lightnets.serving.server.engines import IMAGE, MONITORING_CONFIG
 from keras_lightnets.serving.server.layout import BATCHING_FILE, MODELS_FILE
+from keras_lightnets.serving.server.options import GRPC_PORT, REST_PORT
 from keras_lightnets.serving.tuning import Tuning
 
 _MOUNT = "/models"
 
 # A TCP connection by bash: the official image has neither curl nor wget. The status code alone
-# does not tell whether a version is available, the state does.
+# does not tell whether a version is available, the state does; the quotes keep the error code
+# UNAVAILABLE of a version that could not be loaded from counting.
 _HEALTH = (
-    "exec 3<>/dev/tcp/127.0.0.1/8501 && "
+    f"exec 3<>/dev/tcp/127.0.0.1/{REST_PORT} && "
     "printf 'GET /v1/models/{name} HTTP/1.0\\r\\nHost: localhost\\r\\n\\r\\n' >&3 && "
-    "grep -q AVAILABLE <&3"
+    "grep -q '\"AVAILABLE\"' <&3"
 )
 
 
@@ -110,9 +113,7 @@ def stage_ready_files(
     files = {
         MODELS_FILE: _models_config(names),
         BATCHING_FILE: batching,
-        "monitoring.config": (
-            'prometheus_config {\n  enable: true\n  path: "/monitoring/prometheus/metrics"\n}\n'
-        ),
+        "monitoring.config": MONITORING_CONFIG,
         "compose.yaml": _compose(names[0]),
         "kserve.yaml": "---\n".join(_kserve(name) for name in names),
         "README.md": handbook(names, IMAGE, _comment(batching)),
@@ -180,8 +181,8 @@ def _compose(name: str) -> str:
   serving:
     image: {IMAGE}
     ports:
-      - "127.0.0.1:8500:8500"  # gRPC
-      - "127.0.0.1:8501:8501"  # REST
+      - "127.0.0.1:{GRPC_PORT}:{GRPC_PORT}"  # gRPC
+      - "127.0.0.1:{REST_PORT}:{REST_PORT}"  # REST
     volumes:
       - .:{_MOUNT}:ro
     command:
@@ -203,11 +204,10 @@ def _compose(name: str) -> str:
 
 
 def _kserve(name: str) -> str:
-    host = name.lower().replace("_", "-").replace(".", "-")
     return f"""apiVersion: serving.kserve.io/v1beta1
 kind: InferenceService
 metadata:
-  name: {host}
+  name: {kubernetes_name(name)}  # also the model's name in URLs there
 spec:
   predictor:
     minReplicas: 1
@@ -217,6 +217,8 @@ spec:
     model:
       modelFormat:
         name: tensorflow
+        version: "2"
+      runtimeVersion: "{IMAGE.rpartition(":")[2]}"  # tag of the image
       storageUri: pvc://models/{name}  # a volume claim `models` with this directory's content
       resources:
         requests:
@@ -225,3 +227,10 @@ spec:
         limits:
           memory: 2Gi
 """
+
+
+def kubernetes_name(name: str) -> str:
+    """Returns the name of a model as that of a service: lower case, no dots, a letter first."""
+    host = re.sub(r"[^a-z0-9]+", "-", name.lower())
+    host = host if host[0].isalpha() else f"model-{host}"
+    return host[:63].rstrip("-")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from keras_lightnets.serving.server.options import GRPC_PORT, METRICS_PATH, REST_PORT
+
 _START = """`batching_parameters.txt` holds a start, not a measurement: change it to what your
 load needs, or have it measured by `lightnets export ... --tune`."""
 
@@ -33,10 +35,17 @@ appears. `assets.extra/` in a version has `labels.txt`, `metadata.json` (input s
 
 ## Start
 
-    docker compose up        # {image}; REST on 8501, gRPC on 8500, this machine only
+    docker compose up        # {image}; REST on {REST_PORT}, gRPC on {GRPC_PORT}, this machine only
 
 or `lightnets serve .`, or `kubectl apply -f kserve.yaml` once the models are in a volume claim
-named `models`.
+named `models` (in URLs they have the names of that file then).
+
+## Versions
+
+To go back, move the folder of the newest version away: the server returns to the one before. To
+keep to one, say so in its entry of `models.config`, then restart the server:
+
+    model_version_policy {{ specific {{ versions: 1 }} }}
 
 ## Batching
 
@@ -51,7 +60,13 @@ would refuse the version.
 The answer is 200 also while no version is available; read `state`.
 
 ```sh
-curl -s http://127.0.0.1:8501/v1/models/{name}
+curl -s http://127.0.0.1:{REST_PORT}/v1/models/{name}
+```
+
+Counts and latencies for Prometheus:
+
+```sh
+curl -s http://127.0.0.1:{REST_PORT}{METRICS_PATH}
 ```
 
 ## Classify a file
@@ -62,7 +77,7 @@ JPEG, PNG, BMP or GIF of any size, as base64. `classes` and `scores` name the be
 ```sh
 printf '{{"signature_name": "serve_bytes", "instances": [{{"b64": "%s"}}]}}' \\
   "$(base64 -w0 picture.png)" |
-  curl -s -d @- http://127.0.0.1:8501/v1/models/{name}:predict
+  curl -s -d @- http://127.0.0.1:{REST_PORT}/v1/models/{name}:predict
 ```
 
 With Python's standard library:
@@ -73,7 +88,7 @@ import base64, json, pathlib, urllib.request
 picture = base64.b64encode(pathlib.Path("picture.png").read_bytes()).decode()
 body = {{"signature_name": "serve_bytes", "instances": [{{"b64": picture}}]}}
 request = urllib.request.Request(
-    "http://127.0.0.1:8501/v1/models/{name}:predict", json.dumps(body).encode()
+    "http://127.0.0.1:{REST_PORT}/v1/models/{name}:predict", json.dumps(body).encode()
 )
 answer = json.load(urllib.request.urlopen(request))["predictions"][0]
 print(answer["classes"][0], answer["scores"][0])
@@ -90,7 +105,7 @@ from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
 # gRPC's own limit of 4 MiB is less than eight float images of 224 pixels.
 channel = grpc.insecure_channel(
-    "127.0.0.1:8500", options=[("grpc.max_receive_message_length", 64 << 20)]
+    "127.0.0.1:{GRPC_PORT}", options=[("grpc.max_receive_message_length", 64 << 20)]
 )
 request = predict_pb2.PredictRequest()
 request.model_spec.name = "{name}"

@@ -8,11 +8,17 @@ import shutil
 from collections.abc import Sequence
 
 from keras_lightnets.serving.server.layout import ServedModel
-from keras_lightnets.serving.server.options import ServerOptions
+from keras_lightnets.serving.server.options import (
+    GRPC_PORT,
+    METRICS_PATH,
+    REST_PORT,
+    ServerOptions,
+)
 
 BINARY = "tensorflow_model_server"
 # Of the files beside a bundle, too. No container engine was at hand: this image was not run here.
 IMAGE = "tensorflow/serving:2.19.1"
+MONITORING_CONFIG = f'prometheus_config {{\n  enable: true\n  path: "{METRICS_PATH}"\n}}\n'
 
 # Where the container sees the models and this module's files.
 _CONTAINER_MODELS = pathlib.PurePosixPath("/models")
@@ -84,13 +90,13 @@ def container_command(
         "--rm",
         "--init",
         f"--name={name}",
-        f"--publish={options.host}:{options.rest_port}:8501",
-        f"--publish={options.host}:{options.grpc_port}:8500",
+        f"--publish={options.host}:{options.rest_port}:{REST_PORT}",
+        f"--publish={options.host}:{options.grpc_port}:{GRPC_PORT}",
         *(f"--volume={mount}" for mount in [*mounts, f"{work_dir}:{_CONTAINER_CONFIG}:ro"]),
         f"--entrypoint=/usr/bin/{BINARY}",
         IMAGE,
-        "--port=8500",
-        "--rest_api_port=8501",
+        f"--port={GRPC_PORT}",
+        f"--rest_api_port={REST_PORT}",
         *_flags(pathlib.Path(_CONTAINER_CONFIG), batching_file),
     ]
 
@@ -108,9 +114,7 @@ def _flags(config_dir: pathlib.Path, batching_file: pathlib.Path | None) -> list
 def _write_configs(work_dir: pathlib.Path, models: Sequence[tuple[ServedModel, str]]) -> None:
     entries = "".join(_model_config(model, path) for model, path in models)
     (work_dir / "models.config").write_text(f"model_config_list {{\n{entries}}}\n")
-    (work_dir / "monitoring.config").write_text(
-        'prometheus_config { enable: true, path: "/monitoring/prometheus/metrics" }\n'
-    )
+    (work_dir / "monitoring.config").write_text(MONITORING_CONFIG)
 
 
 def _model_config(model: ServedModel, base_path: str) -> str:

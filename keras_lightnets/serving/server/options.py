@@ -6,6 +6,10 @@ import dataclasses
 
 MIB = 1 << 20
 
+# TensorFlow Serving's own, also inside its container image.
+GRPC_PORT, REST_PORT = 8500, 8501
+METRICS_PATH = "/monitoring/prometheus/metrics"
+
 
 @dataclasses.dataclass(frozen=True)
 class ServerOptions:
@@ -29,8 +33,8 @@ class ServerOptions:
     """
 
     host: str = "127.0.0.1"
-    rest_port: int = 8501
-    grpc_port: int | None = 8500
+    rest_port: int = REST_PORT
+    grpc_port: int | None = GRPC_PORT
     max_body_bytes: int = 64 * MIB
     max_requests: int = 64
     max_connections: int = 1024

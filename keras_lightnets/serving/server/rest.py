@@ -22,12 +22,10 @@ import tornado.web
 from google.protobuf import json_format
 
 from keras_lightnets.serving.server import errors, json_tensor, protos
-from keras_lightnets.serving.server.options import ServerOptions
+from keras_lightnets.serving.server.options import METRICS_PATH, ServerOptions
 from keras_lightnets.serving.server.predictor import Predictor
 
 log = logging.getLogger("keras_lightnets.serving")
-
-METRICS_PATH = "/monitoring/prometheus/metrics"
 
 _SPEC = r"(?:/versions/(?P<version>\d+)|/labels/(?P<label>[^/:]+))?"
 _PREDICT = re.compile(rf"/v1/models/(?P<name>[^/:]+){_SPEC}:(?P<method>\w+)", re.IGNORECASE)
