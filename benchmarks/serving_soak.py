@@ -1,30 +1,34 @@
 """Does the embedded server stay whole under many clients, some of which send garbage?
 
-    python -m benchmarks.serving_soak [--seconds 60] [--clients 16] [--size 224]
+    python benchmarks/serving_soak.py [--seconds 60] [--clients 16] [--size 224]
 
-Exports `ShuffleNetV1(groups=3)`, serves it in a process of its own, and prints a row of CSV:
-requests, failures, throughput, latencies, and the server's memory halfway and at the end. One
-request in ten is garbage. Clients and server share the machine's cores.
+Exports `ShuffleNetV1(groups=3)`, serves it in a process of its own, and asks it for 224-pixel
+PNGs, one more request in ten being garbage: first with one client, then with many, whose server's
+memory is looked at four times, then while a new version takes over. Clients and server share
+the machine's cores. Prints the sentence of docs/serving-server.md, too.
 """
 
 from __future__ import annotations
 
 import argparse
 import collections
-import csv
 import http.client
-import os
 import pathlib
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import threading
+import time
+from collections.abc import Callable
+
+import common
 
 from keras_lightnets.serving import Client
-from keras_lightnets.serving.load import noise_png, run_load
+from keras_lightnets.serving.load import LoadReport, noise_png, run_load
 
 BATCHING = """
 max_batch_size { value: 16 }
@@ -44,25 +48,52 @@ GARBAGE = [
     b'{"signature_name": "none", "inputs": [1]}',
 ]
 
+# Cases that the sentence quotes.
+GOOD, BAD, SWITCH = "good requests beside garbage", "garbage", "good requests in a version switch"
+RATE, LATENCY, MEMORY = "images/s", "latency", "server memory"
+
 
 def main() -> None:
-    """Runs the soak and prints its row."""
+    """Measures and saves."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--seconds", type=float, default=60, help="with many clients")
     parser.add_argument("--clients", type=int, default=16)
     parser.add_argument("--size", type=int, default=224, help="of the network's input, pixels")
+    parser.add_argument("--out", type=pathlib.Path, default=common.RESULTS, help="result folder")
     args = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        export(pathlib.Path(folder), args.size)
+    with tempfile.TemporaryDirectory() as name:
+        folder = pathlib.Path(name)
+        export(folder, args.size)
         process, url = serve(folder)
         try:
-            row = soak(url, process.pid, args)
+            rows = soak(folder, process.pid, url, args)
         finally:
             process.send_signal(signal.SIGTERM)
             code = process.wait(60)
-    writer = csv.DictWriter(sys.stdout, [*row, "exit_code"])
-    writer.writeheader()
-    writer.writerow(row | {"exit_code": code})
+    if code:
+        raise SystemExit(f"The server ended with exit code {code}")
+    path = common.save("serving_soak", rows, args.out)
+    print(sentence(common.load(path)))
+
+
+def sentence(rows: list[dict[str, str]]) -> str:
+    """What docs/serving-server.md says about a result file."""
+    by_case = {row["case"]: row for row in rows}
+
+    def value(case: str, key: str = "ours_value") -> str:
+        return f"{float(by_case[case][key]):,.4g}"
+
+    def count(case: str) -> str:
+        numbers = [int(float(by_case[case][key])) for key in ("ours_value", "peer_value")]
+        return "{:,} of {:,}".format(*numbers)
+
+    return (
+        f"{count(GOOD)} good requests were answered and {count(BAD)} pieces of garbage got 400, at "
+        f"{value(RATE)} images/s (one client alone: {value(RATE, 'peer_value')}), p50 "
+        f"{value(LATENCY)} ms, p99 {value(LATENCY, 'peer_value')} ms; the server's memory was "
+        f"{value(MEMORY, 'peer_value')} MiB after a quarter of the time and {value(MEMORY)} MiB at "
+        f"the end; while a version took over, {count(SWITCH)} requests were answered."
+    )
 
 
 def export(folder: pathlib.Path, size: int) -> None:
@@ -74,9 +105,9 @@ def export(folder: pathlib.Path, size: int) -> None:
     keras_lightnets.export_saved_model(model, folder, name="net")
 
 
-def serve(folder: str) -> tuple[subprocess.Popen, str]:
+def serve(folder: pathlib.Path) -> tuple[subprocess.Popen, str]:
     """Starts the embedded server and waits for its address."""
-    command = [sys.executable, "-m", "training.cli", "serve", folder, "--engine", "embedded"]
+    command = [sys.executable, "-m", "training.cli", "serve", str(folder), "--engine", "embedded"]
     process = subprocess.Popen(
         [*command, "--rest-port", "0", "--port", "0"],
         stdout=subprocess.PIPE,
@@ -99,45 +130,121 @@ class Counted(Client):
         return super().predict(*args)
 
 
-def soak(url: str, pid: int, args: argparse.Namespace) -> dict[str, object]:
-    """Good clients at full speed, and beside them one that sends garbage."""
+def soak(folder: pathlib.Path, pid: int, url: str, args: argparse.Namespace) -> list[common.Row]:
+    """One client, many clients, many clients during a version switch."""
+    alone, _ = load(url, 1, args.seconds / 6, args.size)
+    memory: list[float] = []
+    quarters = [
+        threading.Timer(args.seconds * quarter / 4, lambda: memory.append(resident_mib(pid)))
+        for quarter in (1, 2, 3)
+    ]
+    for timer in quarters:
+        timer.start()
+    many, statuses = load(url, args.clients, args.seconds, args.size)
+    memory.append(resident_mib(pid))
+    switch, _ = load(
+        url, args.clients, args.seconds / 4, args.size, lambda: new_version(folder, url)
+    )
+
+    def delivered(case: str, unit: str, good: float, total: float) -> common.Row:
+        return row(case, unit, "as promised", "sent", good, total, good / total, target=1.0)
+
+    percentiles = [many.percentile_ms(percent) for percent in (50, 99)]
+    mib = [memory[0] / each for each in memory]
+    first, last = memory[0], memory[-1]
+    rate, single = many.images_per_second, alone.images_per_second
+    clients = f"{args.clients} clients"
+    return [
+        delivered(GOOD, "requests", len(many.latencies_ms), requests(many)),
+        delivered(BAD, "requests", statuses[400], statuses.total()),
+        delivered(SWITCH, "requests", len(switch.latencies_ms), requests(switch)),
+        row(RATE, "images/s", clients, "1 client", rate, single, rate / single),
+        row(LATENCY, "ms", "p50", "p99", *percentiles, percentiles[1] / percentiles[0]),
+        row(MEMORY, "MiB", "at the end", "after a quarter", last, first, mib[-1], mib),
+    ]
+
+
+def row(
+    case: str,
+    unit: str,
+    ours: str,
+    peer: str,
+    ours_value: float,
+    peer_value: float,
+    ratio: float,
+    ratios: list[float] | None = None,
+    target: float | None = None,
+) -> common.Row:
+    """A row of a single turn; `ratios` of several looks give its range."""
+    ratios = ratios or [ratio]
+    made = common.Row(
+        case=case,
+        ours=ours,
+        peer=peer,
+        ratio=ratio,
+        low=min(ratios),
+        high=max(ratios),
+        best=max(ratios),
+        processor=None,
+        ours_value=ours_value,
+        peer_value=peer_value,
+        unit=unit,
+        turns=len(ratios),
+        target=target,
+    )
+    common.print_row(made)
+    return made
+
+
+def requests(report: LoadReport) -> int:
+    """Returns how many were sent."""
+    return len(report.latencies_ms) + sum(report.errors.values())
+
+
+def load(
+    url: str, clients: int, seconds: float, size: int, event: Callable[[], None] = lambda: None
+) -> tuple[LoadReport, collections.Counter[int]]:
+    """Good clients at full speed, beside them one that sends garbage; then `event` happens."""
     stop = threading.Event()
     statuses: collections.Counter[int] = collections.Counter()
-    memory: list[float] = []
-    garbage = threading.Thread(target=send_garbage, args=(url, stop, statuses))
-    halfway = threading.Timer(args.seconds / 2, lambda: memory.append(resident_mib(pid)))
-    garbage.start()
-    halfway.start()
+    start = Counted.sent
+    others = [
+        threading.Thread(target=send_garbage, args=(url, stop, statuses, start)),
+        threading.Timer(seconds / 4, event),
+    ]
+    for thread in others:
+        thread.start()
     report = run_load(
         lambda: Counted(url, "net", retries=0),
-        [noise_png(args.size)],
-        clients=args.clients,
-        seconds=args.seconds,
+        [noise_png(size)],
+        clients=clients,
+        seconds=seconds,
     )
     stop.set()
-    garbage.join()
-    halfway.join()
-    return {
-        "clients": args.clients,
-        "seconds": round(report.seconds, 1),
-        "input_pixels": args.size,
-        "good_requests": len(report.latencies_ms),
-        "failed_good_requests": sum(report.errors.values()),
-        "garbage_requests": statuses.total(),
-        "garbage_answered_400": statuses[400],
-        "images_per_second": round(report.images_per_second, 1),
-        **{f"p{p}_ms": round(report.percentile_ms(p), 1) for p in (50, 95, 99)},
-        "server_mib_halfway": round(memory[0]),
-        "server_mib_end": round(resident_mib(pid)),
-        "cores": os.cpu_count(),
-    }
+    for thread in others:
+        thread.join()
+    for message, count in report.errors.items():
+        print(f"{count} x {message}")
+    return report, statuses
 
 
-def send_garbage(url: str, stop: threading.Event, statuses: collections.Counter[int]) -> None:
+def new_version(folder: pathlib.Path, url: str) -> None:
+    """Publishes a copy of version 1 as version 2, and waits until it has taken over."""
+    shutil.copytree(folder / "net" / "1", folder / "net" / ".2")
+    (folder / "net" / ".2").rename(folder / "net" / "2")
+    with Client(url, "net") as client:
+        while [row["state"] for row in client.status()] != ["AVAILABLE", "END"]:
+            time.sleep(0.1)
+    print("Version 2 has taken over")
+
+
+def send_garbage(
+    url: str, stop: threading.Event, statuses: collections.Counter[int], start: int
+) -> None:
     """Sends one request of garbage for every nine good ones."""
     connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=60)
     while not stop.wait(0.001):
-        if statuses.total() * 9 >= Counted.sent:
+        if statuses.total() * 9 >= Counted.sent - start:
             continue
         connection.request("POST", "/v1/models/net:predict", random.choice(GARBAGE))
         response = connection.getresponse()

@@ -13,6 +13,7 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 
 import common  # noqa: E402
 import readme  # noqa: E402
+import serving_soak  # noqa: E402
 
 
 def test_every_script_of_the_runner_exists_and_every_benchmark_is_run():
@@ -24,6 +25,13 @@ def test_every_script_of_the_runner_exists_and_every_benchmark_is_run():
     }
     # These two have no result files for the runner to collect.
     assert named == found - {"readme", "serving_soak", "export_throughput"}
+
+
+def test_the_page_about_the_server_quotes_the_soak():
+    (path,) = common.RESULTS.glob("serving_soak-*.csv")
+    text = (ROOT / "docs" / "serving-server.md").read_text(encoding="utf-8")
+    assert serving_soak.sentence(common.load(path)) in " ".join(text.split())
+    assert f"benchmarks/results/{path.name}" in text
 
 
 def test_unknown_benchmark_is_a_usage_error(capsys):
