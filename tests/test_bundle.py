@@ -32,6 +32,15 @@ def test_an_error_leaves_nothing_behind(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_publishing_is_one_renaming(tmp_path):
+    """Caught: a copy, of which a server that watches could load a half."""
+    with bundle.staging(tmp_path) as staged:
+        (staged / "saved_model.pb").write_text("")
+        inode = staged.stat().st_ino
+        bundle.publish(staged, tmp_path / "1")
+    assert (tmp_path / "1").stat().st_ino == inode
+
+
 def test_publishing_never_overwrites(tmp_path):
     for content in ("first", "second"):
         with bundle.staging(tmp_path) as staged:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import http.server
 import json
+import socket
 import subprocess
 import sys
 import threading
@@ -13,7 +14,7 @@ import time
 import numpy as np
 import pytest
 
-from keras_lightnets.serving import Client, ClientError
+from keras_lightnets.serving import Client, ClientError, transport
 
 
 class Script(http.server.ThreadingHTTPServer):
@@ -119,6 +120,50 @@ def test_a_busy_server_is_asked_again(server, client, status):
     server.script = [(status, {}, {"error": "busy"})] * 3
     assert client.classify(b"a", top=1) == [[("a", 0.75)]]
     assert len(server.requests) == 4
+
+
+def test_pauses_grow_and_differ(server, monkeypatch):
+    """Caught: clients turned away together that come back together."""
+    pauses = []
+    monkeypatch.setattr(transport.time, "sleep", pauses.append)
+    with Client(server.url, "m", retries=4, backoff_s=1.0) as client:
+        for _ in range(2):
+            server.script = [(503, {}, {"error": "busy"})] * 4
+            client.classify(b"a")
+    assert all(2**i / 2 <= pause <= 2**i * 1.5 for i, pause in enumerate(pauses[:4]))
+    assert pauses[:4] != pauses[4:]
+
+
+def test_what_speaks_another_protocol_is_said():
+    """Caught: the bytes of the other protocol in the message."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+
+        def answer():
+            connection, _ = listener.accept()
+            connection.recv(1000)
+            connection.sendall(b"\x00\x00\x00\x04\x00\r\n")
+            connection.close()
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        with (
+            Client(f"http://{address}/m", retries=0) as client,
+            pytest.raises(ClientError, match=r"does not speak HTTP \(gRPC has a port"),
+        ):
+            client.classify(b"a")
+        thread.join()
+
+
+def test_no_grpc_server_is_the_same_as_no_rest_server():
+    with (
+        Client("grpc://127.0.0.1:1/m", retries=0) as client,
+        pytest.raises(
+            ClientError, match=r"^Cannot reach grpc://127\.0\.0\.1:1: .*refused"
+        ) as caught,
+    ):
+        client.status()
+    assert caught.value.status is None
 
 
 def test_retries_end(server, client):

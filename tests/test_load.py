@@ -57,6 +57,20 @@ def test_failures_are_counted_and_fail_the_command(server, image, capsys):  # no
     assert err.startswith("lightnets: 2 of ")
 
 
+def test_nothing_answered_is_no_number(server, image, capsys):  # noqa: F811
+    """Caught: NaN, which is no JSON."""
+    refusal = (400, {}, {"error": "no"})
+    probe = (200, {}, {"outputs": {"classes": [["cat"]], "scores": [[1.0]]}})
+    for flags in ([], ["--json"]):
+        server.script = [probe] + [refusal] * 100_000
+        arguments = (f"{server.url}/m", "--seconds", 0.05, "--clients", 1, "--image", image, *flags)
+        assert load(*arguments) == 1
+        text = capsys.readouterr().out
+        assert "nan" not in text.lower()
+    assert json.loads(text)["p50_ms"] is None
+    server.script = []
+
+
 def test_it_ends_when_the_time_is_over(server, image):  # noqa: F811
     start = time.monotonic()
     load(server.url, "--seconds", 0.2, "--clients", 4, "--image", image)

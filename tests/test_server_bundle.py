@@ -29,5 +29,5 @@ def test_an_exported_network_answers_like_keras(small_export, small_server, api)
             assert outputs["classes"] == names
         assert [answer[0][0] for answer in client.classify(files)] == [row[0] for row in names]
         for broken in ([files[0], b"no image"], [b"no image"]):
-            with pytest.raises(ClientError, match=rf"Image {len(broken) - 1}: "):
+            with pytest.raises(ClientError, match=f"Image {len(broken) - 1}: the server can"):
                 client.classify(broken)

@@ -100,7 +100,11 @@ def test_a_version_in_use_is_not_unloaded(start, base, loader):
     lease = manager.acquire("m")
     publish(base, 2)
     eventually(lambda: served(manager) == 2)
-    eventually(lambda: states(manager)[1] == State.UNLOADING)
+    eventually(lambda: manager._unloading and manager._unloading[0].ident is not None)
+    (unloading,) = manager._unloading
+    unloading.join(0.3)  # it would be over at once if it did not wait for the lease
+    assert unloading.is_alive()
+    assert states(manager)[1] == State.UNLOADING
     assert not loader.loaded[0].closed
     lease.release()
     lease.release()

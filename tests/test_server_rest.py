@@ -68,6 +68,14 @@ def test_it_says_that_it_is_a_stand_in(server):
     assert "stand-in for TensorFlow Serving" in server.output
 
 
+def test_it_listens_on_loopback_alone(server):
+    """Every address in 127.0.0.0/8 is this machine's: one that it is not bound to must refuse."""
+    for port in (server.address[1], int(server.grpc_url.rpartition(":")[2])):
+        socket.create_connection(("127.0.0.1", port), timeout=5).close()
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.2", port), timeout=5)
+
+
 def test_status_lists_the_versions_newest_first(server):
     status, answer = ask(server, "/v1/models/colour")
     assert status == 200

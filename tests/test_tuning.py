@@ -114,6 +114,8 @@ def test_a_warm_up_that_servers_would_refuse_is_refused(tmp_path):
     path = tmp_path / "batching_parameters.txt"
     path.write_text("max_batch_size { value: 8 }")
     assert deployment.warmup_sizes(tmp_path, None) == [1, 2, 4, 8]
+    path.write_text("max_batch_size { value: 8 }\nallowed_batch_sizes: 3\nallowed_batch_sizes: 8")
+    assert deployment.warmup_sizes(tmp_path, None) == [3, 8]
     with pytest.raises(ExportError, match=r"goes up to 16, but .*allows batches of 8"):
         keras_lightnets.export_saved_model(small_net(), tmp_path, warmup_batch_sizes=[1, 16])
     path.write_text("max_batch_sise { value: 8 }")

@@ -15,6 +15,10 @@ from keras_lightnets.serving.transport import ClientError, RestTransport, RetryP
 
 Image = str | pathlib.Path | bytes
 
+# What an export's `serve_bytes` says when no file of a request can be decoded.
+_UNDECODABLE = "holds no image that can be decoded"
+_CANNOT_DECODE = "the server cannot decode it"
+
 _URL = re.compile(
     r"(?P<scheme>https?|grpc)://(?P<address>[^/]+)"
     r"(?:/v1/models)?(?:/(?P<model>[^/:]+))?"
@@ -183,7 +187,8 @@ class Client:
             if error.status != 400:
                 raise
             if len(images) == 1:
-                message = f"{_name(images[0], start)}: {error}"
+                reason = _CANNOT_DECODE if _UNDECODABLE in str(error) else error
+                message = f"{_name(images[0], start)}: {reason}"
                 raise ClientError(message, status=400) from error
             # One bad image fails the request: find out which.
             return [
@@ -197,7 +202,7 @@ class Client:
             )
         for index, valid in enumerate(outputs.get("valid", [])):
             if not valid:
-                message = f"{_name(images[index], start + index)}: the server cannot decode it"
+                message = f"{_name(images[index], start + index)}: {_CANNOT_DECODE}"
                 raise ClientError(message, status=400)
         rows = zip(outputs["classes"], outputs["scores"], strict=True)
         return [list(zip(classes, scores, strict=True)) for classes, scores in rows]

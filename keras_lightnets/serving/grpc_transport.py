@@ -38,6 +38,9 @@ _STATUS = {
     grpc.StatusCode.DEADLINE_EXCEEDED: 504,
 }
 
+# How gRPC's details begin when it was no server that said UNAVAILABLE.
+_UNREACHED = ("failed to connect", "DNS resolution failed")
+
 
 class GrpcTransport:
     """TF Serving's gRPC API.
@@ -97,10 +100,14 @@ class GrpcTransport:
             try:
                 return method(request, timeout=self._policy.timeout_s)
             except grpc.RpcError as error:
-                # A server that was never reached has no status, as with REST.
+                details = error.details() or ""
+                if error.code() is grpc.StatusCode.UNAVAILABLE and details.startswith(_UNREACHED):
+                    # A server that was never reached has no status, as with REST.
+                    reason = details.rpartition("last error: ")[2]
+                    raise ClientError(f"Cannot reach grpc://{self._address}: {reason}") from error
                 status = _STATUS.get(error.code(), 500)
                 raise ClientError(
-                    f"grpc://{self._address} answered {error.code().name}: {error.details()}",
+                    f"grpc://{self._address} answered {error.code().name}: {details}",
                     status,
                 ) from error
 

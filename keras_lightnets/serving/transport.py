@@ -143,6 +143,8 @@ class RestTransport:
         if isinstance(error, TimeoutError):
             return ClientError(f"{self._url} did not answer within {self._policy.timeout_s:g} s")
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        if isinstance(error, http.client.BadStatusLine) and not isinstance(error, OSError):
+            reason = "it does not speak HTTP (gRPC has a port of its own)"
         return ClientError(f"Cannot reach {self._url}: {reason}")
 
     @property

@@ -71,8 +71,10 @@ def _as_text(report: LoadReport) -> str:
         f"{len(report.latencies_ms)} requests, {sum(report.errors.values())} failed, "
         f"in {report.seconds:.1f} s",
         f"throughput  {report.images_per_second:.1f} images/s",
-        "latency     " + "  ".join(f"p{p} {report.percentile_ms(p):.1f} ms" for p in (50, 95, 99)),
     ]
+    if report.latencies_ms:
+        times = "  ".join(f"p{p} {report.percentile_ms(p):.1f} ms" for p in (50, 95, 99))
+        lines.append(f"latency     {times}")
     worst = sorted(report.errors.items(), key=lambda item: -item[1])[:5]
     return "\n".join(lines + [f"error       {count} x {message}" for message, count in worst])
 
@@ -83,7 +85,12 @@ def _as_json(report: LoadReport) -> str:
             "seconds": round(report.seconds, 3),
             "requests": len(report.latencies_ms),
             "images_per_second": round(report.images_per_second, 2),
-            **{f"p{p}_ms": round(report.percentile_ms(p), 3) for p in (50, 95, 99)},
+            **{f"p{p}_ms": _milliseconds(report, p) for p in (50, 95, 99)},
             "errors": report.errors,
         }
     )
+
+
+def _milliseconds(report: LoadReport, percent: float) -> float | None:
+    """None where nothing was answered: JSON has no NaN."""
+    return round(report.percentile_ms(percent), 3) if report.latencies_ms else None
