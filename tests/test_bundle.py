@@ -83,6 +83,12 @@ def test_what_a_living_process_is_writing_is_left_alone(tmp_path):
     assert busy.exists()
 
 
+def test_class_names_of_any_script_come_back(tmp_path):
+    labels = ["fünf", "猫", "a\u2028b", "\x85", " spaced ", "\r"]
+    bundle.write_extra(tmp_path / bundle.EXTRA, labels, {})
+    assert bundle.read_labels(tmp_path) == labels
+
+
 @pytest.mark.parametrize("name", ["", "a/b", "..", ".hidden", "a b"])
 def test_names_that_are_no_part_of_a_url(name):
     with pytest.raises(ExportError, match="letters, digits"):

@@ -1,9 +1,12 @@
 """`lightnets export`: what it compares and shows, and one line and no files for what is wrong."""
 
+import contextlib
+import ctypes
+import io
 import json
-import os
 import pathlib
 import re
+import shutil
 import sys
 
 import pytest
@@ -12,6 +15,7 @@ from colour_run import LABELS, make_run
 from serving_models import serving
 
 from keras_lightnets.serving import runtimes
+from tests import processes
 from training.cli import main
 from training.commands import export
 from training.run import Run
@@ -158,16 +162,35 @@ def test_a_run_that_does_not_fit_is_one_line(tmp_path, capfd):
     (run / "weights" / "best.keras").rename(run / "weights" / "other.keras")
     assert "has no weights (weights/best.keras is missing)" in complaint(capfd, *arguments)
     (run / "weights" / "other.keras").rename(run / "weights" / "best.keras")
+    other = out / "colour" / "7" / "assets.extra" / "labels.txt"
+    other.parent.mkdir(parents=True)
+    other.write_text("cat\ndog\nfox\n")
+    err = complaint(capfd, *arguments)
+    assert "another model of this name, with other classes (cat, dog, fox; now blue, gr" in err
+    shutil.rmtree(out / "colour" / "7")
     labels.write_text("blue\ngreen\n")
     assert "2 class names were given, but the model has 3" in complaint(capfd, *arguments)
     assert tree(out) == before
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="no permission stops root")
-def test_no_permission_to_write(run, tmp_path, capfd):
-    (tmp_path / "closed").mkdir(mode=0o555)
-    err = complaint(capfd, "export", run, "--out", tmp_path / "closed")
-    assert "Permission denied" in err
+def export_without_privileges(*arguments):
+    """Exports as somebody whom permissions stop, which root is too without its capabilities."""
+    version_3, this_process = 0x20080522, 0
+    header = (ctypes.c_uint32 * 2)(version_3, this_process)
+    nothing = (ctypes.c_uint32 * 6)()
+    assert ctypes.CDLL(None).capset(header, nothing) == 0
+    with contextlib.redirect_stderr(io.StringIO()) as complaints:
+        code = main(["export", *map(str, arguments)])
+    return code, complaints.getvalue()
+
+
+def test_no_permission_to_write(run, tmp_path):
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o555)
+    code, err = processes.call(export_without_privileges, run, "--out", closed)
+    assert (code, err.count("\n")) == (1, 1), err
+    assert re.fullmatch(rf"lightnets: Cannot write to {closed}\S*: Permission denied\.\n", err)
+    assert not list(closed.iterdir())
 
 
 def test_a_changed_graph_is_not_published(run, tmp_path, capfd, monkeypatch):

@@ -17,7 +17,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from serving_models import LABELS, colour_png, serving, write_version
-from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
+from tensorflow_serving.apis import (
+    classification_pb2,
+    get_model_metadata_pb2,
+    get_model_status_pb2,
+    model_service_pb2_grpc,
+    predict_pb2,
+    prediction_service_pb2_grpc,
+    regression_pb2,
+)
 from test_server_rest import ask, metric, resident_mib
 
 from keras_lightnets.serving import Client, ClientError
@@ -231,7 +239,7 @@ def test_grpc_and_rest_say_the_same(server):
     ("model", "inputs", "signature", "status", "text"),
     [
         ("none", {"x": [1.0]}, "rows", 404, "Servable not found"),
-        ("colour", {"x": [1.0]}, "none", 400, "not found in signature def"),
+        ("colour", {"x": [1.0]}, "none", 400, 'signature key "none" not found'),
         ("colour", {"y": [1.0]}, "rows", 400, r"takes the inputs \['x'\]"),
         ("colour", {"x": [[1.0]]}, "rows", 400, "Wrong shape"),
         ("colour", {"x": np.array([1], np.int32)}, "rows", 400, "Wrong type"),
@@ -246,6 +254,62 @@ def test_grpc_refuses_bad_requests(server, model, inputs, signature, status, tex
     ):
         client.predict(inputs, signature)
     assert caught.value.status == status
+
+
+def test_grpc_errors_have_the_codes_of_tensorflow_serving(server):
+    """Codes and words of its source: model_servers/, servables/tensorflow/."""
+
+    def spec(request, **fields):
+        request.model_spec.name = "colour"
+        for key, value in fields.items():
+            if key == "version":
+                request.model_spec.version.value = value
+            else:
+                setattr(request.model_spec, key, value)
+        return request
+
+    def predict(values=(1.0,), name="x", output=(), **fields):
+        request = spec(predict_pb2.PredictRequest(), **({"signature_name": "rows"} | fields))
+        request.inputs[name].CopyFrom(tf.make_tensor_proto(np.array(values, np.float32)))
+        request.output_filter.extend(output)
+        return request
+
+    metadata, status = (
+        get_model_metadata_pb2.GetModelMetadataRequest,
+        get_model_status_pb2.GetModelStatusRequest,
+    )
+    field = {"metadata_field": ["signature_def"]}
+    wait = predict([3.0], "seconds", signature_name="wait")
+    cases = [
+        ("Predict", predict_pb2.PredictRequest(), "INVALID_ARGUMENT", "Missing ModelSpec"),
+        ("Predict", predict(name="y"), "INVALID_ARGUMENT", "takes the inputs"),
+        ("Predict", predict(version=9), "NOT_FOUND", "Specific(colour, 9)"),
+        ("Predict", predict(version_label="x"), "INVALID_ARGUMENT", "version label: x"),
+        ("Predict", predict(signature_name="no"), "FAILED_PRECONDITION", 'key "no" not found'),
+        ("Predict", predict(output=["no"]), "INVALID_ARGUMENT", "output_filter"),
+        ("Predict", predict([1.0] * 9), "INVALID_ARGUMENT", "maximum input batch size 8"),
+        ("Predict", predict([]), "INVALID_ARGUMENT", "Empty"),
+        ("Predict", wait, "DEADLINE_EXCEEDED", ""),
+        ("GetModelMetadata", spec(metadata()), "INVALID_ARGUMENT", "metadata_field"),
+        ("GetModelMetadata", spec(metadata(**field), version=9), "NOT_FOUND", "colour, 9"),
+        ("GetModelStatus", status(), "INVALID_ARGUMENT", "Missing ModelSpec"),
+        ("GetModelStatus", spec(status(), version=9), "NOT_FOUND", "version 9 of model colour"),
+        ("Classify", spec(classification_pb2.ClassificationRequest()), "UNIMPLEMENTED", "Predict"),
+        ("Regress", spec(regression_pb2.RegressionRequest()), "UNIMPLEMENTED", "Predict"),
+    ]
+    with grpc.insecure_channel(server.grpc_url.removeprefix("grpc://")) as channel:
+        prediction = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+        models = model_service_pb2_grpc.ModelServiceStub(channel)
+        for method, request, code, text in cases:
+            stub = models if method == "GetModelStatus" else prediction
+            with pytest.raises(grpc.RpcError) as caught:
+                getattr(stub, method)(request, timeout=0.5 if request is wait else 20)
+            assert (caught.value.code().name, method) == (code, method), caught.value
+            assert text in caught.value.details()
+        outputs = prediction.Predict(predict(), timeout=20).outputs
+        assert tf.make_ndarray(outputs["rows"]).tolist() == [1.0]
+        ready = models.GetModelStatus(spec(status()), timeout=20).model_version_status[0]
+        assert ready.state == get_model_status_pb2.ModelVersionStatus.AVAILABLE
 
 
 def test_grpc_survives_a_tensor_that_lies_about_its_shape(server):

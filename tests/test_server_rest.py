@@ -8,6 +8,7 @@ import json
 import math
 import pathlib
 import socket
+import threading
 import time
 
 import numpy as np
@@ -157,6 +158,27 @@ def test_version_and_label_choose_the_version(server, path, version):
     np.testing.assert_allclose(
         answer["predictions"][0]["probabilities"], expected, rtol=1e-5, atol=1e-7
     )
+
+
+def test_versions_and_labels_stay_apart_under_concurrency(server):
+    wrong = []
+
+    def work(path, version):
+        expected = 1 / (1 + 2 * math.exp(-5.0 * version))
+        for _ in range(10):
+            _, answer = predict(
+                server, {"instances": [pixels("red")]}, f"/v1/models/colour{path}:predict"
+            )
+            if not math.isclose(answer["predictions"][0]["scores"][0], expected, rel_tol=1e-5):
+                wrong.append((path, answer))
+
+    paths = {"": 2, "/labels/stable": 1, "/versions/1": 1, "/versions/2": 2}
+    threads = [threading.Thread(target=work, args=item) for item in paths.items()]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
 
 
 @pytest.mark.parametrize(

@@ -171,8 +171,9 @@ def write_json(path: pathlib.Path, value: Any) -> None:
 
 def read_labels(version_dir: pathlib.Path) -> list[str]:
     """Returns the class names of an exported version."""
-    text = (version_dir / EXTRA / LABELS).read_text(encoding="utf-8")
-    return text.splitlines()
+    # Nothing but "\n" ends a line: a name may hold any other of Unicode's line breaks.
+    with (version_dir / EXTRA / LABELS).open(encoding="utf-8", newline="\n") as file:
+        return [line.removesuffix("\n") for line in file]
 
 
 def read_metadata(version_dir: pathlib.Path) -> dict[str, Any]:

@@ -21,17 +21,41 @@ from tensorflow_serving.apis import (
 from keras_lightnets.serving.server import errors, protos, warmup
 from keras_lightnets.serving.server.options import ServerOptions
 from keras_lightnets.serving.server.predictor import Predictor
+from keras_lightnets.serving.server.servable import DEFAULT_SIGNATURE, Servable, Signature
 
 log = logging.getLogger("keras_lightnets.serving")
 
 
-def _spec(message: Any) -> tuple[str, int | None, str | None]:
+def _spec(request: Any) -> tuple[str, int | None, str | None]:
+    """Model, version and label that a request names.
+
+    Raises:
+        ServingError: It names no model.
+    """
+    if not request.HasField("model_spec"):
+        raise errors.invalid("Missing ModelSpec")
+    message = request.model_spec
+    if not message.name:
+        raise errors.invalid("ModelSpec has no name specified.")
     choice = message.WhichOneof("version_choice")
     return (
         message.name,
         message.version.value if choice == "version" else None,
         message.version_label if choice == "version_label" else None,
     )
+
+
+def _signature(servable: Servable, name: str) -> Signature:
+    """The signature of a request; REST has another code and other words for its absence."""
+    if (name or DEFAULT_SIGNATURE) not in servable.signatures:
+        message = f'Serving signature key "{name}" not found; this model has '
+        raise errors.ServingError("FAILED_PRECONDITION", message + str(sorted(servable.signatures)))
+    return servable.signature(name)
+
+
+def _refuse(method: str) -> None:
+    message = f"Only Predict is served, as Keras models have no signature for {method}"
+    raise errors.ServingError("UNIMPLEMENTED", message)
 
 
 class _Api:
@@ -70,12 +94,12 @@ class PredictionService(_Api, prediction_service_pb2_grpc.PredictionServiceServi
     def _predict(
         self, request: predict_pb2.PredictRequest, context: grpc.ServicerContext
     ) -> predict_pb2.PredictResponse:
-        name, version, label = _spec(request.model_spec)
+        name, version, label = _spec(request)
         predictor = self.predictor
         with predictor.counted(name, "GRPC"), predictor.admitted():
             lease = predictor.manager.acquire(name, version, label)
             try:
-                signature = lease.servable.signature(request.model_spec.signature_name)
+                signature = _signature(lease.servable, request.model_spec.signature_name)
                 inputs = warmup.tensors(request.inputs)
                 unknown = set(request.output_filter) - signature.outputs.keys()
                 if unknown:
@@ -110,7 +134,7 @@ class PredictionService(_Api, prediction_service_pb2_grpc.PredictionServiceServi
     ) -> get_model_metadata_pb2.GetModelMetadataResponse:
         if list(request.metadata_field) != ["signature_def"]:
             raise errors.invalid("`metadata_field` must be ['signature_def']")
-        lease = self.predictor.manager.acquire(*_spec(request.model_spec))
+        lease = self.predictor.manager.acquire(*_spec(request))
         try:
             response = get_model_metadata_pb2.GetModelMetadataResponse(
                 model_spec=protos.model_spec(lease.servable)
@@ -119,6 +143,12 @@ class PredictionService(_Api, prediction_service_pb2_grpc.PredictionServiceServi
         finally:
             lease.release()
         return response
+
+    def Classify(self, request: Any, context: grpc.ServicerContext) -> Any:
+        return self._call("Classify", request, context, lambda: _refuse("Classify"))
+
+    def Regress(self, request: Any, context: grpc.ServicerContext) -> Any:
+        return self._call("Regress", request, context, lambda: _refuse("Regress"))
 
 
 class ModelService(_Api, model_service_pb2_grpc.ModelServiceServicer):
@@ -131,7 +161,7 @@ class ModelService(_Api, model_service_pb2_grpc.ModelServiceServicer):
             "GetModelStatus",
             request,
             context,
-            lambda: protos.model_status(self.predictor.manager, *_spec(request.model_spec)),
+            lambda: protos.model_status(self.predictor.manager, *_spec(request)),
         )
 
 
