@@ -3,12 +3,15 @@
     python benchmarks/check.py
 
 Each has a floor of 80 % of its row in `results/` (of any machine that measured it, the lowest).
-Exit code 1 if one is below. Not part of the tests: a loaded machine can fail it.
+Ends with a table of them; exit code 1 if one is below. Not part of the tests: a loaded machine can
+fail it.
 """
 
 from __future__ import annotations
 
+import argparse
 import sys
+import time
 from collections.abc import Callable
 
 import common
@@ -49,25 +52,41 @@ def recorded(case: str, peer: str) -> float | None:
     return min(found, default=None)
 
 
-def failures(rows: list[common.Row]) -> list[str]:
-    """One line for each ratio below its floor."""
-    lines = []
+def verdict(rows: list[common.Row]) -> tuple[str, bool]:
+    """A table of the ratios beside their floors, and whether one is below its floor."""
+    lines = [f"{'ratio':>6} {'floor':>6} {'record':>6}       what"]
+    failed = False
     for row in rows:
         before = recorded(row.case, row.peer)
-        if before is not None and row.ratio < FLOOR * before:
-            lines.append(
-                f"{row.case} against {row.peer}: {row.ratio:.2f}, "
-                f"below {FLOOR:.0%} of the recorded {before:.2f}"
-            )
-    return lines
+        what = f"{row.case}, {row.ours} against {row.peer}"
+        if before is None:
+            lines.append(f"{row.ratio:6.2f} {'':6} {'none':>6}       {what}")
+            continue
+        floor = FLOOR * before
+        below = row.ratio < floor
+        failed |= below
+        mark = "BELOW" if below else "ok"
+        lines.append(f"{row.ratio:6.2f} {floor:6.2f} {before:6.2f} {mark:5} {what}")
+    return "\n".join(lines), failed
 
 
-def main() -> int:
-    """Runs the check."""
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the check; returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.parse_args(arguments)
+    start = time.perf_counter()
     parts: tuple[Callable[[], list[common.Row]], ...] = (train_step, inference, pipeline)
-    lines = [line for part in parts for line in failures(part())]
-    print("\n".join(lines) if lines else "All ratios hold.")
-    return bool(lines)
+    table, failed = verdict([row for part in parts for row in part()])
+    print(f"\n{table}\n")
+    took = f"{time.perf_counter() - start:.0f} s"
+    if failed:
+        print(
+            f"Below {FLOOR:.0%} of the record ({took}). If other programs are running, end them "
+            "and repeat; otherwise look at the last changes to what is marked."
+        )
+    else:
+        print(f"All ratios hold ({took}).")
+    return int(failed)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ import os
 import pathlib
 import platform
 import re
+import resource
 import statistics
 import sys
 import time
@@ -149,8 +150,14 @@ def machine() -> str:
     return f"{cpu}-{_cores()}core"
 
 
+def peak_mib() -> int:
+    """Peak resident memory of this process so far, with both sides of what it compared."""
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, kibibytes elsewhere
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit // 2**20
+
+
 def versions() -> str:
-    """Versions, cores and memory that the numbers depend on."""
+    """Versions, cores, memory and GPUs that the numbers depend on."""
     found = []
     for package in ("tensorflow", "keras", "torch", "torchvision"):
         try:
@@ -159,7 +166,20 @@ def versions() -> str:
             continue
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     python = platform.python_version()
-    return ", ".join([f"Python {python}", *found, f"{_cores()} cores", f"{memory:.0f} GiB"])
+    machine_parts = [f"{_cores()} cores", f"{memory:.0f} GiB", _gpus()]
+    return ", ".join([f"Python {python}", *found, *machine_parts])
+
+
+def _gpus() -> str:
+    """The GPUs that TensorFlow sees; a script that never imported it has used none."""
+    if "tensorflow" not in sys.modules:
+        return "no GPU used"
+    config = sys.modules["tensorflow"].config
+    names = [
+        config.experimental.get_device_details(gpu).get("device_name", gpu.name)
+        for gpu in config.list_physical_devices("GPU")
+    ]
+    return " + ".join(names) or "no GPU"
 
 
 def _cpu_model() -> str:
@@ -191,10 +211,16 @@ def save(what: str, rows: Iterable[Row], folder: pathlib.Path = RESULTS) -> path
             key: f"{value:.4g}" if isinstance(value, float) else value
             for key, value in dataclasses.asdict(row).items()
         }
-        merged[row.case, row.peer] = values | {"date": today, "versions": versions()}
+        merged[row.case, row.peer] = values | {
+            "date": today,
+            "versions": versions(),
+            "peak_mib": peak_mib(),
+        }
     folder.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, [*columns, "date", "versions"], lineterminator="\n")
+        writer = csv.DictWriter(
+            file, [*columns, "date", "versions", "peak_mib"], lineterminator="\n"
+        )
         writer.writeheader()
         writer.writerows(merged.values())
     draw(what, list(merged.values()), path.with_suffix(".png"))

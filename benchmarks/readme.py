@@ -4,7 +4,8 @@
 
 In a document the lines between `<!-- speed:begin NAME ... -->` and `<!-- speed:end -->` are
 replaced by the rows of the named result files, of every machine that measured them; without names
-by all. `--check` only says whether they are up to date.
+by all comparisons. Profiles and growth have tables of their own. `--check` only says whether they
+are up to date.
 """
 
 from __future__ import annotations
@@ -30,26 +31,68 @@ NAMES = (
     "startup",
     "grouped_forms",
 )
+PROFILED = 6  # operations of each case that the table of profiles names
 _BLOCK = re.compile(r"(<!-- speed:begin([ \w]*) -->\n).*?(<!-- speed:end -->)", re.DOTALL)
 
 
 def table(names: list[str], folder: pathlib.Path = common.RESULTS) -> str:
-    """A Markdown table of the rows of the named results; of all that exist without names.
+    """A Markdown table of the rows of the named results; of all comparisons without names.
 
     Raises:
         ValueError: A named result does not exist.
     """
+    if len(names) == 1 and names[0] in _OWN_TABLES:
+        return "\n".join(_OWN_TABLES[names[0]](_rows(names[0], folder))) + "\n"
     lines = [
         "| what | against | ratio | middle half | fastest turns | target |",
         "|---|---|---|---|---|---|",
     ]
     for name in names or NAMES:
-        # A machine's name ends in its number of cores; no other result's name is a prefix of it.
-        paths = sorted(folder.glob(f"{name}-*core.csv"))
-        if names and not paths:
-            raise ValueError(f"There is no {folder}/{name}-*.csv. Run benchmarks/{name}.py.")
-        lines += [_line(row) for path in paths for row in common.load(path)]
+        lines += [_line(row) for row in _rows(name, folder, needed=bool(names))]
     return "\n".join(lines) + "\n"
+
+
+def _rows(name: str, folder: pathlib.Path, needed: bool = True) -> list[dict[str, str]]:
+    # A machine's name ends in its number of cores; no other result's name is a prefix of it.
+    paths = sorted(folder.glob(f"{name}-*core.csv"))
+    if needed and not paths:
+        raise ValueError(f"There is no {folder}/{name}-*.csv. Run benchmarks/{name}.py.")
+    return [row for path in paths for row in common.load(path)]
+
+
+def _profile_lines(rows: list[dict[str, str]]) -> list[str]:
+    """One line for each profiled step: its time, and the share of its longest operations."""
+    lines = ["| train step | ms, all operations | share of the longest |", "|---|---|---|"]
+    for case in dict.fromkeys(row["case"] for row in rows):
+        own = [row for row in rows if row["case"] == case]
+        total = sum(float(row["milliseconds"]) for row in own)
+        named = [
+            f"{row['operation']} {float(row['share']):.0%} ({float(row['calls']):.0f} calls)"
+            for row in own[:PROFILED]
+        ]
+        lines.append(f"| {case} | {total:.0f} | {', '.join(named)} |")
+    return lines
+
+
+def _scaling_lines(rows: list[dict[str, str]]) -> list[str]:
+    """One line for each quantity: its values, and time and work relative to the first."""
+    lines = ["| grows | values | time | work | time by work |", "|---|---|---|---|---|"]
+    for axis in dict.fromkeys(row["axis"] for row in rows):
+        own = [row for row in rows if row["axis"] == axis]
+        time, work = ([float(row[key]) for row in own] for key in ("time", "work"))
+        columns = (
+            [float(row["value"]) for row in own],
+            time,
+            work,
+            [t / w for t, w in zip(time, work, strict=True)],
+        )
+        cells = ["<br>".join(f"{value:,.3g}" for value in column) for column in columns]
+        cells[0] = "<br>".join(f"{float(row['value']):,.10g}" for row in own)
+        lines.append(f"| {axis.replace('_', ' ')} | {' | '.join(cells)} |")
+    return lines
+
+
+_OWN_TABLES = {"train_step_profile": _profile_lines, "scaling": _scaling_lines}
 
 
 def _line(row: dict[str, str]) -> str:

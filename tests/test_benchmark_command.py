@@ -11,6 +11,7 @@ from training.commands import benchmark
 ROOT = pathlib.Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
+import check  # noqa: E402
 import common  # noqa: E402
 import readme  # noqa: E402
 import serving_soak  # noqa: E402
@@ -101,6 +102,29 @@ def test_results_are_merged_and_tables_are_written_from_them(tmp_path):
     assert "| second | peer | 2.00 | 2.00 to 2.00 | 2.00 | 1.5 |" in new
     assert "old" not in new
     assert readme.filled(new, tmp_path) == new
+
+
+def test_growth_and_profiles_have_tables_of_their_own(tmp_path):
+    head = "axis,value,milliseconds,time,work,why\n"
+    (tmp_path / "scaling-x-2core.csv").write_text(head + "batch,1,5,1,1,\nbatch,4,9,2,4,\n")
+    assert "| batch | 1<br>4 | 1<br>2 | 1<br>4 | 1<br>0.5 |" in readme.table(["scaling"], tmp_path)
+    head = "case,operation,calls,milliseconds,share,versions\n"
+    rows = "net,MatMul,3,60,0.75,\nnet,all others,9,20,0.25,\n"
+    (tmp_path / "train_step_profile-x-2core.csv").write_text(head + rows)
+    table = readme.table(["train_step_profile"], tmp_path)
+    assert "| net | 80 | MatMul 75% (3 calls), all others 25% (9 calls) |" in table
+
+
+@pytest.mark.parametrize(("seconds", "failed"), [(1.2, False), (1.3, True)])
+def test_the_check_fails_below_its_floor(tmp_path, monkeypatch, seconds, failed):
+    monkeypatch.setattr(common, "RESULTS", tmp_path)
+    common.save(
+        "x", [common.compare(turns([1.0] * 2, [2.0] * 2), "ours", "peer", case="x")], tmp_path
+    )
+    row = common.compare(turns([seconds] * 2, [2.0] * 2), "ours", "peer", case="x")
+    table, found = check.verdict([row])
+    assert found == failed
+    assert ("BELOW x, ours against peer" in table) == failed
 
 
 @pytest.mark.parametrize("document", ["README.md", "docs/performance.md"])

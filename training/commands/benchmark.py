@@ -18,6 +18,7 @@ HELP = "measure speed on this machine"
 SCRIPTS = {
     "train": (
         "train_step",
+        "train_step_profile",
         "mixed_precision",
         "memory",
         "scaling",
