@@ -109,6 +109,8 @@ def _run(
 ) -> tf.data.Dataset:
     """From a batch of references: load by the example, in parallel, finish by the batch."""
     threads = config.data.num_threads or tf.data.AUTOTUNE
+    # They call `tf.cond` where they branch; to look for branches in all they call takes a second.
+    load, finish = map(tf.autograph.experimental.do_not_convert, (load, finish))
     batches = (
         references.prefetch(2)
         .unbatch()
