@@ -75,19 +75,15 @@ def _profile_lines(rows: list[dict[str, str]]) -> list[str]:
 
 
 def _scaling_lines(rows: list[dict[str, str]]) -> list[str]:
-    """One line for each quantity: its values, and time and work relative to the first."""
-    lines = ["| grows | values | time | work | time by work |", "|---|---|---|---|---|"]
+    """One line for each quantity: its values, and what relates to the first of them."""
+    lines = ["| grows | values | time | MACs | bytes |", "|---|---|---|---|---|"]
     for axis in dict.fromkeys(row["axis"] for row in rows):
         own = [row for row in rows if row["axis"] == axis]
-        time, work = ([float(row[key]) for row in own] for key in ("time", "work"))
-        columns = (
-            [float(row["value"]) for row in own],
-            time,
-            work,
-            [t / w for t, w in zip(time, work, strict=True)],
-        )
-        cells = ["<br>".join(f"{value:,.3g}" for value in column) for column in columns]
-        cells[0] = "<br>".join(f"{float(row['value']):,.10g}" for row in own)
+        values = [f"{float(row['value']):,.10g}" for row in own]
+        factors = [
+            [f"{float(row[column]):.3g}" for row in own] for column in ("time", "macs", "bytes")
+        ]
+        cells = [", ".join(column) for column in ([v.replace(",", " ") for v in values], *factors)]
         lines.append(f"| {axis.replace('_', ' ')} | {' | '.join(cells)} |")
     return lines
 

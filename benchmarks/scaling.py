@@ -2,9 +2,9 @@
 
     python benchmarks/scaling.py [--axis width depth image_size ...]
 
-Along each axis one quantity grows and the rest stays. `time` and `work` are relative to the
-axis' first point; `work` is what arithmetic alone would cost (multiply-accumulates of a step, or
-images). `time / work` below 1 is overhead that shrinks in proportion, above 1 a departure upwards.
+Along each axis one quantity grows and the rest stays. Time, multiply-accumulates and bytes are
+relative to the axis' first point. Where time grows less than both of the others there was a fixed
+cost that more work shares; where it grows like the larger of the two, that is the limit.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import csv
 import dataclasses
+import math
 import pathlib
 import re
 import statistics
@@ -30,7 +31,8 @@ class Point:
     value: float
     milliseconds: float
     time: float  # relative to the first point of the axis, median of neighbouring turns
-    work: float  # likewise
+    macs: float  # multiply-accumulates of a step, likewise
+    bytes: float  # what a step reads and writes at least, likewise; see `traffic`
     why: str
 
 
@@ -60,7 +62,20 @@ def stack(depth: int):
     return keras.Model(inputs, keras.layers.Dense(1000, activation="softmax")(x))
 
 
-# axis: (values, how to build a model, size and batch of a value, why it departs from the work)
+def traffic(model, batch: int) -> int:
+    """Bytes that a training step reads and writes, if every tensor came from memory each time.
+
+    An activation is written and read once in the forward pass; in the backward pass it is read
+    again and its gradient written and read. A weight is read in both passes, its gradient written
+    and read, its momentum and itself read or written.
+    """
+    activations = sum(
+        math.prod(layer.output.shape[1:]) for layer in model.layers if len(layer.output.shape) > 1
+    )
+    return 4 * (5 * batch * activations + 7 * model.count_params())
+
+
+# axis: (values, how to build a model, size and batch of a value, why it departs)
 AXES = {
     "width": (
         (0.35, 0.5, 0.75, 1.0, 1.4),
@@ -101,15 +116,16 @@ def measure_axis(axis: str, seconds: float) -> list[Point]:
 
     keras.backend.clear_session()
     values, build, why = AXES[axis]
-    sides, work = {}, {}
+    sides, macs, moved = {}, {}, {}
     for value in values:
         model, size, batch, classes = build(value)
         sides[value] = models.fit_steps(model, size=size, batch=batch, classes=classes, steps=2)
-        work[value] = count_macs(model) * batch
-    return relative(axis, common.interleave(sides, seconds=seconds, warm_up=1), work, why)
+        macs[value] = count_macs(model) * batch
+        moved[value] = traffic(model, batch)
+    return relative(axis, common.interleave(sides, seconds=seconds, warm_up=1), macs, moved, why)
 
 
-def relative(axis: str, turns: common.Turns, work: dict, why: str) -> list[Point]:
+def relative(axis: str, turns: common.Turns, macs: dict, moved: dict, why: str) -> list[Point]:
     """Everything over the axis' first point."""
     times = turns.seconds
     first = next(iter(times))
@@ -119,7 +135,8 @@ def relative(axis: str, turns: common.Turns, work: dict, why: str) -> list[Point
             value=value,
             milliseconds=statistics.median(seconds) * 1e3,
             time=statistics.median(b / a for a, b in zip(times[first], seconds, strict=True)),
-            work=work[value] / work[first],
+            macs=macs[value] / macs[first],
+            bytes=moved[value] / moved[first],
             why=why,
         )
         for value, seconds in times.items()
@@ -127,7 +144,7 @@ def relative(axis: str, turns: common.Turns, work: dict, why: str) -> list[Point
     for point in points:
         print(
             f"{axis} {point.value:g}: {point.milliseconds:.4g} ms, time x{point.time:.2f}, "
-            f"work x{point.work:.2f}",
+            f"MACs x{point.macs:.2f}, bytes x{point.bytes:.2f}",
             flush=True,
         )
     return points
@@ -151,7 +168,8 @@ def measure_examples(seconds: float) -> list[Point]:
     sides = {n: draw(n) for n in (1_000, 100_000, 10_000_000, 1_000_000_000)}
     times = common.interleave(sides, seconds=seconds)
     why = "the order is computed, not stored: neither time nor memory depends on the data set"
-    return relative("examples", times, dict.fromkeys(sides, 1), why)
+    same = dict.fromkeys(sides, 1)
+    return relative("examples", times, same, same, why)
 
 
 def measure_replicas(turns: int) -> list[Point]:
@@ -171,7 +189,8 @@ def measure_replicas(turns: int) -> list[Point]:
     sides = {n: (lambda n=n: run(n)) for n in (1, 2, 4)}
     times = common.interleave(sides, seconds=0, warm_up=0, min_turns=turns)
     why = "the global batch is the same and the replicas share the cores; what grows is the sum"
-    return relative("replicas", times, dict.fromkeys(sides, 1), why)
+    same = dict.fromkeys(sides, 1)
+    return relative("replicas", times, same, same, why)
 
 
 def save(points: list[Point], folder: pathlib.Path) -> None:
@@ -194,29 +213,34 @@ def save(points: list[Point], folder: pathlib.Path) -> None:
 
 
 def draw(rows: list[dict], path: pathlib.Path) -> None:
-    """Time over work, one panel per axis, with the line on which cost is proportional."""
+    """Time beside multiply-accumulates and bytes, one panel per axis."""
     import matplotlib as mpl
 
     mpl.use("agg")
     import matplotlib.pyplot as plt
 
     axes_names = list(dict.fromkeys(row["axis"] for row in rows))
+    columns = min(len(axes_names), 4)
+    lines = -(-len(axes_names) // columns)
     figure, panels = plt.subplots(
-        1,
-        len(axes_names),
-        figsize=(3.2 * len(axes_names), 3.2),
-        layout="constrained",
-        squeeze=False,
+        lines, columns, figsize=(3.2 * columns, 3.0 * lines), layout="constrained", squeeze=False
     )
-    for panel, name in zip(panels[0], axes_names, strict=True):
+    for panel in panels.flat[len(axes_names) :]:
+        panel.set_axis_off()
+    for panel, name in zip(panels.flat, axes_names, strict=False):
         own = [row for row in rows if row["axis"] == name]
         x = [float(row["value"]) for row in own]
-        panel.loglog(x, [float(row["time"]) for row in own], "o-", label="time")
-        panel.loglog(x, [float(row["work"]) for row in own], "--", color="gray", label="work")
-        panel.set_title(name, fontsize=9)
+        styles = {"time": "o-", "macs": "--", "bytes": ":"}
+        for (column, style), color in zip(
+            styles.items(), ("#4878a8", "gray", "#c44e52"), strict=True
+        ):
+            y = [float(row[column]) for row in own]
+            panel.loglog(x, y, style, color=color, label=column.replace("macs", "MACs"))
+        panel.set_ylim(bottom=min(0.5, panel.get_ylim()[0]), top=max(2, panel.get_ylim()[1]))
+        panel.set_title(name.replace("_", " "), fontsize=9)
         panel.tick_params(labelsize=7)
         panel.legend(fontsize=7)
-    panels[0][0].set_ylabel("relative to the first point")
+    figure.supylabel("relative to the first point", fontsize=9)
     figure.savefig(path, dpi=110)
     plt.close(figure)
 
@@ -233,7 +257,7 @@ def main(arguments: list[str] | None = None) -> None:
         if axis == "examples":
             save(measure_examples(min(args.seconds, 5)), args.out)
         elif axis == "replicas":
-            save(measure_replicas(3), args.out)
+            save(measure_replicas(2), args.out)
         else:
             save(measure_axis(axis, args.seconds), args.out)
 

@@ -42,6 +42,21 @@ def test_unknown_benchmark_is_a_usage_error(capsys):
     assert "train" in error
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("--seconds", "-1", "--seconds (=-1) must be a number above 0"),
+        ("--seconds", "nan", "above 0"),
+        ("--torch-python", "/no/python", "--torch-python (=/no/python) is no program"),
+        ("--out", __file__, "Name another --out"),
+    ],
+)
+def test_bad_options_are_refused_before_anything_runs(capsys, monkeypatch, option, value, said):
+    monkeypatch.setattr(subprocess, "run", pytest.fail)
+    assert cli.main(["benchmark", "data", option, value]) in (1, 2)
+    assert said in capsys.readouterr().err
+
+
 def test_without_the_scripts_it_says_where_they_are(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(benchmark.training, "__file__", str(tmp_path / "training" / "x.py"))
@@ -57,10 +72,10 @@ def test_options_reach_the_scripts_that_take_them(capfd, tmp_path, monkeypatch):
         return subprocess.CompletedProcess(command, 0)
 
     monkeypatch.setattr(subprocess, "run", record)
-    arguments = ["benchmark", "data", "start", "--seconds", "3", "--torch-python", "py"]
+    arguments = ["benchmark", "data", "start", "--seconds", "3", "--torch-python", "sh"]
     assert cli.main([*arguments, "--out", str(tmp_path)]) == 0
     data, start = commands
-    assert data[1:] == ["--out", str(tmp_path), "--seconds", "3.0", "--torch-python", "py"]
+    assert data[1:] == ["--out", str(tmp_path), "--seconds", "3.0", "--torch-python", "sh"]
     assert start[1:] == ["--out", str(tmp_path)]
 
 
@@ -105,9 +120,9 @@ def test_results_are_merged_and_tables_are_written_from_them(tmp_path):
 
 
 def test_growth_and_profiles_have_tables_of_their_own(tmp_path):
-    head = "axis,value,milliseconds,time,work,why\n"
-    (tmp_path / "scaling-x-2core.csv").write_text(head + "batch,1,5,1,1,\nbatch,4,9,2,4,\n")
-    assert "| batch | 1<br>4 | 1<br>2 | 1<br>4 | 1<br>0.5 |" in readme.table(["scaling"], tmp_path)
+    head = "axis,value,milliseconds,time,macs,bytes,why\n"
+    (tmp_path / "scaling-x-2core.csv").write_text(head + "batch,1,5,1,1,1,\nbatch,4,9,2,4,3,\n")
+    assert "| batch | 1, 4 | 1, 2 | 1, 4 | 1, 3 |" in readme.table(["scaling"], tmp_path)
     head = "case,operation,calls,milliseconds,share,versions\n"
     rows = "net,MatMul,3,60,0.75,\nnet,all others,9,20,0.25,\n"
     (tmp_path / "train_step_profile-x-2core.csv").write_text(head + rows)

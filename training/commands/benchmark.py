@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -66,7 +68,20 @@ def run(args: argparse.Namespace) -> int:
             f"Unknown benchmark {unknown[0]!r}.{nearest(unknown[0], SCRIPTS)} "
             f"Choose among {', '.join(SCRIPTS)}."
         )
+    if args.seconds is not None and not 0 < args.seconds < math.inf:
+        raise UsageError(f"--seconds (={args.seconds:g}) must be a number above 0.")
+    if args.torch_python and shutil.which(args.torch_python) is None:
+        raise UsageError(
+            f"--torch-python (={args.torch_python}) is no program. Give the python of an "
+            "environment with torch and torchvision, or leave it out."
+        )
     folder = scripts_folder()
+    try:
+        args.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"Cannot write to {args.out}: {error.strerror}. Name another --out."
+        ) from None
     failed = []
     for what in args.what or [name for name in SCRIPTS if name != "check"]:
         for script in SCRIPTS[what]:
