@@ -44,8 +44,8 @@ def table(names: list[str], folder: pathlib.Path = common.RESULTS) -> str:
     if len(names) == 1 and names[0] in _OWN_TABLES:
         return "\n".join(_OWN_TABLES[names[0]](_rows(names[0], folder))) + "\n"
     lines = [
-        "| what | against | ratio | middle half | fastest turns | target |",
-        "|---|---|---|---|---|---|",
+        "| what | against | ratio | middle half | fastest turns | processor time | target |",
+        "|---|---|---|---|---|---|---|",
     ]
     for name in names or NAMES:
         lines += [_line(row) for row in _rows(name, folder, needed=bool(names))]
@@ -94,12 +94,12 @@ _OWN_TABLES = {"train_step_profile": _profile_lines, "scaling": _scaling_lines}
 def _line(row: dict[str, str]) -> str:
     cells = {
         key: f"{float(row[key]):.2f}" if row[key] else ""
-        for key in ("ratio", "low", "high", "best")
+        for key in ("ratio", "low", "high", "best", "processor")
     }
     target = f"{float(row['target']):.2g}" if row["target"] else ""
     return (
         f"| {row['case']} | {row['peer']} | {cells['ratio']} "
-        f"| {cells['low']} to {cells['high']} | {cells['best']} | {target} |"
+        f"| {cells['low']} to {cells['high']} | {cells['best']} | {cells['processor']} | {target} |"
     )
 
 

@@ -78,29 +78,29 @@ def traffic(model, batch: int) -> int:
 # axis: (values, how to build a model, size and batch of a value, why it departs)
 AXES = {
     "width": (
-        (0.35, 0.5, 0.75, 1.0, 1.4),
+        (0.35, 0.5, 1.0, 1.4),
         lambda v: (mobilenet(alpha=v), 96, 16, 1000),
         "MACs grow with the square of the width, the memory traffic of batch norms, activations "
         "and depthwise convolutions only with the width",
     ),
     "depth": (
-        (2, 4, 8, 16, 32),
+        (2, 8, 32),
         lambda v: (stack(v), 96, 16, 1000),
         "the stem and the classifier do not grow",
     ),
     "image_size": (
-        (32, 64, 96, 128, 192, 224),
+        (32, 64, 128, 224),
         lambda v: (mobilenet(size=v), v, 16, 1000),
         "at small sizes a step is dominated by the fixed cost of its 1,500 operations and by the "
         "update of the weights",
     ),
     "batch": (
-        (1, 2, 4, 8, 16, 32, 64),
+        (1, 4, 16, 64),
         lambda v: (mobilenet(), 96, v, 1000),
         "the fixed cost of operations and the update of the weights are shared by more images",
     ),
     "classes": (
-        (10, 100, 1000, 10_000, 21_841),
+        (10, 1000, 10_000, 21_841),
         lambda v: (mobilenet(classes=v), 96, 16, v),
         "the classifier has few MACs but many weights: its update is memory traffic",
     ),

@@ -114,7 +114,7 @@ def test_results_are_merged_and_tables_are_written_from_them(tmp_path):
     assert path.with_suffix(".png").stat().st_size > 1000
     text = "Before\n<!-- speed:begin speed -->\nold\n<!-- speed:end -->\nafter\n"
     new = readme.filled(text, tmp_path)
-    assert "| second | peer | 2.00 | 2.00 to 2.00 | 2.00 | 1.5 |" in new
+    assert "| second | peer | 2.00 | 2.00 to 2.00 | 2.00 | 2.00 | 1.5 |" in new
     assert "old" not in new
     assert readme.filled(new, tmp_path) == new
 
