@@ -487,4 +487,18 @@ MUTATIONS = (
         "grep -q AVAILABLE <&3",
         "test_deployment.py::test_the_health_check_reads_the_state[END-UNAVAILABLE-False]",
     ),
+    Mutation(
+        "workers: the start does not wait for the last one",
+        "training/rendezvous.py",
+        "        while missing:",
+        "        while len(missing) > 1:",
+        "test_rendezvous.py::test_all_go_on_when_the_last_one_has_come",
+    ),
+    Mutation(
+        "workers: a resumed run waits for those of before",
+        "training/resolve.py",
+        'here = {"train": {"workers": None, "worker_index": 0}}',
+        'here = {"train": {"worker_index": 0}}',
+        "test_resolve.py::test_a_run_of_several_workers_goes_on_where_it_is_resumed",
+    ),
 )

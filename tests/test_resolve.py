@@ -2,6 +2,7 @@ import argparse
 
 import pytest
 
+from training import config as configs
 from training import resolve
 from training.errors import UsageError
 from training.recipes import RECIPES
@@ -44,3 +45,25 @@ def test_a_run_finds_its_data_from_any_working_directory(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert resolved().data.dataset == str(tmp_path / "pictures")
     assert resolved("--dataset", "cifar10").data.dataset == "cifar10"
+
+
+def resumed(tmp_path, *flags, **train):
+    configs.save(configs.from_dict({"train": train}), tmp_path / "config.yaml")
+    parser = argparse.ArgumentParser()
+    resolve.add_arguments(parser)
+    return resolve.resolve_resumed(parser.parse_args(flags), tmp_path)
+
+
+def test_a_run_of_several_workers_goes_on_where_it_is_resumed(tmp_path, capsys, monkeypatch):
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    started = {"workers": "a:1,b:2", "worker_index": 1}
+    config = resumed(tmp_path, **started)
+    assert (config.train.workers, config.train.worker_index) == (None, 0)
+    told = capsys.readouterr().out
+    assert "on this machine alone" in told
+    assert "--workers a:1,b:2 --worker-index I" in told
+    config = resumed(tmp_path, "--workers", "c:1,d:2,e:3", "--worker-index", "2", **started)
+    assert (config.train.workers, config.train.worker_index) == ("c:1,d:2,e:3", 2)
+    assert not capsys.readouterr().out
+    with pytest.raises(UsageError, match=r"worker_index \(=1\) needs train.workers"):
+        resumed(tmp_path, "--worker-index", "1", **started)

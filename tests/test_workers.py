@@ -1,31 +1,33 @@
 """Several worker processes: how they are named, what happens when one dies or is told to stop."""
 
+import argparse
 import json
 import os
 import signal
 import time
 
+import numpy as np
 import pytest
 
 from tests import processes, toy
-from training import trainer
+from training import resolve, trainer
 from training.errors import UserError
 from training.interrupts import Interrupted
 
 KEYS = {"checkpoint_steps": 4, "ema": 0.9}
 
 
-def start(out, at_step=(None, None), **splits):
-    """Starts two workers; `at_step[i]` is worker i's `at_step` of `toy.run`."""
-    addresses = ",".join(f"127.0.0.1:{port}" for port in processes.free_ports(2))
+def start(out, at_step=(None, None), **keys):
+    """Starts workers; `at_step[i]` is worker i's `at_step` of `toy.run`."""
+    addresses = ",".join(f"127.0.0.1:{port}" for port in processes.free_ports(len(at_step)))
     return [
         processes.Child(
             toy.run,
-            toy.config(**KEYS, workers=addresses, worker_index=index, **splits),
+            toy.config(**KEYS, workers=addresses, worker_index=index, **keys),
             out,
-            at_step=at_step[index],
+            at_step=told,
         )
-        for index in range(2)
+        for index, told in enumerate(at_step)
     ]
 
 
@@ -95,7 +97,7 @@ def test_a_killed_worker_ends_the_other_and_all_can_be_restarted(tmp_path, whole
 def test_a_worker_told_to_stop_stops_all_after_saving(tmp_path, whole):
     out = tmp_path / "run"
     for child in start(out, at_step=(None, (9, be_told_to_stop))):
-        with pytest.raises(Interrupted, match=r"saved after step 11.*--resume"):
+        with pytest.raises(Interrupted, match=r"saved after step 11.*--resume.*--workers 127"):
             child.result()
     for child in start(out):
         child.result()
@@ -130,3 +132,36 @@ def test_a_frozen_worker_ends_the_other(tmp_path, whole, victim):
     for child in start(out):
         child.result()
     assert processes.call(toy.outcome, out) == whole
+
+
+EXACT = {"sync_bn": True, "model__dropout_rate": 0.0}
+
+
+def stopped_alone(out):
+    """Resumes a run without naming workers, and is told to stop."""
+    parser = argparse.ArgumentParser()
+    resolve.add_arguments(parser)
+    resolve.validate = lambda config: None  # the toy is smaller than any network
+    config = resolve.resolve_resumed(parser.parse_args([]), out)
+    toy.run(config, out, at_step=(5, be_told_to_stop))
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_with_fewer_and_with_more_workers(tmp_path):
+    processes.call(toy.run, toy.config(**KEYS, **EXACT), tmp_path / "whole")
+    out = tmp_path / "run"
+    for child in start(out, at_step=(None, (3, be_told_to_stop)), **EXACT):
+        with pytest.raises(Interrupted):
+            child.result()
+    with pytest.raises(
+        Interrupted, match=r"after step 11\. Continue with: \S+ train --resume \S+$"
+    ):
+        processes.call(stopped_alone, out)
+    for child in start(out, at_step=[None] * 4, **EXACT):
+        child.result()
+    whole, moved = (
+        processes.call(toy.weights_of, folder / "weights" / "last.keras")
+        for folder in (tmp_path / "whole", out)
+    )
+    for mine, theirs in zip(moved, whole, strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=0, atol=1e-5)

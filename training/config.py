@@ -110,6 +110,7 @@ class TrainConfig:
     devices: str = "all"  # "all", "0,1", "cpu:2" (logical CPUs)
     workers: str | None = None  # host:port,... of all workers; None: TF_CONFIG or one machine
     worker_index: int = 0
+    worker_wait_minutes: float = 10.0  # at the start, for workers that are not there yet
     deterministic: bool = False  # the same bits again on GPUs too, slower; CPUs always are
     sync_bn: bool = False
     reestimate_bn_batches: int = 0  # after training: batches to measure BN statistics on

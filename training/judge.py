@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import pathlib
 from collections.abc import Callable, Mapping
@@ -12,11 +13,13 @@ import numpy as np
 import tensorflow as tf
 
 import keras_lightnets
+from keras_lightnets import registry
 from training import batch_norm, finetune
-from training.config import Config
+from training.config import Config, ModelConfig
 from training.data import Splits
-from training.errors import UserError
+from training.errors import UsageError, UserError
 from training.evaluate import Evaluator, distribute
+from training.words import nearest
 
 
 class Judge:
@@ -104,6 +107,30 @@ class Judge:
         except (OSError, ValueError, KeyError) as error:
             reason = (str(error) or type(error).__name__).splitlines()[0]
             raise UserError(f"Cannot read the weights in {path}: {reason}") from None
+
+
+# Arguments of a builder that follow from the data and from what training does with a network.
+_OURS = {
+    *("input_shape", "classes", "include_preprocessing", "weights", "include_top", "name"),
+    *("input_tensor", "pooling", "features_only", "classifier_activation", "mean", "std"),
+}
+
+
+def check_arguments(model: ModelConfig) -> None:
+    """Raises UsageError if the builder does not know what the configuration gives it."""
+    row = registry.find(model.name)
+    known = set(inspect.signature(registry.load_builder(row)).parameters) - _OURS
+    given = {f"model.args.{key}": key for key in model.args}
+    if model.alpha is not None:
+        given["model.alpha"] = "alpha"
+    for key, argument in given.items():
+        if argument in _OURS:
+            raise UsageError(f"{key} cannot be set: it follows from the data and the training.")
+        if argument not in known:
+            raise UsageError(
+                f"{model.name} takes no {key}.{nearest(argument, known)} "
+                f"It takes: {', '.join(sorted(known))}."
+            )
 
 
 def build_model(config: Config, splits: Splits) -> keras.Model:

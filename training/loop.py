@@ -19,6 +19,7 @@ from training.progress import Progress
 from training.run import Run, write_json
 from training.step import seen_so_far
 from training.trainer import Trainer
+from training.workers import resume_command
 
 _SIGNAL, _TIME = 0, 1  # places in the vector of reasons to stop
 
@@ -261,7 +262,7 @@ class Loop:
         who = "Interrupted" if self.interrupts.signum else "Another worker was interrupted"
         raise Interrupted(
             f"{who}; saved after step {self.step}. Continue with: "
-            f"lightnets train --resume {self.out}",
+            f"{resume_command(self.train, self.out)}",
             self.interrupts.signum,
         )
 

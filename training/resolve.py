@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -53,7 +54,8 @@ SWITCHES: dict[str, tuple[str, str]] = {
 }
 # Keys that change how a run is computed but not what it computes: free to differ on --resume.
 RESUMABLE = {
-    *("train.devices", "train.workers", "train.worker_index", "train.steps_per_execution"),
+    *("train.devices", "train.workers", "train.worker_index", "train.worker_wait_minutes"),
+    "train.steps_per_execution",
     *("train.jit", "train.checkpoint_steps", "train.keep_checkpoints", "train.tensorboard"),
     *("train.time_limit_minutes", "data.cache", "data.num_threads", "data.data_dir"),
     *("data.download", "data.data_service"),
@@ -188,10 +190,15 @@ def default_recipe(config: Config) -> str:
 def resolve_resumed(args: argparse.Namespace, run: pathlib.Path) -> Config:
     """Returns the configuration of the run in `run`, with what may change from the flags.
 
+    On which machines a run goes on is not taken from how it was started: named once more, or not.
+
     Raises:
         UsageError: A flag contradicts what the run was started with.
     """
     saved = configs.from_dict(configs.load(run / "config.yaml"), where=f"{run}/config.yaml")
+    started_on = saved.train.workers
+    here = {"train": {"workers": None, "worker_index": 0}}
+    saved = configs.update(saved, here, where=f"{run}/config.yaml")
     values = configs.load(args.config) if args.config else {}
     merge(values, flag_values(args))
     if args.recipe:
@@ -209,6 +216,13 @@ def resolve_resumed(args: argparse.Namespace, run: pathlib.Path) -> Config:
                     f"{old[section][key]}. Drop it to resume, or start a new run with --out."
                 )
     validate(wanted)
+    if started_on and not wanted.train.workers and "TF_CONFIG" not in os.environ:
+        count = len(started_on.split(","))
+        print(
+            f"This run was started on {count} workers and goes on on this machine alone. To use "
+            f"several again, start all with: --workers {started_on} --worker-index I",
+            flush=True,
+        )
     return wanted
 
 

@@ -6,6 +6,7 @@ import re
 
 import tensorflow as tf
 
+from training import rendezvous
 from training.config import TrainConfig
 from training.errors import UsageError, UserError
 from training.tf_errors import reason
@@ -56,6 +57,7 @@ def _of_workers(devices: str, members: Cluster) -> tf.distribute.Strategy:
     )
     if members.is_chief:
         print(f"Waiting for {len(members.addresses)} workers.", flush=True)
+    rendezvous.meet(members)
     try:
         return tf.distribute.MultiWorkerMirroredStrategy(
             resolver,

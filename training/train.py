@@ -40,7 +40,7 @@ def train(
         UserError: Something outside the program is wrong.
     """
     members = workers.cluster(config.train)
-    again = f"lightnets train --resume {out}"
+    again = workers.resume_command(config.train, out) if out else "the same command"
     with workers.explain_failures(members, again), _explain_memory(config):
         trainer = Trainer(config, out, resume=resume)
         return _dry_run(trainer) if dry_run else Loop(trainer).run()

@@ -47,6 +47,7 @@ class Trainer:
             out: Run directory; None for a dry run.
             resume: Whether `out` may hold the run already.
         """
+        judge.check_arguments(config.model)
         self.config = config
         self.out = out
         self.resume = resume

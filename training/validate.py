@@ -41,6 +41,7 @@ _RANGES: dict[str, tuple[float | None, float | None]] = {
     "train.accumulate": (1, None),
     "train.seed": (0, 2**31 - 1),
     "train.worker_index": (0, None),
+    "train.worker_wait_minutes": (0, None),
     "train.reestimate_bn_batches": (0, None),
     "train.ema": (0, 0.999999),
     "train.label_smoothing": (0, 0.9),
@@ -72,6 +73,11 @@ def validate(config: Config) -> None:
         raise UsageError(
             f"data.resize_shorter (={resize} pixels) must be at least model.image_size "
             f"(={config.model.image_size})."
+        )
+    if config.train.worker_index and not config.train.workers:
+        raise UsageError(
+            f"train.worker_index (={config.train.worker_index}) needs train.workers "
+            "(--workers host:port,...)."
         )
     _check_freezing(config.model)
     if 0 < config.train.epochs <= config.optimizer.warmup_epochs:

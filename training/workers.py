@@ -21,10 +21,12 @@ class Cluster:
     Attributes:
         addresses: `host:port` of every worker, in the same order everywhere.
         index: Position of this process in it. Number 0 writes all files.
+        wait_minutes: How long to wait at the start for those that are not there yet.
     """
 
     addresses: tuple[str, ...]
     index: int
+    wait_minutes: float = 10.0
 
     @property
     def is_chief(self) -> bool:
@@ -58,7 +60,9 @@ def cluster(config: TrainConfig) -> Cluster | None:
             f"The worker's index must be below the {len(addresses)} workers of {source}. "
             f"Received: {index}."
         )
-    return Cluster(tuple(addresses), index) if len(addresses) > 1 else None
+    if len(addresses) == 1:
+        return None
+    return Cluster(tuple(addresses), index, config.worker_wait_minutes)
 
 
 def _of_tf_config(text: str) -> tuple[list[str], int]:
@@ -76,6 +80,14 @@ def _of_tf_config(text: str) -> tuple[list[str], int]:
             f"{', '.join(sorted({kind, *hosts}))}."
         )
     return [*chiefs, *others] or ["localhost:0"], index + (len(chiefs) if kind == "worker" else 0)
+
+
+def resume_command(config: TrainConfig, out: os.PathLike) -> str:
+    """Returns the command that continues the run in `out` on this machine."""
+    if not config.workers:
+        return f"lightnets train --resume {out}"
+    which = f"--workers {config.workers} --worker-index {config.worker_index}"
+    return f"lightnets train --resume {out} {which}"
 
 
 @contextlib.contextmanager
