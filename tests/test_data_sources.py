@@ -281,8 +281,3 @@ def test_wrong_arrays_are_explained():
         training.data.from_arrays(config("arrays"), (images / 255, labels))
     with pytest.raises(UserError, match="integers, one for each of 4"):
         training.data.from_arrays(config("arrays"), (images, labels[:3]))
-
-
-def test_a_data_service_is_refused():
-    with pytest.raises(UserError, match="not implemented"):
-        training.data.load(config("digits", data_service="grpc://127.0.0.1:1"))

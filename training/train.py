@@ -17,6 +17,7 @@ import tensorflow as tf
 
 from training import workers
 from training.config import Config
+from training.data import failures
 from training.errors import UserError
 from training.loop import Loop
 from training.progress import duration
@@ -43,7 +44,14 @@ def train(
     again = workers.resume_command(config.train, out) if out else "the same command"
     with workers.explain_failures(members, again), _explain_memory(config):
         trainer = Trainer(config, out, resume=resume)
-        return _dry_run(trainer) if dry_run else Loop(trainer).run()
+
+        def steps() -> range:
+            step = int(trainer.state.step.numpy())
+            # Batches are made in advance, and an error may overtake those before it.
+            return range(step, step + config.train.steps_per_execution + 32)
+
+        with failures.explain(trainer.splits, global_batch=config.train.batch_size, steps=steps):
+            return _dry_run(trainer) if dry_run else Loop(trainer).run()
 
 
 def _dry_run(trainer: Trainer) -> dict[str, Any]:

@@ -196,7 +196,7 @@ class Trainer:
         )
 
     def describe(self) -> str:
-        """Returns one line about what is trained on what."""
+        """Returns a line about what is trained on what, and one about the order of the images."""
         train = self.config.train
         weights = sum(math.prod(v.shape) for v in self.judge.model.trainable_variables)
         devices = f"{self.replicas} replica{'s' if self.replicas > 1 else ''}"
@@ -205,7 +205,8 @@ class Trainer:
         return (
             f"{self.config.model.name}, {weights:,} weights, {self.policy}; "
             f"{self.splits.train_examples} images, batch {train.batch_size} on {devices}; "
-            f"{train.epochs} epochs of {self.steps_per_epoch} steps"
+            f"{train.epochs} epochs of {self.steps_per_epoch} steps\n"
+            f"Order of the images: {self.splits.order}"
         )
 
 

@@ -77,6 +77,7 @@ def _array_source(images: np.ndarray, labels: np.ndarray, what: str) -> Source:
         read_labels=lambda: labels.astype(np.int64),
         fingerprint=lambda: f"array {images.shape} {digest(images[:: max(1, len(images) // 64)])}",
         decoded=True,
+        portable=False,
     )
 
 

@@ -23,7 +23,7 @@ from training.config import DataConfig
 from training.data.source import Source
 from training.data.stream import Stream
 from training.data.tfds_source import cache_dir
-from training.errors import UserError
+from training.errors import UsageError, UserError
 
 # Of what is free: what "auto" may take, and what may be taken when asked for.
 AUTO_SHARE, ASKED_SHARE = 0.2, 0.8
@@ -45,6 +45,11 @@ def cached(sources: list[Source | Stream], data: DataConfig) -> list[Source | St
     """
     if data.cache == "none" or all(source.decoded for source in sources):
         return sources
+    if data.data_service:
+        # Its workers read the files, and this process cannot keep what they have read.
+        if data.cache == "auto":
+            return sources
+        raise UsageError(f"data.cache (={data.cache}) cannot be used with data.data_service.")
     random_access = [source for source in sources if isinstance(source, Source)]
     if len(random_access) < len(sources):
         if data.cache == "auto":
@@ -111,7 +116,7 @@ def with_store(source: Source, store: _Store) -> Source:
 
         return tf.cond(tf.equal(contents, ""), read, lambda: (contents, label))
 
-    return dataclasses.replace(source, lookup=lookup, open=open_example)
+    return dataclasses.replace(source, lookup=lookup, open=open_example, portable=False)
 
 
 class _Memory:

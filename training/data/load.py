@@ -10,11 +10,11 @@ import numpy as np
 
 from keras_lightnets.preprocessing import EvalTransform
 from training.config import Config
-from training.data import cache, check, files, split_file, tfds_source
+from training.data import cache, check, files, service, split_file, tfds_source
 from training.data.source import Source
 from training.data.splits import Splits
 from training.data.stream import Stream
-from training.errors import UsageError, UserError
+from training.errors import UserError
 
 
 class Opened(NamedTuple):
@@ -39,8 +39,8 @@ def load(
     Raises:
         UserError: There is no such data set, it cannot be used, or it is not what it was.
     """
-    if config.data.data_service:
-        raise UsageError("data.data_service is not implemented.")
+    if config.data.data_service and checked:
+        service.check(config.data.data_service)
     opened = open_dataset(config)
     saved_split = split_file.read(saved)
     if saved_split and saved_split.labels != opened.labels:
@@ -63,6 +63,8 @@ def load(
         else:
             sources = split_stratified(whole, config)
     sources = cache.cached(list(sources), config.data)
+    if config.data.data_service and checked:
+        service.check_source(sources[0], config.data.dataset)
     return Splits(
         labels=opened.labels,
         transform=evaluation_transform(config),

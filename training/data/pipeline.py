@@ -11,7 +11,7 @@ import tensorflow as tf
 from keras_lightnets import preprocessing
 from keras_lightnets.preprocessing import EvalTransform
 from training.config import Config
-from training.data import augment
+from training.data import augment, service
 from training.data.source import Source
 from training.errors import UsageError
 
@@ -71,7 +71,11 @@ def train_batches(
     references = source.train_references(
         start_step, seed=config.train.seed, global_batch=global_batch, shard=shard, shards=shards
     )
-    return _run(references, load, finish, local, config)
+    batches = _run(references, load, finish, local, config)
+    if config.data.data_service:
+        service.check_source(source, config.data.dataset)
+        return service.through(batches, config.data.data_service)
+    return batches
 
 
 def evaluation_batches(

@@ -34,6 +34,7 @@ class Source:
         fingerprint: Text that changes when the contents do: the key of what is remembered.
         decoded: See `open`.
         order: How training orders the examples, for a person.
+        portable: Whether another process can run `lookup` and `open`: they do not call Python.
     """
 
     count: int
@@ -44,6 +45,7 @@ class Source:
     fingerprint: Callable[[], str]
     decoded: bool = False
     order: str = "a full permutation per epoch"
+    portable: bool = True
 
     def subset(self, kept: np.ndarray) -> Source:
         """Returns the source of the examples at the positions `kept`, in that order."""

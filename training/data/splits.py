@@ -97,12 +97,19 @@ class Splits:
             return np.ones(len(self.labels), np.float32)
         return balanced(np.bincount(self.train_source.read_labels(), minlength=len(self.labels)))
 
+    @property
+    def order(self) -> str:
+        """How training orders the images, for a person."""
+        if self.config.data.data_service:
+            return "as tf.data service delivers: not exact, also not when resumed"
+        return self.train_source.order
+
     def describe(self) -> str:
         """Returns one line for a person: how many images, and how training orders them."""
         out = f", {len(self.excluded)} damaged ones left out" if self.excluded else ""
         return (
             f"{self.train_examples} images to train on, {self.eval_examples} to evaluate on, "
-            f"{len(self.labels)} classes{out}; order: {self.train_source.order}"
+            f"{len(self.labels)} classes{out}; order: {self.order}"
         )
 
     def save(self, path: str | os.PathLike) -> None:

@@ -37,6 +37,7 @@ class Stream:
         decoded: As in `Source`.
         record_bytes: About how large a reference is.
         kept: bool `(references,)`, which of them are examples.
+        portable: As in `Source`.
     """
 
     part: Callable[[tf.Tensor], tf.data.Dataset]
@@ -47,6 +48,7 @@ class Stream:
     decoded: bool = False
     record_bytes: int = 2**17
     kept: np.ndarray | None = None
+    portable: bool = True
 
     @property
     def count(self) -> int:

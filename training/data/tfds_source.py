@@ -234,5 +234,6 @@ def _random_access(instructions, open_record, name, fingerprint) -> Source:
             labels_of(source.references(256), source), np.int64, source.count
         ),
         fingerprint=fingerprint,
+        portable=False,
     )
     return source

@@ -1,0 +1,102 @@
+"""Telling what is wrong when images cannot be read in the middle of a run."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import tensorflow as tf
+
+from keras_lightnets import preprocessing
+from training.data import check
+from training.data.source import Source
+from training.data.splits import Splits
+from training.data.stream import Stream
+from training.errors import UserError
+from training.quiet import standard_error_aside
+from training.tf_errors import reason
+
+# What the operations that read and decode raise; a device that fails raises others.
+_OF_DATA = (
+    tf.errors.DataLossError,
+    tf.errors.FailedPreconditionError,
+    tf.errors.InvalidArgumentError,
+    tf.errors.NotFoundError,
+    tf.errors.PermissionDeniedError,
+    tf.errors.UnknownError,
+)
+
+
+@contextlib.contextmanager
+def explain(splits: Splits, *, global_batch: int, steps: Callable[[], range]) -> Iterator[None]:
+    """Turns TensorFlow's error about an image into one line that names the file.
+
+    Only when something has failed are images looked at: those of `steps`, then those to evaluate.
+
+    Args:
+        splits: What is read.
+        global_batch: Images per step of training.
+        steps: The steps in which it may have happened.
+
+    Raises:
+        UserError: Images cannot be read; it names them.
+    """
+    try:
+        yield
+    except _OF_DATA as error:
+        data = getattr(splits, "config", None) and splits.config.data
+        if data is None:  # no data that could be looked at
+            raise
+        if data.data_service and "data service" in str(error):
+            raise UserError(
+                f"data.data_service: {_own_words(error)}. Start what is missing, then go on with "
+                "lightnets train --resume."
+            ) from None
+        with standard_error_aside():
+            seen = () if data.data_service else steps()
+            found = _of_steps(splits, seen, global_batch) or _of_evaluation(splits.eval_source)
+        if not found:
+            raise
+        names = "; ".join(f"{name}: {why}" for name, why in list(found.items())[:3])
+        raise UserError(
+            f"An image cannot be read any more ({names}). Restore it and go on with "
+            f"lightnets train --resume, or see lightnets data check {data.dataset}."
+        ) from None
+
+
+def _own_words(error: Exception) -> str:
+    text = reason(error)
+    return text.partition("Error: ")[2] or text
+
+
+def _of_steps(splits: Splits, steps: range, global_batch: int) -> dict[str, str]:
+    """Returns the names of images of the first of these steps that has damaged ones."""
+    source = splits.train_source
+    if source.decoded or not steps:
+        return {}
+    references = source.train_references(
+        steps[0], seed=splits.config.train.seed, global_batch=global_batch, shard=0, shards=1
+    )
+    for batch, keys in references.take(len(steps)):
+        found = {}
+        for number, (_, position) in enumerate(keys.numpy().tolist()):
+            why = _damage(source, tf.nest.map_structure(lambda part: part[number], batch))  # noqa: B023
+            if why:
+                found[source.name(position)] = why
+        if found:
+            return found
+    return {}
+
+
+def _of_evaluation(source: Source | Stream) -> dict[str, str]:
+    bad = {} if source.decoded else check.find_damaged(source)
+    return {source.name(position): why for position, why in bad.items()}
+
+
+def _damage(source: Source | Stream, reference: Any) -> str | None:
+    try:
+        preprocessing.decode_image(source.open(reference)[0])
+    except tf.errors.OpError as error:
+        return check.reason(error)
+    return None
