@@ -5,7 +5,7 @@
 Each measurement is a fresh process that builds MobileNet v2 and trains three steps of 224-pixel
 images; its peak resident memory is what counts. "Net of start-up" leaves out what the process
 used before the first step: Python, TensorFlow, weights. "recomputing" is within
-`recompute_activations`.
+`recompute_activations`; what that costs in time is measured as well.
 """
 
 from __future__ import annotations
@@ -80,14 +80,35 @@ def _row(
     return row
 
 
+def measure_time(batch: int, seconds: float) -> common.Row:
+    """What recomputing costs in time: the same network with and without it, in turns."""
+    import models
+
+    import keras_lightnets
+    from keras_lightnets.layers import recompute_activations
+
+    sides = {}
+    for name in ("recomputing", "keras_lightnets"):
+        model = keras_lightnets.create_model("mobilenet_v2", input_shape=(224, 224, 3))
+        sides[name] = models.fit_steps(model, size=224, batch=batch, steps=2)
+        with recompute_activations(name == "recomputing"):
+            sides[name]()  # traces
+    times = common.interleave(sides, seconds=seconds, warm_up=0)
+    case = f"time, train step mobilenet_v2-224-b{batch} recomputing"
+    return common.compare(times, "recomputing", "keras_lightnets", case=case)
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Runs the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=3, help="of the memory; 0: only the time")
+    parser.add_argument("--seconds", type=float, default=30.0, help="for the time")
     parser.add_argument("--out", type=pathlib.Path, default=common.RESULTS)
     args = parser.parse_args(arguments)
-    common.save("memory", measure(args.batch, args.repeats), args.out)
+    if args.repeats:
+        common.save("memory", measure(args.batch, args.repeats), args.out)
+    common.save("memory", [measure_time(args.batch, args.seconds)], args.out)
 
 
 if __name__ == "__main__":

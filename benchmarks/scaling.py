@@ -184,7 +184,7 @@ def measure_replicas(turns: int) -> list[Point]:
         output = subprocess.run(
             [sys.executable, *command.split()], check=True, capture_output=True, text=True
         ).stdout
-        return float(re.search(r"then (\d+) ms a step", output).group(1)) / 1e3
+        return float(re.search(r"Then (\d+) ms a step", output).group(1)) / 1e3
 
     sides = {n: (lambda n=n: run(n)) for n in (1, 2, 4)}
     times = common.interleave(sides, seconds=0, warm_up=0, min_turns=turns)

@@ -60,15 +60,19 @@ def _dry_run(trainer: Trainer) -> dict[str, Any]:
     train = trainer.config.train
     batches = trainer.batches()
     seconds = []
-    for _ in range(4):
+    for number in range(4):
         started = time.perf_counter()
         trainer.take_steps(batches, 1, [0.0, 0.0])
         trainer.state.step.numpy()  # waits for the device
         seconds.append(time.perf_counter() - started)
+        if number == 0:
+            print(f"First step {seconds[0]:.1f} s (includes building)", flush=True)
     step = min(seconds[1:])
     total = step * trainer.steps_per_epoch * train.epochs
-    print(f"First step {seconds[0]:.1f} s (includes building), then {step * 1e3:.0f} ms a step")
-    print(f"{train.batch_size / step:.0f} images/s; about {duration(total)} of training in all")
+    print(
+        f"Then {step * 1e3:.0f} ms a step, {train.batch_size / step:.0f} images/s; "
+        f"about {duration(total)} of training in all"
+    )
     print(f"Loss after {len(seconds)} steps: {seen_so_far(trainer.state)['loss']:.4f}")
     print("Nothing was written.")
     return {"step_seconds": step, "estimated_seconds": total}
