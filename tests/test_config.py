@@ -26,6 +26,10 @@ def test_a_saved_configuration_reads_back_equal(tmp_path):
         ({"optimizer": {"name": "sdg"}}, r"one of sgd, rmsprop.*'sdg'.*Did you mean 'sgd'"),
         ({"data": {"crop_area": [1]}}, r"data.crop_area .* takes 2 values"),
         ({"data": {"flip": 1}}, r"data.flip .* must be true or false"),
+        ({"data": {"crop": [1]}}, r"data.crop .* must be one of random_resized"),
+        ({"train": {"jit": 0}}, r"train.jit .* must be one of off, on, auto"),
+        ({"optimizer": {"learning_rate": "inf"}}, r"learning_rate .* must be a finite number"),
+        ({"train": {"epochs": 10**12}}, r"train.epochs .* must be at most 2147483647"),
     ],
 )
 def test_a_wrong_key_or_value_is_named_with_the_nearest_choice(values, message):
@@ -66,6 +70,9 @@ def test_yaml_spellings_of_words_and_rates_are_understood():
         ({"train": {"epochs": 0}}, r"train.epochs must be at least 1.*0"),
         ({"data": {"crop_area": [0.9, 0.1]}}, r"data.crop_area must be two shares"),
         ({"data": {"resize_shorter": 64}}, r"data.resize_shorter \(=64 pixels\) must be at least"),
+        ({"data": {"crop_aspect": [0, 1]}}, r"data.crop_aspect must be two ratios"),
+        ({"optimizer": {"clipnorm": -1}}, r"optimizer.clipnorm must be at least"),
+        ({"train": {"monitor": "val_acc"}}, r"train.monitor must be val_accuracy.*'val_acc'"),
         ({"train": {"batch_size": 30, "accumulate": 4}}, r"batch_size \(=30\) must be divisible"),
     ],
 )

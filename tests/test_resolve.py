@@ -67,3 +67,24 @@ def test_a_run_of_several_workers_goes_on_where_it_is_resumed(tmp_path, capsys, 
     assert not capsys.readouterr().out
     with pytest.raises(UsageError, match=r"worker_index \(=1\) needs train.workers"):
         resumed(tmp_path, "--worker-index", "1", **started)
+
+
+KEYS = [
+    f"{section}.{key}"
+    for section, keys in configs.to_dict(configs.Config()).items()
+    if isinstance(keys, dict)
+    for key in keys
+]
+NONSENSE = ["", "-1", "0", "nan", "abc", "{a: 1}", "~", "true", "9" * 30, "[", "'"]
+SLOW = [pytest.param(value, marks=pytest.mark.slow) for value in NONSENSE]
+
+
+@pytest.mark.parametrize("value", ["[1, 2]", "1e400", *SLOW])
+def test_no_value_of_any_key_is_a_traceback(value):
+    for key in KEYS:
+        try:
+            config = resolved("--set", f"{key}={value}")
+        except UsageError as error:
+            assert "\n" not in str(error)  # noqa: PT017
+        else:
+            assert isinstance(config, configs.Config)

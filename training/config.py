@@ -6,7 +6,9 @@ Nothing here imports TensorFlow, so that a mistake is reported in a moment.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import math
 import pathlib
 import types
 import typing
@@ -214,6 +216,7 @@ def parse_assignment(text: str) -> dict[str, Any]:
 
 
 _YAML_WORDS = {False: "off", True: "on", None: "none"}
+_MOST = 2**31 - 1  # TensorFlow counts much in 32 bits
 
 
 def _checked(value: Any, hint: Any, name: str, where: str) -> Any:
@@ -227,7 +230,8 @@ def _checked(value: Any, hint: Any, name: str, where: str) -> Any:
         return _checked(value, hint, name, where)
     if origin is Literal:
         # YAML reads a bare `off`, `on` and `null` as something else than text.
-        word = value if isinstance(value, str) else _YAML_WORDS.get(value, value)
+        is_word = value is None or isinstance(value, bool)
+        word = _YAML_WORDS[value] if is_word else value
         if word not in options:
             choices = ", ".join(map(str, options))
             hint_text = nearest(str(value), map(str, options))
@@ -246,14 +250,16 @@ def _checked(value: Any, hint: Any, name: str, where: str) -> Any:
         return dict(value)
     if hint is float and isinstance(value, str):
         # YAML 1.1 reads 4e-5 as text; it wants 4.0e-5.
-        try:
-            return float(value)
-        except ValueError:
-            pass
+        with contextlib.suppress(ValueError):
+            value = float(value)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        value = float(min(value, 10**300))
     if hint is str and isinstance(value, (int, float)) and not isinstance(value, bool):
         return str(value)
+    if hint is float and isinstance(value, float) and not math.isfinite(value):
+        raise UsageError(f"{name} in {where} must be a finite number. Received: {value!r}.")
+    if hint is int and isinstance(value, int) and abs(value) > _MOST:
+        raise UsageError(f"{name} in {where} must be at most {_MOST}. Received: {value!r}.")
     if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
         kind = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}[hint]
         raise UsageError(f"{name} in {where} must be {kind}. Received: {value!r}.")

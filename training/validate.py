@@ -21,12 +21,16 @@ _RANGES: dict[str, tuple[float | None, float | None]] = {
     "data.mixup": (0, None),
     "data.cutmix": (0, None),
     "data.random_erasing": (0, 1),
-    "data.num_threads": (0, None),
+    "data.num_threads": (0, 256),
     "optimizer.learning_rate": (0, None),
     "optimizer.scale_to_batch": (0, None),
     "optimizer.momentum": (0, 1),
     "optimizer.weight_decay": (0, None),
     "optimizer.rho": (0, 1),
+    "optimizer.epsilon": (1e-12, None),
+    "optimizer.global_clipnorm": (1e-9, None),
+    "optimizer.clipnorm": (1e-9, None),
+    "optimizer.clipvalue": (1e-9, None),
     "optimizer.beta_1": (0, 1),
     "optimizer.beta_2": (0, 1),
     "optimizer.warmup_epochs": (0, None),
@@ -34,7 +38,7 @@ _RANGES: dict[str, tuple[float | None, float | None]] = {
     "optimizer.end_rate": (0, 1),
     "optimizer.power": (0, None),
     "optimizer.decay_rate": (0, 1),
-    "optimizer.decay_epochs": (0, None),
+    "optimizer.decay_epochs": (1e-3, None),
     "train.epochs": (1, None),
     "train.batch_size": (1, None),
     "train.eval_batch_size": (0, None),
@@ -67,6 +71,18 @@ def validate(config: Config) -> None:
         raise UsageError(
             "data.crop_area must be two shares of the image area, the smaller one first, "
             f"between 0 and 1. Received: [{low}, {high}]."
+        )
+    low, high = config.data.crop_aspect
+    if not 0 < low <= high:
+        raise UsageError(
+            "data.crop_aspect must be two ratios of width to height, the smaller one first. "
+            f"Received: [{low}, {high}]."
+        )
+    monitor = config.train.monitor
+    if not re.fullmatch(r"(val_)?(accuracy|loss)|val_top_\d+_accuracy", monitor):
+        raise UsageError(
+            "train.monitor must be val_accuracy, val_loss, val_top_5_accuracy (with fewer classes "
+            f"a lower number), accuracy or loss. Received: {monitor!r}."
         )
     resize = config.data.resize_shorter
     if resize is not None and resize < config.model.image_size:
