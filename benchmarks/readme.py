@@ -28,6 +28,7 @@ NAMES = (
     "serving",
     "litert",
     "data_pipeline",
+    "listed_files",
     "startup",
     "grouped_forms",
 )

@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import json
+import os
 
 import numpy as np
 import pytest
@@ -224,6 +225,33 @@ def test_what_was_found_is_remembered_until_a_file_changes(tmp_path, monkeypatch
     (folder / "cat" / "2.PnG").write_bytes(b"")
     with pytest.raises(UserError, match=r"1 image of .* cannot be read"):
         training.data.load(config(folder), checked=True)
+
+
+def test_a_large_list_is_not_gone_through_before_the_first_batch(tmp_path, monkeypatch):
+    """Caught: a pass over the files, which for a million of them takes minutes."""
+    monkeypatch.setattr(training.data.check, "UNASKED_LIMIT", 15)
+    # No file there could be read, so one that is looked at would be found missing.
+    rows = [f"{number}.png,{'ab'[number % 2]}\n" for number in range(40)]
+    (tmp_path / "list.csv").write_text("path,label\n" + "".join(rows))
+    asked = []
+
+    def watch(name):
+        real = getattr(os, name)
+
+        def watched(path, *arguments, **options):
+            asked.append(os.fspath(path) if isinstance(path, (str, os.PathLike)) else path)
+            return real(path, *arguments, **options)
+
+        monkeypatch.setattr(os, name, watched)
+
+    for name in ("stat", "lstat", "open", "access"):
+        watch(name)
+    splits = training.data.load(config(tmp_path / "list.csv"), checked=True)
+    splits.save(tmp_path / "split.json")
+    splits.train(global_batch=4)
+    training.data.load(config(tmp_path / "list.csv"), saved=tmp_path / "split.json")
+    assert not [path for path in asked if str(path).endswith(".png")]
+    assert splits.train_examples == 32
 
 
 def test_the_bytes_decide_not_the_extension(tmp_path):

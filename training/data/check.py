@@ -134,6 +134,10 @@ def reason(error: Exception) -> str:
 
 def remembered(source: Source | Stream) -> dict[int, str] | None:
     """Returns what `find_damaged` found the last time, None if never or the data changed."""
+    # The fingerprint asks for the date of every file, which on network storage takes minutes
+    # for a million: only where there is something to be found by it.
+    if not _memory_folder(source).is_dir():
+        return None
     with contextlib.suppress(OSError, ValueError):
         found = json.loads(_memory(source).read_text(encoding="utf-8"))
         return {int(position): text for position, text in found.items()}
@@ -151,5 +155,14 @@ def remember(source: Source | Stream, bad: dict[int, str]) -> None:
 
 
 def _memory(source: Source | Stream) -> pathlib.Path:
-    key = hashlib.sha256(f"{source.count} {source.fingerprint()}".encode()).hexdigest()[:32]
-    return cache_dir() / "checked" / f"{key}.json"
+    return _memory_folder(source) / f"{_key(source.fingerprint())}.json"
+
+
+def _memory_folder(source: Source | Stream) -> pathlib.Path:
+    """Where results are kept for sources of so many images from here to there."""
+    ends = source.name(0), source.name(source.count - 1)
+    return cache_dir() / "checked" / _key(f"{source.count} {ends[0]} {ends[1]}")
+
+
+def _key(text: str) -> str:
+    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:32]

@@ -183,14 +183,16 @@ def read_list(path: pathlib.Path) -> dict[str | None, Listing]:
         UserError: The file cannot be read, or a row lacks a value; the row is named.
     """
     rows = _jsonl_rows(path) if path.suffix.lower() == ".jsonl" else _csv_rows(path)
-    folder = str(path.parent)
+    folder = os.path.join(str(path.parent), "")  # noqa: PTH118 (a text with a separator at its end)
     paths: dict[str | None, list[str]] = {}
     names: dict[str | None, list[str]] = {}
     shared: dict[str, str] = {}  # one string object per class, however many rows
     try:
         for file, label, split in rows:
             key = split.lower() if split else None
-            paths.setdefault(key, []).append(os.path.join(folder, file))  # noqa: PTH118 (speed)
+            # Not os.path.join, which takes 2 of the 10 seconds that a million rows take.
+            file = file if file.startswith(os.sep) else folder + file
+            paths.setdefault(key, []).append(file)
             names.setdefault(key, []).append(shared.setdefault(label, label))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(
