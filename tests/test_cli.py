@@ -1,3 +1,4 @@
+import re
 import subprocess
 import sys
 
@@ -51,7 +52,10 @@ def test_every_command_explains_itself(name, capsys):
     with pytest.raises(SystemExit) as stop:
         cli.main([name, "--help"])
     assert stop.value.code == 0
-    assert f"usage: lightnets {name}" in capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert f"usage: lightnets {name}" in text
+    assert not re.search(r"default:\s+(None|False)", text)
+    assert not re.search(r"\(default:[^)]*\)\s+\(default:", text)
 
 
 @pytest.mark.parametrize(

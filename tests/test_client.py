@@ -214,6 +214,22 @@ def test_nobody_there():
         Client(server.url, "m", retries=0).wait_until_ready(0.2)
 
 
+def test_waiting_ends_where_it_is_of_no_use(server, client):
+    unavailable = {"model_version_status": [{"version": "1", "state": "LOADING"}]}
+    available = {"model_version_status": [{"version": "1", "state": "AVAILABLE"}]}
+    server.script = [
+        (404, {}, {"error": "Could not find any versions of model m"}),
+        (200, {}, unavailable),
+        (200, {}, available),
+    ]
+    client.wait_until_ready(20)
+    assert len(server.requests) == 3
+    start = time.monotonic()
+    with pytest.raises(ClientError, match=r"^grpc://127\.0\.0\.1:1 does not list its models"):
+        Client("grpc://127.0.0.1:1").wait_until_ready(20)
+    assert time.monotonic() - start < 10
+
+
 def test_a_silent_server_times_out(server):
     server.script = [lambda handler: time.sleep(2)]
     with (

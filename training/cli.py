@@ -102,12 +102,22 @@ def _run(argv: list[str]) -> int:
     return command.run(args)
 
 
+class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Leaves out defaults that say nothing, or that the text states itself."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        told = action.help is not None and "default:" in action.help
+        if told or action.default is None or action.default is False:
+            return action.help
+        return super()._get_help_string(action)
+
+
 class Parser(argparse.ArgumentParser):
     """An argument parser whose complaints name the nearest known flag or choice."""
 
     def __init__(self, **kwargs) -> None:
         kwargs.setdefault("allow_abbrev", False)
-        kwargs.setdefault("formatter_class", argparse.ArgumentDefaultsHelpFormatter)
+        kwargs.setdefault("formatter_class", _Formatter)
         super().__init__(**kwargs)
 
     def parse_args(self, args=None, namespace=None):

@@ -11,7 +11,12 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from keras_lightnets.serving.transport import ClientError, RestTransport, RetryPolicy
+from keras_lightnets.serving.transport import (
+    RETRY_STATUSES,
+    ClientError,
+    RestTransport,
+    RetryPolicy,
+)
 
 Image = str | pathlib.Path | bytes
 
@@ -106,7 +111,8 @@ class Client:
             if error.status is None:
                 raise
             raise ClientError(
-                f"{self.url} does not list its models: add /v1/models/NAME to the URL"
+                f"{self.url} does not list its models: add /v1/models/NAME to the URL",
+                error.status,
             ) from error
 
     def status(self) -> list[dict[str, Any]]:
@@ -121,7 +127,7 @@ class Client:
         """Waits for a version to be available. The status code alone does not tell.
 
         Raises:
-            ClientError: None is within `timeout_s`.
+            ClientError: None is within `timeout_s`, or the server refuses to say.
         """
         end = time.monotonic() + timeout_s
         while True:
@@ -130,6 +136,9 @@ class Client:
                 if any(row["state"] == "AVAILABLE" for row in self.status()):
                     return
             except ClientError as error:
+                # A model that is still being loaded is not found.
+                if error.status not in (None, 404, *RETRY_STATUSES):
+                    raise
                 reason = str(error)
             if time.monotonic() > end:
                 raise ClientError(f"{self.url} is not ready after {timeout_s:g} s: {reason}")

@@ -17,7 +17,7 @@ from typing import Any
 Spec = tuple[str, int | None, str | None]  # model, version, label
 
 # Busy, or a gateway in between failed; everything else would fail again.
-_RETRY_STATUSES = (429, 502, 503, 504)
+RETRY_STATUSES = (429, 502, 503, 504)
 _MAX_BACKOFF_S = 10.0
 
 
@@ -50,7 +50,7 @@ class RetryPolicy:
             try:
                 return attempt()
             except ClientError as error:
-                final = error.status is not None and error.status not in _RETRY_STATUSES
+                final = error.status is not None and error.status not in RETRY_STATUSES
                 if final or number == self.retries:
                     raise
                 # Jitter, so that clients turned away together do not come back together.
