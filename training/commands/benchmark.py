@@ -28,7 +28,7 @@ SCRIPTS = {
         "train_step_torch",
     ),
     "infer": ("inference", "predict_files"),
-    "data": ("data_pipeline",),
+    "data": ("data_pipeline", "listed_files"),
     "serve": ("serving", "litert"),
     "start": ("startup",),
     "check": ("check",),
