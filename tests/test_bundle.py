@@ -83,6 +83,18 @@ def test_what_a_living_process_is_writing_is_left_alone(tmp_path):
     assert busy.exists()
 
 
+@pytest.mark.parametrize("where", ["2/assets.extra", "formats/3"])
+def test_one_name_stands_for_one_model(tmp_path, where):
+    (tmp_path / "1").mkdir()
+    for parent in (tmp_path / where).parent, tmp_path / where:
+        parent.mkdir(exist_ok=True)
+    bundle.write_extra(tmp_path / where, ["cat", "dog"], {})
+    if where.startswith("formats"):
+        (tmp_path / "2").mkdir()  # without a file of names it says nothing
+    with pytest.raises(ExportError, match=r"another model of this name.* \(cat, dog; now dog, cat"):
+        bundle.check_same_classes(tmp_path, ["dog", "cat"])
+
+
 def test_class_names_of_any_script_come_back(tmp_path):
     labels = ["fünf", "猫", "a\u2028b", "\x85", " spaced ", "\r"]
     bundle.write_extra(tmp_path / bundle.EXTRA, labels, {})

@@ -59,18 +59,24 @@ def test_a_mismatch_publishes_nothing(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_an_export_that_cannot_run_publishes_nothing(tmp_path, monkeypatch):
-    def xla(model, spec):
-        @tf.function(input_signature=[spec], jit_compile=True)
-        def network(images):
-            return tf.nn.softmax(tf.cast(images[:, 0, 0], tf.float32) @ tf.ones((3, 6)))
+def test_an_export_that_cannot_run_is_not_passed(tmp_path):
+    """What Keras 3 makes of a grouped convolution: TensorFlow Serving has XLA switched off."""
 
-        return network
+    class Compiled(tf.Module):
+        @tf.function(
+            input_signature=[tf.TensorSpec((None, 4, 4, 3), tf.uint8, name="images")],
+            jit_compile=True,
+        )
+        def serving_default(self, images):
+            return {"probabilities": tf.nn.softmax(tf.cast(images[:, 0, 0], tf.float32))}
 
-    monkeypatch.setattr("keras_lightnets.serving.signatures.frozen_function", xla)
-    with pytest.raises(ExportError, match=r"The export cannot be run: .*XLA"):
-        keras_lightnets.export_saved_model(small_net(), tmp_path / "models")
-    assert not list(tmp_path.iterdir())
+    module = Compiled()
+    signatures = {"serving_default": module.serving_default}
+    tf.saved_model.save(module, str(tmp_path / "1"), signatures=signatures)
+    held_out = gate.HeldOut(np.zeros((2, 4, 4, 3), "uint8"))
+    expected = gate.Reference(held_out, [b"", b""], {"serving_default": np.full((2, 3), 1 / 3)})
+    with pytest.raises(ParityError, match=r"The export cannot be run: .*XLA"):
+        gate.run(tmp_path / "1", expected)
 
 
 def test_held_out_pictures_must_fit_the_model(tmp_path):

@@ -52,13 +52,16 @@ def complaint(capsys) -> str:
     return err
 
 
+FREE = ("--rest-port", "0", "--port", "0")
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "text"),
     [
         (["missing"], 1, "No such directory: missing"),
         (["bundle", "--model-name", "shape"], 1, "No model 'shape'; found: colour"),
-        (["bundle", "--engine", "binary"], 1, "tensorflow_model_server is not on PATH"),
-        (["bundle", "--engine", "docker"], 1, "Neither docker nor podman is on PATH"),
+        (["bundle", "--engine", "binary", *FREE], 1, "tensorflow_model_server is not on PATH"),
+        (["bundle", "--engine", "docker", *FREE], 1, "Neither docker nor podman is on PATH"),
         (["bundle", "--batching-parameters-file", "none"], 1, "No such file: none"),
         (["bundle", "--rest-port", "70000"], 2, "`rest_port` must be 0 to 65535"),
         (["bundle", "--max-requests", "-1"], 2, "`max_requests` must not be negative"),

@@ -30,6 +30,7 @@ from keras_lightnets.serving.errors import ExportError
 EXTRA = "assets.extra"
 LABELS, METADATA, PARITY = "labels.txt", "metadata.json", "parity.json"
 TUNING = "tuning.json"
+FORMATS = "formats"  # directory of files for other runtimes, in a version or beside all
 _STAGING = ".incoming"
 
 
@@ -69,10 +70,13 @@ def choose_version(directories: Sequence[pathlib.Path], version: int | None) -> 
 
 
 def check_same_classes(model_dir: pathlib.Path, labels: Sequence[str]) -> None:
-    """Raises ExportError if the newest version under this name has other classes."""
-    for version in versions(model_dir)[-1:]:
+    """Raises ExportError if the newest version or other format of this name has other classes."""
+    newest = [model_dir / str(number) / EXTRA for number in versions(model_dir)[-1:]]
+    formats = model_dir / FORMATS
+    newest += [formats / str(number) for number in versions(formats)[-1:]]
+    for directory in newest:
         with contextlib.suppress(OSError):
-            published = read_labels(model_dir / str(version))
+            published = _read_lines(directory / LABELS)
             if list(labels) != published:
                 raise ExportError(
                     f"{model_dir} holds another model of this name, with other classes "
@@ -171,8 +175,12 @@ def write_json(path: pathlib.Path, value: Any) -> None:
 
 def read_labels(version_dir: pathlib.Path) -> list[str]:
     """Returns the class names of an exported version."""
+    return _read_lines(version_dir / EXTRA / LABELS)
+
+
+def _read_lines(path: pathlib.Path) -> list[str]:
     # Nothing but "\n" ends a line: a name may hold any other of Unicode's line breaks.
-    with (version_dir / EXTRA / LABELS).open(encoding="utf-8", newline="\n") as file:
+    with path.open(encoding="utf-8", newline="\n") as file:
         return [line.removesuffix("\n") for line in file]
 
 

@@ -19,11 +19,11 @@ import numpy as np
 import tensorflow as tf
 
 from keras_lightnets.layers.grouped_conv2d import grouped_conv_form
-from keras_lightnets.serving import gate, runtimes
+from keras_lightnets.serving import bundle, gate, runtimes
 from keras_lightnets.serving.errors import ExportError
 from keras_lightnets.serving.inference import frozen_function, inference_model
 
-DIRECTORY = "formats"
+DIRECTORY = bundle.FORMATS
 TOLERANCE = 1e-4  # largest difference of two probabilities; the runtimes sum in other orders
 _BATCH_SIZE = 16
 _ONNX_OPSET = 17
