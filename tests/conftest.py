@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import shutil
 import sys
 
 import pytest
@@ -44,12 +45,15 @@ def small_export(tmp_path_factory):
     return model, path
 
 
-@pytest.fixture(scope="session")
-def small_server(small_export):
-    """The embedded server of that export."""
+@pytest.fixture(
+    scope="session",
+    params=["embedded", *(["binary"] if shutil.which("tensorflow_model_server") else [])],
+)
+def small_server(request, small_export):
+    """A server of that export: the embedded one and, where it is on `PATH`, the real one."""
     from serving_models import serving
 
-    with serving(small_export[1].parent.parent) as server:
+    with serving(small_export[1].parent.parent, engine=request.param) as server:
         yield server
 
 

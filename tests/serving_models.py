@@ -133,13 +133,18 @@ class ServeProcess:
     Args:
         args: Of the command.
         env: Changes of the environment.
+        engine: What `--engine` is given; "auto" would take a real server that is on `PATH`.
         forked: Whether to take the short cut of `ForkedServer`.
     """
 
     def __init__(
-        self, *args: object, env: dict[str, str] | None = None, forked: bool = False
+        self,
+        *args: object,
+        env: dict[str, str] | None = None,
+        engine: str = "embedded",
+        forked: bool = False,
     ) -> None:
-        arguments = list(map(str, args))
+        arguments = [*map(str, args), "--engine", engine]
         if forked:
             self.process: Any = ForkedServer(arguments)
         else:
@@ -211,9 +216,9 @@ class ServeProcess:
 
 
 @contextlib.contextmanager
-def serving(*args: object, forked: bool = False) -> Iterator[ServeProcess]:
-    """A server on free ports, ready to answer."""
-    server = ServeProcess(*args, "--rest-port", 0, "--port", 0, forked=forked)
+def serving(*args: object, **options: Any) -> Iterator[ServeProcess]:
+    """A server on free ports, ready to answer; `options` are those of `ServeProcess`."""
+    server = ServeProcess(*args, "--rest-port", 0, "--port", 0, **options)
     try:
         yield server.wait_ready()
     finally:

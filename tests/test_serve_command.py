@@ -174,9 +174,8 @@ def fake_binary(tmp_path):
 
 def test_the_real_server_is_used_when_it_is_on_path(bundle, tmp_path, fake_binary):
     (bundle / layout.BATCHING_FILE).write_text("max_batch_size { value: 8 }")
-    process = ServeProcess(
-        bundle, "--rest-port", 0, "--port", 0, env={"PATH": str(fake_binary.parent)}
-    )
+    environment = {"PATH": str(fake_binary.parent)}
+    process = ServeProcess(bundle, *FREE, env=environment, engine="auto")
     try:
         process.wait_ready()
         process.process.send_signal(signal.SIGTERM)
@@ -197,9 +196,8 @@ def test_the_real_server_is_used_when_it_is_on_path(bundle, tmp_path, fake_binar
 
 def test_a_real_server_that_ends_is_reported(bundle, fake_binary):
     fake_binary.write_text(f"#!{sys.executable}\nimport sys; sys.exit(3)\n")
-    process = ServeProcess(
-        bundle, "--rest-port", 0, "--port", 0, env={"PATH": str(fake_binary.parent)}
-    )
+    environment = {"PATH": str(fake_binary.parent)}
+    process = ServeProcess(bundle, *FREE, env=environment, engine="auto")
     try:
         assert process.wait_exit() == 1
     finally:
