@@ -26,6 +26,7 @@ _PUBLIC = {
     "decode_predictions": "keras_lightnets.weights",
     "export_saved_model": "keras_lightnets.serving.export",
     "fold_batch_norm": "keras_lightnets.folding",
+    "inference_function": "keras_lightnets.serving.inference",
     "list_models": "keras_lightnets.registry",
     "load_state_dict": "keras_lightnets.convert",
     "logits_model": "keras_lightnets.classifier",

@@ -32,16 +32,20 @@ def small_export(tmp_path_factory):
     from test_export import LABELS, TRANSFORM, small_net
 
     import keras_lightnets
+    from keras_lightnets.serving import parts
 
     model = small_net()
-    path = keras_lightnets.export_saved_model(
-        model,
-        tmp_path_factory.mktemp("models"),
-        LABELS,
-        transform=TRANSFORM,
-        features=True,
-        warmup_batch_sizes=(1, 4),
-    )
+    with pytest.MonkeyPatch.context() as patch:
+        # Batches run in parts, as those of larger pictures do.
+        patch.setattr(parts, "images_per_part", lambda graph: 4)
+        path = keras_lightnets.export_saved_model(
+            model,
+            tmp_path_factory.mktemp("models"),
+            LABELS,
+            transform=TRANSFORM,
+            features=True,
+            warmup_batch_sizes=(1, 4),
+        )
     return model, path
 
 

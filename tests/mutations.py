@@ -362,6 +362,13 @@ MUTATIONS = (
         "test_export_command.py::test_held_out_images_come_with_their_own_bytes",
     ),
     Mutation(
+        "a part of a batch that does not divide it",
+        "keras_lightnets/serving/parts.py",
+        "divisors = tf.where(batch % sizes == 0, sizes, 0)",
+        "divisors = tf.where(batch >= sizes, sizes, 0)",
+        "test_parts.py::test_the_parts_give_what_the_batch_gives[9]",
+    ),
+    Mutation(
         "serving: no warm-up of files",
         "keras_lightnets/serving/warmup.py",
         "yield files([jpeg] * batch)",

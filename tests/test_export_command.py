@@ -201,7 +201,10 @@ def test_a_changed_graph_is_not_published(run, tmp_path, capfd, monkeypatch):
 
     def changed(model, spec):
         network = frozen_function(model, spec)
-        return tf.function(lambda images: tf.nn.softmax(1.001 * tf.math.log(network(images))))
+        return tf.function(
+            lambda images: tf.nn.softmax(1.001 * tf.math.log(network(images))),
+            input_signature=[spec],
+        )
 
     monkeypatch.setattr(signatures, "frozen_function", changed)
     err = complaint(capfd, "export", run, "--out", tmp_path / "served", "--formats", "tf_serving")

@@ -31,6 +31,7 @@ def export_saved_model(
     transform: EvalTransform | None = None,
     input_dtype: str = "uint8",
     precision: Precision = "float32",
+    whole_batches: bool = False,
     top_k: int = 5,
     features: bool = False,
     warmup_batch_sizes: Iterable[int] | None = None,
@@ -66,6 +67,8 @@ def export_saved_model(
         input_dtype: Of `images` in `serving_default`: "uint8" or "float32".
         precision: "bfloat16" computes with eight bits of mantissa, inputs and outputs stay
             float32: about twice as fast on processors that have AVX512-BF16 or AMX.
+        whole_batches: Whether the network runs a batch at once, which suits a GPU; else in parts
+            that fit into the cache of a processor, see `keras_lightnets.serving.parts`.
         top_k: Number of named classes in the answer, at most all.
         features: Whether to add a signature for the pooled features before the classifier.
         warmup_batch_sizes: For which a warm-up request is written; None: those that
@@ -120,7 +123,8 @@ def export_saved_model(
                 max_accuracy_drop=max_accuracy_drop,
             )
         progress("Writing the SavedModel")
-        write_saved_model(inference_model(model, precision), interface, staged)
+        served = inference_model(model, precision)
+        write_saved_model(served, interface, staged, whole_batches=whole_batches)
         progress(f"Comparing it with the Keras model on {len(held_out.images)} images")
         expected = gate.reference(model, held_out, interface.transform)
         report = gate.run(
@@ -275,10 +279,14 @@ def check_held_out(held_out: gate.HeldOut, interface: signatures.Interface) -> N
 
 
 def write_saved_model(
-    served: keras.Model, interface: signatures.Interface, directory: pathlib.Path
+    served: keras.Model,
+    interface: signatures.Interface,
+    directory: pathlib.Path,
+    *,
+    whole_batches: bool = False,
 ) -> None:
     """Writes a SavedModel of a model made by `inference_model` into an existing directory."""
-    module, endpoints = signatures.build(served, interface)
+    module, endpoints = signatures.build(served, interface, whole_batches=whole_batches)
     options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
     tf.saved_model.save(module, str(directory), signatures=endpoints, options=options)
 

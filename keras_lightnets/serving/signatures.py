@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from keras_lightnets.preprocessing import EvalTransform, evaluation_image
 from keras_lightnets.serving.inference import features_model, frozen_function
+from keras_lightnets.serving.parts import in_parts
 
 IMAGES, IMAGE_BYTES, FEATURES = "serving_default", "serve_bytes", "features"
 
@@ -39,7 +40,9 @@ class Interface:
         return tf.TensorSpec(shape, self.input_dtype, name="images")
 
 
-def build(model: keras.Model, interface: Interface) -> tuple[tf.Module, dict[str, Any]]:
+def build(
+    model: keras.Model, interface: Interface, *, whole_batches: bool = False
+) -> tuple[tf.Module, dict[str, Any]]:
     """Returns what `tf.saved_model.save` takes: a module and its signatures.
 
     * `serving_default`: `images (batch, height, width, 3)`.
@@ -55,9 +58,15 @@ def build(model: keras.Model, interface: Interface) -> tuple[tf.Module, dict[str
 
     Args:
         model: Made by `inference_model`.
+        whole_batches: Whether to run a batch at once, instead of in parts (see `in_parts`).
     """
+
+    def function(model):
+        network = frozen_function(model, interface.input_spec)
+        return network if whole_batches else in_parts(network, interface.input_spec)
+
     module = tf.Module()
-    module.network = frozen_function(model, interface.input_spec)
+    module.network = function(model)
 
     @tf.function(input_signature=[interface.input_spec], autograph=False)
     def serve_images(images):
@@ -84,7 +93,7 @@ def build(model: keras.Model, interface: Interface) -> tuple[tf.Module, dict[str
 
     signatures = {IMAGES: serve_images, IMAGE_BYTES: serve_bytes}
     if interface.features:
-        module.features = frozen_function(features_model(model), interface.input_spec)
+        module.features = function(features_model(model))
         signatures[FEATURES] = tf.function(
             lambda images: {"features": module.features(images)},
             input_signature=[interface.input_spec],

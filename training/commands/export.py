@@ -45,6 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--version", type=int, metavar="N", help="default: one more than the newest")
     add("--weights", choices=("best", "last"), default="best", help="default: %(default)s")
     add("--precision", choices=("float32", "bfloat16"), default="float32", help="of the arithmetic")
+    add("--whole-batches", action="store_true", help="for a GPU: not in parts that fit the cache")
     add("--input-dtype", choices=("uint8", "float32"), default="uint8", help="of the image tensor")
     add("--top-k", type=int, default=5, metavar="K", help="named classes in an answer")
     add("--features", action="store_true", help="add a signature for the pooled features")
@@ -147,6 +148,7 @@ def _export(
         args.version,
         input_dtype=args.input_dtype,
         precision=args.precision,
+        whole_batches=args.whole_batches,
         top_k=args.top_k,
         features=args.features,
         formats=others,
