@@ -7,6 +7,7 @@ neighbouring turns, with the range of its middle half.
 
 from __future__ import annotations
 
+import argparse
 import csv
 import dataclasses
 import datetime
@@ -142,6 +143,35 @@ def print_row(row: Row) -> None:
         + ("" if row.processor is None else f", processor time {row.processor:.2f}"),
         flush=True,
     )
+
+
+NETS = ("mobilenet_v1", "mobilenet_v2", "shufflenet_v1", "shufflenet_v2", "squeezenet")
+
+
+def network_main(
+    what: str,
+    question: str | None,
+    measure: Callable[[str, int, float], list[Row]],
+    nets: Iterable[str],
+    arguments: list[str] | None,
+) -> None:
+    """The command line of a benchmark of networks at several batch sizes.
+
+    Args:
+        what: Name of the result file.
+        question: For `--help`; its first line counts.
+        measure: Called with network, batch size and seconds.
+        nets: Those measured unless `--net` names others.
+    """
+    parser = argparse.ArgumentParser(description=(question or what).splitlines()[0])
+    parser.add_argument("--net", nargs="+", choices=NETS, default=list(nets))
+    parser.add_argument("--batch", nargs="+", type=int, default=[1, 16])
+    parser.add_argument("--seconds", type=float, default=20.0, help="per case")
+    parser.add_argument("--out", type=pathlib.Path, default=RESULTS)
+    args = parser.parse_args(arguments)
+    for net in args.net:
+        for batch in args.batch:
+            save(what, measure(net, batch, args.seconds), args.out)
 
 
 def machine() -> str:

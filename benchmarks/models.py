@@ -34,6 +34,28 @@ def plain_keras(model: keras.Model) -> keras.Model:
     return keras.models.clone_model(model, clone_function=clone)
 
 
+def randomize(model: keras.Model) -> keras.Model:
+    """Gives a fresh model statistics and biases like those of a trained one, and returns it.
+
+    With the zeros of a fresh model TensorFlow removes the addition of the bias, and then does not
+    fuse the activation behind it: neither side would run as a trained network does.
+    """
+    rng = np.random.default_rng(0)
+    for variable in model.variables:
+        if variable.name in ("beta", "bias", "moving_mean"):
+            variable.assign(rng.normal(0, 0.2, variable.shape))
+        elif variable.name in ("gamma", "moving_variance"):
+            variable.assign(rng.uniform(0.5, 1.5, variable.shape))
+    return model
+
+
+def peer(name: str, ours: keras.Model) -> tuple[str, keras.Model]:
+    """Returns what to call it and Keras' own version of a network at 224 pixels, randomized."""
+    if name.startswith("mobilenet"):
+        return "keras.applications", randomize(keras_application(name, 224))
+    return "Keras layers", randomize(plain_keras(ours))
+
+
 class _StepTimer(keras.callbacks.Callback):
     def __init__(self) -> None:
         super().__init__()

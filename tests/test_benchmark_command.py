@@ -25,7 +25,7 @@ def test_every_script_of_the_runner_exists_and_every_benchmark_is_run():
         if "def main(" in path.read_text(encoding="utf-8")
     }
     # These two have no result files for the runner to collect.
-    assert named == found - {"readme", "serving_soak", "export_throughput"}
+    assert named == found - {"readme", "serving_soak"}
 
 
 def test_the_page_about_the_server_quotes_the_soak():

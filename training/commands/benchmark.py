@@ -29,7 +29,7 @@ SCRIPTS = {
     ),
     "infer": ("inference", "predict_files"),
     "data": ("data_pipeline", "listed_files"),
-    "serve": ("serving", "litert"),
+    "serve": ("serving", "serving_profile", "litert"),
     "start": ("startup",),
     "check": ("check",),
 }
@@ -103,7 +103,8 @@ def command(script: pathlib.Path, args: argparse.Namespace) -> list[str]:
         return words
     words += ["--out", str(args.out)]
     takes = script.read_text(encoding="utf-8")
-    if args.seconds is not None and '"--seconds"' in takes:
+    takes_seconds = '"--seconds"' in takes or "common.network_main(" in takes
+    if args.seconds is not None and takes_seconds:
         words += ["--seconds", str(args.seconds)]
     if args.torch_python and '"--torch-python"' in takes:
         words += ["--torch-python", args.torch_python]
