@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import re
 
 import pytest
 import tensorflow as tf
@@ -95,6 +96,19 @@ def test_batches_of_published_warm_ups_stay_allowed(tuned):
     files = [tf.io.encode_png(tf.zeros((9, 9, 3), tf.uint8)).numpy()]
     result = tuning.tune(path, files, seconds=0.1, least_batch=64, batch_sizes=(1,))
     assert result.parameters.allowed_batch_sizes == (1, 64)
+
+
+def test_every_turn_shows_what_it_measured(tuned, monkeypatch):
+    """Caught: the better of two turns shown twice, as if they had been alike."""
+    rates = iter(range(900, 0, -1))
+    monkeypatch.setattr(tuning, "_throughput", lambda _, *b: Throughput(*b[:2], next(rates), 1.0))
+    monkeypatch.setattr(
+        tuning, "_wait", lambda _, __, ___, p, *____: Wait(p.threads, next(rates), 1)
+    )
+    lines = []
+    tuning.tune(tuned[1], [b""], seconds=1, batch_sizes=(1,), progress=lines.append)
+    shown = [int(re.search(r"(\d+) images/s", line)[1]) for line in lines]
+    assert shown == list(range(900, 900 - len(lines), -1))
 
 
 def test_a_later_export_follows_the_file(tmp_path, tuned):

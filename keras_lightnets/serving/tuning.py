@@ -158,7 +158,7 @@ def tune(
             row = _throughput(
                 lambda batch=batch: servable.run(signature, batch), batch_size, threads, each
             )
-            row = best[batch_size, threads] = _faster(best.get((batch_size, threads)), row)
+            best[batch_size, threads] = _faster(best.get((batch_size, threads)), row)
             progress(
                 f"  turn {turn + 1}, batch {batch_size:>2}, {threads} thread{'s' * (threads > 1)}: "
                 f"{row.images_per_second:.0f} images/s, {row.ms:.1f} ms a batch"
@@ -179,7 +179,7 @@ def tune(
         for turn, timeout_us in itertools.product(range(_TURNS), TIMEOUTS_US):
             setting = dataclasses.replace(parameters, batch_timeout_us=timeout_us)
             wait = _wait(servable, signature, files, setting, clients, each)
-            wait = best[timeout_us] = _faster(best.get(timeout_us), wait)
+            best[timeout_us] = _faster(best.get(timeout_us), wait)
             progress(
                 f"  turn {turn + 1}, {clients} clients, wait {timeout_us} us: "
                 f"{wait.images_per_second:.0f} images/s, p95 {wait.p95_ms:.1f} ms"
