@@ -655,4 +655,11 @@ MUTATIONS = (
         "files([png] * smallest)",
         "test_warmup.py::test_every_signature_and_batch_size_is_warmed_up",
     ),
+    Mutation(
+        "scaled decoding below the size of the result",
+        "training/data/augment.py",
+        "size >= [4 * side",
+        "size >= [2 * side",
+        "test_augment.py::test_large_jpegs_are_decoded_at_a_scale_still_larger_than_the_result[64-2]",
+    ),
 )

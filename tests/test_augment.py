@@ -87,3 +87,22 @@ def test_a_resized_crop_is_rounded_not_cut_off():
     found = augment._resize(image, transform).numpy().astype(int)
     exact = tf.image.resize(image, (16, 16)).numpy()
     assert np.abs(found - exact).max() <= 0.5
+
+
+@pytest.mark.parametrize(("side", "scale"), [(32, 4), (64, 2), (128, 1)])
+def test_large_jpegs_are_decoded_at_a_scale_still_larger_than_the_result(side, scale):
+    """Caught: a smaller scale than is sharp, or a box in the wrong coordinates."""
+    photo = load_sample_image("china.jpg")[:300, :300]
+    contents = tf.io.encode_jpeg(photo, quality=95)
+    data = configuration.from_dict({"data": {"crop_area": (0.75, 0.75), "flip": False}}).data
+    key, randoms = tf.constant([3, 5], tf.int64), tf.zeros((augment.RANDOM_NUMBERS,))
+    transform = EvalTransform((side, side))
+    image = augment.train_image(contents, key, randoms, data, transform, decoded=False)
+    begin, size = augment._random_box(tf.constant([300, 300, 3]), key, data)
+    assert min(size) >= scale * side
+    whole = tf.io.decode_jpeg(contents, ratio=scale, dct_method="INTEGER_ACCURATE")
+    top, left = (begin // scale).numpy()
+    rows, columns = (size // scale).numpy()
+    box = tf.image.resize(whole[top : top + rows, left : left + columns], (side, side))
+    # But for chroma at the edges of the box.
+    assert np.abs(image.numpy()[2:-2, 2:-2] - box.numpy()[2:-2, 2:-2]).max() <= 1
