@@ -662,4 +662,11 @@ MUTATIONS = (
         "size >= [2 * side",
         "test_augment.py::test_large_jpegs_are_decoded_at_a_scale_still_larger_than_the_result[64-2]",
     ),
+    Mutation(
+        "serving: gRPC takes bodies of any size",
+        "keras_lightnets/serving/server/grpc_api.py",
+        '("grpc.max_receive_message_length", options.max_body_bytes)',
+        '("grpc.max_receive_message_length", -1)',
+        "test_server_rest.py::test_grpc_has_the_same_limit",
+    ),
 )

@@ -306,6 +306,8 @@ def test_grpc_errors_have_the_codes_of_tensorflow_serving(server):
                 getattr(stub, method)(request, timeout=0.5 if request is wait else 20)
             assert (caught.value.code().name, method) == (code, method), caught.value
             assert text in caught.value.details()
+        for method, request, code, _ in cases:  # one line in the log for each
+            server.wait_for(f" gRPC {method} {request.model_spec.name} {code} ")
         outputs = prediction.Predict(predict(), timeout=20).outputs
         assert tf.make_ndarray(outputs["rows"]).tolist() == [1.0]
         ready = models.GetModelStatus(spec(status()), timeout=20).model_version_status[0]

@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 from serving_models import LABELS, SIZE, colour_png, serving, write_version
 
+from keras_lightnets.serving import Client, ClientError
+
 JSON = {"Content-Type": "application/json"}
 
 
@@ -281,6 +283,15 @@ def test_a_body_of_200_mb_gets_413_and_is_not_kept(server, chunked):
     assert str(limit) in json.loads(response.read())["error"]
     connection.close()
     assert resident_mib(server) < before + 60
+
+
+def test_grpc_has_the_same_limit(server):
+    images = np.zeros((4, 224, 224, 3), np.float32)  # 2.3 MiB
+    with Client(server.grpc_url, "colour", retries=9, backoff_s=10) as client:
+        with pytest.raises(ClientError, match="larger than max") as caught:
+            client.predict({"images": images}, "large")
+        assert caught.value.status == 413  # so it was not sent ten times
+        assert client.predict({"images": images[:3]}, "large")["mean"] == [0, 0, 0]
 
 
 def test_a_client_that_asks_first_is_refused_before_it_sends(server):

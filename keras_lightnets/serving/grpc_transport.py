@@ -106,6 +106,10 @@ class GrpcTransport:
                     reason = details.rpartition("last error: ")[2]
                     raise ClientError(f"Cannot reach grpc://{self._address}: {reason}") from error
                 status = _STATUS.get(error.code(), 500)
+                if (
+                    "larger than max" in details
+                ):  # as REST says it; it would be no smaller next time
+                    status = 413
                 raise ClientError(
                     f"grpc://{self._address} answered {error.code().name}: {details}",
                     status,
