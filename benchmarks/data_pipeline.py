@@ -127,7 +127,7 @@ def measure(images: int, seconds: float, interpreter: str | None) -> list[common
                         delivery(ours(folder)),
                         turn,
                         seconds,
-                        target=2.0,
+                        target=2.5,
                         one_process=False,
                         note=versions,
                     )

@@ -51,7 +51,7 @@ def measure(batch: int, repeats: int) -> list[common.Row]:
             found.append(json.loads(run.stdout.splitlines()[-1]))
     rows = []
     for side, suffix in zip(sides, ("", " recomputing"), strict=False):
-        rows.append(_row(peaks, side, 0, f"peak memory, {{}}{suffix}", batch, 1 / 0.7))
+        rows.append(_row(peaks, side, 0, f"peak memory, {{}}{suffix}", batch, 1 / 0.65))
         rows.append(_row(peaks, side, 1, f"net of start-up, {{}}{suffix}", batch, None))
     return rows
 
