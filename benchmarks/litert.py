@@ -4,8 +4,7 @@
 
 Both sides are `.tflite` files in LiteRT's interpreter (XNNPACK), with as many threads as cores:
 ours as `lightnets export --formats litert` writes it, the peer's by `export(format="litert")` from
-the same network of Keras' own layers, whose converter folds batch norms as well. ShuffleNet's
-grouped convolutions are split on our side.
+the same network of Keras' own layers, whose converter folds batch norms as well.
 """
 
 from __future__ import annotations

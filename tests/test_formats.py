@@ -2,10 +2,12 @@
 
 import sys
 
+import keras
 import numpy as np
 import pytest
 from test_export import LABELS, SIZE, TRANSFORM, small_net
 
+import keras_lightnets
 from keras_lightnets.serving import bundle, formats, runtimes
 from keras_lightnets.serving.errors import ExportError, ParityError
 from keras_lightnets.serving.gate import HeldOut
@@ -32,6 +34,21 @@ def test_a_format_answers_like_the_keras_model(tmp_path, model, name):
     for batch in (1, 7):
         received = artifact.predict(HELD_OUT.images[:batch])
         np.testing.assert_allclose(received, expected[:batch], atol=1e-4)
+
+
+def test_litert_splits_grouped_convolutions_only_where_it_must(model):
+    def traced(network):
+        graph = formats._for_litert(network).get_concrete_function().graph
+        return {op.type for op in graph.get_operations()}, graph.inputs[0].shape[0]
+
+    types, batch = traced(model)
+    assert ("Split" in types, batch) == (False, 1)
+    # A reshape that has been given the batch size would keep a file of batch size 1 at that.
+    x = keras.layers.Reshape((SIZE[0] * SIZE[1], 6))(
+        keras_lightnets.GroupedConv2D(6, 3, padding="same", groups=3)(model.inputs[0])
+    )
+    types, batch = traced(keras.Model(model.inputs[0], x))
+    assert ("Split" in types, batch) == (True, None)
 
 
 def test_int8_is_smaller_and_refused_beyond_the_drop(tmp_path, model):

@@ -69,8 +69,13 @@ class ChannelShuffle(keras.layers.Layer):
 
 
 def _shape_for_reshape(x: tf.Tensor) -> list[int] | tf.Tensor:
-    """The shape of `x`, without a run-time `Shape` op where at most one size is unknown."""
+    """The shape of `x`, without a run-time `Shape` op where at most one size is unknown.
+
+    If all are known, the first is left open: a LiteRT file then takes other batches too.
+    """
     sizes = x.shape.as_list()
     if sizes.count(None) > 1:
         return tf.shape(x)
+    if None not in sizes:
+        sizes[0] = None
     return [-1 if size is None else size for size in sizes]

@@ -25,7 +25,7 @@ def grouped_conv_form(form: Form) -> Iterator[None]:
 
     * `"native"` (the default): one grouped convolution, the faster one.
     * `"split"`: a split, one convolution per group and a concatenation. Only for tools that
-      refuse a grouped convolution, such as LiteRT's converter, which wants its batch size fixed.
+      refuse a grouped convolution, such as LiteRT's converter where the batch size is unknown.
 
     A function that was traced outside the block keeps its form: export, or build a new
     `tf.function`, inside it.
