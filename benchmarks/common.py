@@ -79,20 +79,30 @@ def interleave(
     The first side goes first in even turns and last in odd ones, so that none of them always
     runs in the other's wake.
     """
-    for side in sides.values():
+    for name, side in sides.items():
         for _ in range(warm_up):
+            _show_progress(f"warm-up: {name}")
             side()
     turns = Turns({name: [] for name in sides}, {name: [] for name in sides})
     end = time.perf_counter() + seconds
     turn = 0
     while time.perf_counter() < end or turn < min_turns:
         for name in list(sides)[:: 1 if turn % 2 == 0 else -1]:
+            left = max(0.0, end - time.perf_counter())
+            _show_progress(f"turn {turn + 1}: {name}, {left:.0f} s left")
             start, processor_start = time.perf_counter(), time.process_time()
             own = sides[name]()
             turns.processor[name].append(time.process_time() - processor_start)
             turns.seconds[name].append(time.perf_counter() - start if own is None else own)
         turn += 1
+    _show_progress("")
     return turns
+
+
+def _show_progress(text: str) -> None:
+    """Replaces the last line of a terminal; elsewhere only results are printed."""
+    if sys.stderr.isatty():
+        print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
 
 
 def compare(

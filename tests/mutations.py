@@ -669,4 +669,25 @@ MUTATIONS = (
         '("grpc.max_receive_message_length", -1)',
         "test_server_rest.py::test_grpc_has_the_same_limit",
     ),
+    Mutation(
+        "depthwise gradient spread by zeros before each value",
+        "keras_lightnets/layers/depthwise_conv2d.py",
+        "zeros = [0, stride - 1]",
+        "zeros = [stride - 1, 0]",
+        "test_depthwise_conv2d.py::test_equals_the_keras_layer",
+    ),
+    Mutation(
+        "activations recomputed in the forward pass",
+        "keras_lightnets/layers/recomputation.py",
+        "with tf.control_dependencies([after]):",
+        "with tf.control_dependencies([]):",
+        "test_recomputation.py::test_recomputes_only_after_the_gradient_is_there",
+    ),
+    Mutation(
+        "train.recompute ignored",
+        "training/step.py",
+        "recompute_activations(self._config.recompute)",
+        "recompute_activations(False)",
+        "test_step.py::test_activations_are_recomputed_if_asked_for",
+    ),
 )

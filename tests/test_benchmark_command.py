@@ -94,6 +94,14 @@ def test_sides_take_turns_and_own_durations_count():
     assert times.seconds["b"] == [2.0] * 3
 
 
+@pytest.mark.parametrize("terminal", [True, False])
+def test_progress_is_shown_on_a_terminal_only(capsys, monkeypatch, terminal):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
+    common.interleave({"a": lambda: None}, seconds=0, warm_up=1, min_turns=1)
+    shown = capsys.readouterr().err
+    assert ("warm-up: a" in shown) == ("turn 1: a, 0 s left" in shown) == terminal
+
+
 def turns(ours, peer):
     seconds = {"ours": ours, "peer": peer}
     return common.Turns(seconds, seconds)
