@@ -60,18 +60,13 @@ def fold_batch_norm(model: keras.Model) -> keras.Model:
     """
     model = as_functional(model)
     folds = _find_folds(model)
-    pairs = []
 
-    def clone_layer(layer: keras.layers.Layer) -> keras.layers.Layer:
-        if is_functional(layer):
-            return fold_batch_norm(layer)
-        config = layer.get_config()
-        if layer.name in folds:
-            config["use_bias"] = True
-        pairs.append((layer, type(layer).from_config(config)))
-        return pairs[-1][1]
+    def config_of(layer: keras.layers.Layer) -> dict[str, Any]:
+        return layer.get_config() | ({"use_bias": True} if layer.name in folds else {})
 
-    folded = clone_functional(model, clone_layer, skip={norm.name for norm in folds.values()})
+    folded, pairs = rewrite(
+        model, config_of, fold_batch_norm, skip={norm.name for norm in folds.values()}
+    )
     for layer, clone in pairs:
         if layer.name in folds:
             _set_folded_weights(clone, layer, folds[layer.name])
@@ -107,21 +102,32 @@ def as_functional(model: keras.Model) -> keras.Model:
     return model
 
 
-def clone_functional(
+def rewrite(
     model: keras.Model,
-    clone_layer: Callable[[keras.layers.Layer], keras.layers.Layer],
+    config_of: Callable[[keras.layers.Layer], dict[str, Any]],
+    rewrite_inner: Callable[[keras.Model], keras.Model],
     skip: Collection[str] = (),
-) -> keras.Model:
-    """Rebuilds a functional model with new layers, leaving out the layers named in `skip`.
+) -> tuple[keras.Model, list[tuple[keras.layers.Layer, keras.layers.Layer]]]:
+    """Rebuilds a functional model with the same layers of other configurations.
 
     Args:
-        clone_layer: Gives the new layer for an old one; weights are not copied.
-        skip: Names of layers with one input, whose output becomes their input.
-    """
+        config_of: Gives the configuration of the new layer for an old one.
+        rewrite_inner: Gives the new model for an inner functional model.
+        skip: Names of layers with one input to leave out; their input becomes their output.
 
-    def clone_operation(operation: Any) -> Any:
-        # Operations such as `x + y` have no weights and can serve both models.
-        return clone_layer(operation) if isinstance(operation, keras.layers.Layer) else operation
+    Returns:
+        The new model, and `(old, new)` of all layers outside of inner models. Weights are not
+        copied.
+    """
+    pairs = []
+
+    def clone(operation: Any) -> Any:
+        if is_functional(operation):
+            return rewrite_inner(operation)
+        if not isinstance(operation, keras.layers.Layer):
+            return operation  # such as `x + y`: it has no weights and can serve both models
+        pairs.append((operation, type(operation).from_config(config_of(operation))))
+        return pairs[-1][1]
 
     def call(operation: Any, *args: Any, **kwargs: Any) -> Any:
         if operation.name in skip:
@@ -130,9 +136,8 @@ def clone_functional(
 
     # Without these, Keras names the new inputs after the tensors, not after the input layers.
     inputs = keras.tree.map_structure(_same_input, model.input)
-    return keras.models.clone_model(
-        model, inputs, clone_function=clone_operation, call_function=call
-    )
+    rewritten = keras.models.clone_model(model, inputs, clone_function=clone, call_function=call)
+    return rewritten, pairs
 
 
 def _same_input(tensor: Any) -> Any:

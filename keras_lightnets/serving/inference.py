@@ -7,7 +7,7 @@ from typing import Any, Literal
 import keras
 import tensorflow as tf
 
-from keras_lightnets.folding import as_functional, clone_functional, fold_batch_norm, is_functional
+from keras_lightnets.folding import as_functional, fold_batch_norm, is_functional, rewrite
 from keras_lightnets.serving.errors import ExportError
 from keras_lightnets.serving.padding import merge_padding
 from keras_lightnets.serving.parts import in_parts
@@ -102,16 +102,14 @@ def with_dtype(model: keras.Model, dtype_of: Any) -> keras.Model:
     Args:
         dtype_of: Function of a layer, called in the order of the graph, giving its dtype.
     """
-    pairs = []
 
-    def clone_layer(layer: keras.layers.Layer) -> keras.layers.Layer:
-        if is_functional(layer):
-            return with_dtype(as_functional(layer), dtype_of)
-        clone = type(layer).from_config(layer.get_config() | {"dtype": dtype_of(layer)})
-        pairs.append((layer, clone))
-        return clone
+    def config_of(layer: keras.layers.Layer) -> dict[str, Any]:
+        return layer.get_config() | {"dtype": dtype_of(layer)}
 
-    rebuilt = clone_functional(model, clone_layer)
+    def rewrite_inner(inner: keras.Model) -> keras.Model:
+        return with_dtype(as_functional(inner), dtype_of)
+
+    rebuilt, pairs = rewrite(model, config_of, rewrite_inner)
     for layer, clone in pairs:
         clone.set_weights(layer.get_weights())
     return rebuilt

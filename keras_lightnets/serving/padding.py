@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 import numpy as np
 
-from keras_lightnets.folding import as_functional, clone_functional, is_functional, only_pairs
+from keras_lightnets.folding import as_functional, only_pairs, rewrite
 from keras_lightnets.layers import DepthwiseConv2D, GroupedConv2D
 
 _CONVOLUTIONS = (
@@ -38,21 +40,19 @@ def merge_padding(model: keras.Model) -> keras.Model:
     """
     model = as_functional(model)
     merges = _find_merges(model)
-    pairs = []
 
-    def clone_layer(layer: keras.layers.Layer) -> keras.layers.Layer:
-        if is_functional(layer):
-            return merge_padding(layer)
+    def config_of(layer: keras.layers.Layer) -> dict[str, Any]:
         config = layer.get_config()
         if layer.name in merges:
             _, growth = merges[layer.name]
             sizes = zip(layer.kernel_size, growth, strict=True)
             config["kernel_size"] = [size + sum(zeros) for size, zeros in sizes]
             config["padding"] = "same"
-        pairs.append((layer, type(layer).from_config(config)))
-        return pairs[-1][1]
+        return config
 
-    merged = clone_functional(model, clone_layer, skip={pad for pad, _ in merges.values()})
+    merged, pairs = rewrite(
+        model, config_of, merge_padding, skip={pad for pad, _ in merges.values()}
+    )
     for layer, clone in pairs:
         if clone.built:
             weights = layer.get_weights()
