@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import itertools
 import json
 import os
 
@@ -12,10 +13,13 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 import training.data
+from tests import processes
 from training import config as configuration
+from training import strategy
 from training.data import order
 from training.data.digits import Digits
 from training.errors import UserError
+from training.evaluate import distribute
 
 
 @pytest.fixture(autouse=True)
@@ -91,23 +95,40 @@ def open_kind(kind, tmp_path, **options):
         return training.data.from_dataset(
             config("dataset", **options), data, data.take(5), labels=["even", "odd"]
         )
-    Digits(data_dir=str(tmp_path / "tfds"), file_format="tfrecord").download_and_prepare(
+    Digits(data_dir=str(tmp_path / "tfds"), file_format=kind).download_and_prepare(
         download_config=tfds.download.DownloadConfig(num_shards=3)
     )
     folder = tmp_path / "tfds" / "digits" / "1.0.0"
-    return training.data.load(config(folder, train_split="train[:24]", eval_split="test[:5]"))
+    named = config(folder, train_split="train[:24]", eval_split="test[:5]", **options)
+    return training.data.load(named)
 
 
-KINDS = ("folder", "csv", "jsonl", "arrays", "dataset", "tfrecord")
+KINDS = ("folder", "csv", "jsonl", "arrays", "dataset", "tfrecord", "array_record")
+RANDOM = {
+    "crop": "random_resized",
+    "flip": True,
+    "color_jitter": 0.3,
+    "random_erasing": 0.5,
+    "mixup": 0.4,
+}
 
 
-@pytest.mark.parametrize("kind", KINDS)
+def with_threads(splits, threads):
+    data = dataclasses.replace(splits.config.data, num_threads=threads)
+    return dataclasses.replace(splits, config=dataclasses.replace(splits.config, data=data))
+
+
+# Lists are read like folders.
+@pytest.mark.parametrize(
+    "kind",
+    [pytest.param(k, marks=pytest.mark.slow) if k in ("csv", "jsonl") else k for k in KINDS],
+)
 def test_every_source_gives_a_pure_function_of_seed_and_step(kind, tmp_path):
-    splits = open_kind(kind, tmp_path)
+    splits = open_kind(kind, tmp_path, **RANDOM)
     whole = batches(splits, 12)
-    # Resumed in the first epoch, at its end and in a later one.
-    for start in (1, splits.train_examples // 4, 9):
-        assert_equal(batches(splits, 12 - start, start), whole[start:])
+    # Resumed in the first epoch, at its end and in a later one, with other numbers of threads.
+    for threads, start in enumerate((1, splits.train_examples // 4, 9), 1):
+        assert_equal(batches(with_threads(splits, threads), 12 - start, start), whole[start:])
     left, right = (batches(splits, 12, shard=shard, shards=2) for shard in range(2))
     assert_equal(
         [
@@ -116,10 +137,6 @@ def test_every_source_gives_a_pure_function_of_seed_and_step(kind, tmp_path):
         ],
         whole,
     )
-    for threads in (1, 3):
-        data = dataclasses.replace(splits.config.data, num_threads=threads)
-        changed = dataclasses.replace(splits.config, data=data)
-        assert_equal(batches(dataclasses.replace(splits, config=changed), 12), whole)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -135,6 +152,32 @@ def test_an_epoch_shows_every_example_once_in_another_order_each_time(kind, tmp_
     train = dataclasses.replace(splits.config.train, seed=1)
     other = dataclasses.replace(splits, config=dataclasses.replace(splits.config, train=train))
     assert_raises_unequal(batches(other, steps), batches(splits, steps))
+
+
+def replica_batches(config, steps, replicas):
+    """Returns what the replicas of one machine get, in their order."""
+    devices = strategy.create(f"cpu:{replicas}")
+    splits = training.data.load(config)
+    found = distribute(
+        lambda shard, shards: splits.train(2, global_batch=4, shard=shard, shards=shards),
+        4,
+        devices,
+    )
+    parts = [
+        [devices.experimental_local_results(part) for part in batch]
+        for batch in itertools.islice(found, steps)
+    ]
+    assert len(parts[0][0]) == replicas
+    return [tuple(np.concatenate([p.numpy() for p in part]) for part in batch) for batch in parts]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["folder", "tfrecord", "array_record"])
+def test_one_and_two_replicas_see_the_same_batches(kind, tmp_path):
+    splits = open_kind(kind, tmp_path, **RANDOM)
+    for replicas in (1, 2):
+        found = processes.call(replica_batches, splits.config, 6, replicas)
+        assert_equal(found, batches(splits, 6, start=2))
 
 
 def assert_raises_unequal(left, right):
