@@ -169,7 +169,8 @@ def test_a_run_that_does_not_fit_is_one_line(tmp_path, capfd):
     assert "another model of this name, with other classes (cat, dog, fox; now blue, gr" in err
     shutil.rmtree(out / "colour" / "7")
     labels.write_text("blue\ngreen\n")
-    assert "2 class names were given, but the model has 3" in complaint(capfd, *arguments)
+    err = complaint(capfd, *arguments, "--name", "new")
+    assert "2 class names were given, but the model has 3" in err
     assert tree(out) == before
 
 
