@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import types
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 
 import training.data
@@ -81,3 +83,28 @@ def test_what_was_first_read_outside_a_graph_is_kept_as_bytes(pictures, kind):
         assert kept.train_source.contents(place).numpy() == expected
     expected = digest(plain.train(global_batch=5).take(2))
     assert digest(kept.train(global_batch=5).take(2)) == expected
+
+
+@pytest.mark.parametrize("kind", ["memory", "disk"])
+def test_what_is_kept_is_not_looked_up_again(pictures, kind):
+    """Caught: reading the records of ArrayRecord again, though their contents are kept."""
+    asked = []
+
+    def lookup(positions):
+        def note(wanted):
+            asked.append(len(wanted))
+            return wanted
+
+        return plain.lookup(tf.numpy_function(note, [positions], tf.int64))
+
+    plain = splits(pictures, "none").train_source
+    store = cache._Memory() if kind == "memory" else cache._Disk(pictures.parent / "store")
+    kept = cache.with_store(dataclasses.replace(plain, lookup=lookup), store)
+    for _ in range(2):
+        found = [
+            [kept.open(tf.nest.map_structure(lambda part: part[at], batch))[0] for at in range(4)]  # noqa: B023
+            for batch, _ in kept.references(4).take(2)
+        ]
+    expected = [plain.contents(place).numpy() for place in range(8)]
+    assert [contents.numpy() for batch in found for contents in batch] == expected
+    assert asked == [5, 5, 1, 1]

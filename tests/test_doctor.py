@@ -3,6 +3,7 @@
 import html.parser
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -238,6 +239,18 @@ def test_converted_images_are_the_same_in_order_labels_and_pixels(pictures, tmp_
     assert check(capfd, out)[0] == 0
 
 
+def test_all_splits_are_converted_and_can_be_named(pictures, tmp_path, capfd):
+    """Caught: `test` beside `val` being left behind without a word."""
+    shutil.copytree(pictures / "val" / "cat", pictures / "test" / "cat")
+    out = tmp_path / "converted"
+    assert cli.main(["data", "convert", str(pictures), str(out)]) == 0
+    assert "train: 8 images\nval: 4 images\ntest: 2 images\n" in capfd.readouterr().out
+    splits = load(open_config(out, eval_split="test"))
+    assert splits.eval_examples == 2
+    assert set(splits.eval_source.read_labels()) == {splits.labels.index("cat")}
+    assert load(open_config(out)).eval_examples == 4
+
+
 def test_a_conversion_that_fails_leaves_nothing(pictures, tmp_path, capfd):
     bad = pictures / "train" / "cat" / "bad.jpg"
     bad.write_bytes(b"no")
@@ -281,6 +294,10 @@ def test_the_grid_is_written(pictures, tmp_path, capfd):
         assert grid.size[0] > 200
     assert cli.main(["data", "show", str(pictures), "--images", "0"]) == 2
     assert "--images and --columns must be 1 to 64" in capfd.readouterr().err
+    victim = next((pictures / "train" / "cat").iterdir())
+    victim.write_bytes(victim.read_bytes()[:60])
+    assert cli.main(["data", "show", str(pictures), "--out", str(out), *flags[:2]]) == 1
+    assert f"({victim}: it is damaged or cut off)" in capfd.readouterr().err
 
 
 def test_a_mixed_image_names_both_classes():

@@ -102,8 +102,14 @@ def with_store(source: Source, store: _Store) -> Source:
         contents, labels = tf.numpy_function(get, [positions], (tf.string, tf.int64))
         contents = tf.ensure_shape(contents, positions.shape)
         labels = tf.ensure_shape(labels, positions.shape)
-        reference = source.lookup(positions)
-        return contents, labels, positions, reference
+        # Only what is missing is looked up, and one more, because nothing would have no shape.
+        missing = tf.equal(contents, "")
+        wanted = tf.concat([tf.boolean_mask(positions, missing), positions[:1]], 0)
+        places = tf.where(missing, tf.cumsum(tf.cast(missing, tf.int32)) - 1, tf.size(wanted) - 1)
+        found = tf.nest.map_structure(
+            lambda part: tf.gather(part, places), source.lookup(tf.ensure_shape(wanted, (None,)))
+        )
+        return contents, labels, positions, found
 
     def open_example(element):
         contents, label, position, reference = element

@@ -10,10 +10,11 @@ import tempfile
 
 import tensorflow_datasets as tfds
 
+from training import config as configs
 from training.config import Config
 from training.data import check
-from training.data.doctor import contents_of
-from training.data.files import EVAL_NAMES
+from training.data.doctor import contents_of, open_splits
+from training.data.files import EVAL_NAMES, TRAIN_NAMES
 from training.data.load import open_dataset
 from training.data.source import Source
 from training.data.stream import Stream
@@ -22,7 +23,7 @@ from training.errors import UserError
 
 
 def convert(config: Config, out: pathlib.Path) -> dict[str, int]:
-    """Writes the training and the evaluation images of a data set.
+    """Writes the images of all splits of a data set.
 
     Files are copied as they are, not decoded again. A set without a split of its own stays one
     split, from which a run holds out images as it would have done before.
@@ -42,8 +43,13 @@ def convert(config: Config, out: pathlib.Path) -> dict[str, int]:
         raise UserError(f"{out} exists already. Name a new folder.")
     opened = open_dataset(config)
     sources = [source for source in (opened.train, opened.evaluation) if source is not None]
-    sources, _ = check.sound(sources, config.data)
     names = [config.data.train_split or "train", config.data.eval_split or EVAL_NAMES[0]]
+    names = names[: len(sources)]
+    for name in _further_splits(config):
+        names.append(name)
+        named = configs.update(config, {"data": {"eval_split": name}}, where="split")
+        sources.append(open_dataset(named).evaluation)
+    sources, _ = check.sound(sources, config.data)
     # TFDS syntax such as train[:80%] is no name of a split.
     names = [re.sub(r"\W+", "_", name).strip("_") for name in names]
     try:
@@ -53,13 +59,22 @@ def convert(config: Config, out: pathlib.Path) -> dict[str, int]:
     except OSError as error:
         raise UserError(f"Cannot write {out}: {error.strerror}.") from None
     try:
-        parts = dict(zip(names, sources, strict=False))
+        parts = dict(zip(names, sources, strict=True))
         _build(folder, out.name, opened.labels, parts).rename(out)
     except OSError as error:
         raise UserError(f"Cannot write {out}: {error.strerror or error}.") from None
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return {name: source.count for name, source in parts.items()}
+
+
+def _further_splits(config: Config) -> list[str]:
+    """Returns the splits that a run would not choose, such as `test` beside `val`."""
+    names = list(open_splits(config))
+    data = config.data
+    train = data.train_split or next((name for name in TRAIN_NAMES if name in names), names[0])
+    found = next((name for name in EVAL_NAMES if name in names and name != train), None)
+    return [name for name in names if name not in (train, data.eval_split or found)]
 
 
 def _build(

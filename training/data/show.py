@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from training.config import Config
-from training.data import order
+from training.data import check, order
 from training.data.load import load
 from training.errors import UserError
 
@@ -70,8 +70,10 @@ def views(
     try:
         parts = [(batch[0].numpy(), batch[1].numpy()) for batch in batches]
     except tf.errors.OpError:
+        bad = check.find_damaged(source)
+        names = "; ".join(f"{source.name(place)}: {why}" for place, why in bad.items())
         raise UserError(
-            f"An image of {config.data.dataset} cannot be read. See lightnets data check "
+            f"An image of {config.data.dataset} cannot be read ({names}). See lightnets data check "
             f"{config.data.dataset}."
         ) from None
     pixels, labels = (np.stack(part, axis=1) for part in zip(*parts, strict=True))
