@@ -2,10 +2,11 @@
 
     python benchmarks/data_pipeline.py --torch-python ../venv-torch/bin/python
 
-JPEG files of about 500x375, random-resized crop to 224 and flip, shuffled, batches of 64, on all
-cores. Against `image_dataset_from_directory` with Keras' augmentation layers, against torchvision's
-`DataLoader` with PIL and one worker per core (if there is an interpreter that has it), and against
-the bare decoding of the same bytes, which no pipeline that decodes whole images can beat.
+JPEG files of about 500x375, crops of photographs (`pictures.py`), random-resized crop to 224 and
+flip, shuffled, batches of 64, on all cores. Against `image_dataset_from_directory` with Keras'
+augmentation layers, against torchvision's `DataLoader` with PIL and one worker per core (if there
+is an interpreter that has it), and against the bare decoding of the same bytes, which no pipeline
+that decodes whole images can beat.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import torch_peer
 
 BATCH = 64
 SIZE = 224
-
+CASE = "input pipeline JPEG 500x375 to 224"
 
 TURN_BATCHES = 8
 
@@ -104,10 +105,16 @@ def measure(images: int, seconds: float, interpreter: str | None) -> list[common
     with tempfile.TemporaryDirectory() as temporary:
         folder = pictures.jpeg_folder(pathlib.Path(temporary) / "jpeg", images)
         (folder / "complete").unlink()
+        note = f"crops of {len(pictures.photographs())} photographs"
         peers = {"Keras layers": (keras_layers, 4.0), "decoding alone": (decoding, 0.9)}
         rows = [
             compare_with(
-                peer, delivery(ours(folder)), delivery(dataset(folder)), seconds, target=target
+                peer,
+                delivery(ours(folder)),
+                delivery(dataset(folder)),
+                seconds,
+                target=target,
+                note=note,
             )
             for peer, (dataset, target) in peers.items()
         ]
@@ -129,7 +136,7 @@ def measure(images: int, seconds: float, interpreter: str | None) -> list[common
                         seconds,
                         target=2.5,
                         one_process=False,
-                        note=versions,
+                        note=f"{note}, {versions}",
                     )
                 )
     return rows
@@ -144,7 +151,7 @@ def compare_with(peer: str, ours_turn, peer_turn, seconds: float, **row) -> comm
         times,
         "training.data",
         peer,
-        case="input pipeline JPEG 500x375 to 224",
+        case=CASE,
         unit="ms per image",
         **row,
     )

@@ -63,7 +63,7 @@ def _rows(name: str, folder: pathlib.Path, needed: bool = True) -> list[dict[str
 
 def _profile_lines(rows: list[dict[str, str]]) -> list[str]:
     """One line for each profiled step: its time, and the share of its longest operations."""
-    lines = ["| train step | ms, all operations | share of the longest |", "|---|---|---|"]
+    lines = ["| what | ms, all operations | share of the longest |", "|---|---|---|"]
     for case in dict.fromkeys(row["case"] for row in rows):
         own = [row for row in rows if row["case"] == case]
         total = sum(float(row["milliseconds"]) for row in own)
@@ -89,7 +89,11 @@ def _scaling_lines(rows: list[dict[str, str]]) -> list[str]:
     return lines
 
 
-_OWN_TABLES = {"train_step_profile": _profile_lines, "scaling": _scaling_lines}
+_OWN_TABLES = {
+    "train_step_profile": _profile_lines,
+    "data_pipeline_profile": _profile_lines,
+    "scaling": _scaling_lines,
+}
 
 
 def _line(row: dict[str, str]) -> str:

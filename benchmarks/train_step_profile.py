@@ -109,9 +109,19 @@ def rows(case: str, calls: collections.Counter, seconds: collections.Counter) ->
     ]
 
 
-def save(new: list[Row], folder: pathlib.Path) -> None:
+def show(found: list[Row]) -> None:
+    """One line per row, for whoever watches."""
+    for row in found:
+        print(
+            f"{row.case}: {row.operation} {row.milliseconds:.1f} ms ({row.share:.0%}), "
+            f"{row.calls:.0f} calls",
+            flush=True,
+        )
+
+
+def save(new: list[Row], folder: pathlib.Path, what: str = "train_step_profile") -> None:
     """Writes the rows, keeping those of other cases."""
-    path = common.result_file("train_step_profile", folder)
+    path = common.result_file(what, folder)
     cases = {row.case for row in new}
     old = [r for r in common.load(path) if r["case"] not in cases] if path.exists() else []
     written = [
@@ -139,12 +149,7 @@ def main(arguments: list[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     for case in args.case:
         found = measure(case)
-        for row in found:
-            print(
-                f"{row.case}: {row.operation} {row.milliseconds:.1f} ms ({row.share:.0%}), "
-                f"{row.calls:.0f} calls",
-                flush=True,
-            )
+        show(found)
         save(found, args.out)
 
 

@@ -74,9 +74,9 @@ def test_options_reach_the_scripts_that_take_them(capfd, tmp_path, monkeypatch):
     monkeypatch.setattr(subprocess, "run", record)
     arguments = ["benchmark", "data", "start", "--seconds", "3", "--torch-python", "sh"]
     assert cli.main([*arguments, "--out", str(tmp_path)]) == 0
-    data, listed, start = commands
+    data, profile, listed, start = commands
     assert data[1:] == ["--out", str(tmp_path), "--seconds", "3.0", "--torch-python", "sh"]
-    assert listed[1:] == start[1:] == ["--out", str(tmp_path)]
+    assert profile[1:] == listed[1:] == start[1:] == ["--out", str(tmp_path)]
 
 
 def test_sides_take_turns_and_own_durations_count():

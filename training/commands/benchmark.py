@@ -28,7 +28,7 @@ SCRIPTS = {
         "train_step_torch",
     ),
     "infer": ("inference", "predict_files"),
-    "data": ("data_pipeline", "listed_files"),
+    "data": ("data_pipeline", "data_pipeline_profile", "listed_files"),
     "serve": ("serving", "serving_profile", "litert"),
     "start": ("startup",),
     "check": ("check",),
