@@ -81,6 +81,22 @@ def test_the_comparison_can_fail(tmp_path, one):
     assert max(np.abs(a - b).max() for a, b in zip(other[1], one[1], strict=True)) > 1e-4
 
 
+def moving_statistics(tmp_path, devices):
+    """Returns the moving mean and variance after the first step, each replica by itself."""
+    config = toy.config(epochs=1, batch_size=16, devices=devices, model__dropout_rate=0.0)
+    processes.call(toy.run, config, tmp_path / devices, train_examples=16)
+    weights = processes.call(toy.weights_of, tmp_path / devices / "weights" / "last.keras")
+    return [w for w in weights if w.shape == (8,)][2:4]
+
+
+def test_moving_statistics_are_those_of_all_replicas(tmp_path):
+    mean, variance = moving_statistics(tmp_path, "cpu:2")
+    all_mean, all_variance = moving_statistics(tmp_path, "cpu:1")
+    # The mean of two halves is that of both; the variance lacks that between the halves.
+    np.testing.assert_allclose(mean, all_mean, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(variance, all_variance, rtol=0, atol=0.01)
+
+
 @pytest.mark.slow
 def test_several_steps_in_one_execution_change_nothing(tmp_path, one):
     results, weights = trained(tmp_path, "run", devices="cpu:2", steps_per_execution=4)

@@ -9,8 +9,8 @@ import tensorflow as tf
 from keras.src.backend.tensorflow import optimizer as tf_optimizer
 
 import keras_lightnets
-from tests import toy
-from training import batch_norm, step
+from tests import processes, toy
+from training import batch_norm, step, strategy
 from training.config import OptimizerConfig, TrainConfig
 
 
@@ -90,3 +90,33 @@ def test_activations_are_recomputed_if_asked_for(recompute):
     graph = tf.function(train._gradients).get_concrete_function(*batch).graph
     norms = [op for op in graph.get_operations() if op.type == "FusedBatchNormV3"]
     assert all(op.get_attr("is_training") for op in norms) == (not recompute)
+
+
+def seeds_of_all():
+    chosen = strategy.create("cpu:2")
+    with chosen.scope():
+        model = toy.build_model(toy.config(), toy.ToySplits(0))
+        state, config = step.LoopState(False), TrainConfig(accumulate=2)
+        train = step.TrainStep(model, keras.optimizers.SGD(), state, config, OptimizerConfig())
+    (seed,) = step._seed_states(model)
+
+    @tf.function
+    def masks(part):
+        def one():
+            train._seed_dropout(part)
+            return tf.identity(seed.value)
+
+        return chosen.run(one)
+
+    found = []
+    for number in range(2):
+        state.step.assign(number)
+        for part in range(2):
+            values = chosen.experimental_local_results(masks(part))
+            found += [tuple(value.numpy().tolist()) for value in values]
+    return found
+
+
+def test_dropout_differs_by_step_replica_and_part():
+    found = processes.call(seeds_of_all)
+    assert len(set(found)) == len(found) == 8
