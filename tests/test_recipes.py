@@ -51,10 +51,31 @@ def test_builds_its_network_and_optimizer(name):
     assert 0 < rates[1] < 0.05 * schedule.peak  # it has decayed by the end
 
 
-def test_the_log_has_a_row_for_each_recipe():
-    log = (pathlib.Path(__file__).parents[1] / "training" / "README.md").read_text()
-    rows = re.findall(r"^\| `([\w-]+)` \|", log, flags=re.MULTILINE)
-    assert sorted(set(rows)) == sorted(RECIPES)
+def rows(*path):
+    """Returns the cells of the rows of a table whose first cell is a recipe."""
+    text = pathlib.Path(__file__).parents[1].joinpath(*path).read_text()
+    lines = re.findall(r"^\| (`[\w-]+` \|.*) \|$", text, flags=re.MULTILINE)
+    return {cells[0].strip("`"): cells[1:] for cells in (re.split(r"\s*\|\s*", x) for x in lines)}
+
+
+def test_the_log_gives_command_hardware_and_result_or_says_not_run():
+    log = rows("training", "README.md")
+    assert sorted(log) == sorted(RECIPES)
+    for name, (command, hardware, result) in log.items():
+        assert command.startswith(f"`lightnets train --recipe {name}"), name
+        assert result == "not run" or (hardware and "%" in result), name
+
+
+def test_the_table_has_every_recipe_with_its_length_and_batch():
+    table = rows("docs", "recipes.md")
+    found = {name: table.get(name, [""] * 4) for name in RECIPES}
+    for name, (_, method, epochs, batch) in found.items():
+        config = resolve(name)
+        assert (int(epochs), int(batch)) == (config.train.epochs, config.train.batch_size), name
+        first = re.match(r"(\w+) ([\d.]+)", method)
+        assert first[1].lower() == config.optimizer.name, name
+        assert float(first[2]) == config.optimizer.learning_rate, name
+        assert ("EMA" in method) == bool(config.train.ema), name
 
 
 def test_a_recipe_cannot_be_changed_by_accident():
