@@ -93,3 +93,30 @@ def test_tensorboard_gets_every_epoch(tmp_path):
     (file,) = (tmp_path / "tensorboard").iterdir()
     rows = json.loads((tmp_path / "history.json").read_text())
     assert file.read_bytes().count(b"val_accuracy") >= len(rows) == 3
+
+
+def take_all_memory():
+    import tensorflow as tf
+
+    tf.zeros((10**7, 10**7))
+
+
+@pytest.mark.slow
+def test_too_little_memory_is_explained(tmp_path):
+    config = toy.config(accumulate=4)
+    with pytest.raises(UserError, match=r"Out of memory .*Try train.accumulate=8 .* or train.rec"):
+        processes.call(toy.run, config, tmp_path, at_step=(2, take_all_memory))
+
+
+@pytest.mark.slow
+def test_xla_changes_the_result_by_rounding_only(tmp_path):
+    for jit in ("off", "on"):
+        # Without dropout, whose masks XLA draws by another generator.
+        config = toy.config(jit=jit, model__dropout_rate=0.0)
+        processes.call(toy.run, config, tmp_path / jit)
+    off, on = (
+        processes.call(toy.weights_of, tmp_path / jit / "weights" / "last.keras")
+        for jit in ("off", "on")
+    )
+    for mine, theirs in zip(on, off, strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=0, atol=1e-4)

@@ -84,8 +84,18 @@ def _explain_memory(config: Config) -> Iterator[None]:
         yield
     except (tf.errors.ResourceExhaustedError, MemoryError):
         train = config.train
+        parts = next(
+            (
+                k
+                for k in range(train.accumulate + 1, train.batch_size + 1)
+                if train.batch_size % k == 0
+            ),
+            None,
+        )
+        cut = f"train.accumulate={parts} (same result) or " if parts else ""
+        recompute = "a smaller model.image_size" if train.recompute else "train.recompute=true"
         raise UserError(
             f"Out of memory at train.batch_size={train.batch_size}, "
             f"train.accumulate={train.accumulate}, model.image_size={config.model.image_size}. "
-            f"Try train.accumulate={train.accumulate * 2}: same result, about half the memory."
+            f"Try {cut}{recompute}."
         ) from None
