@@ -267,6 +267,19 @@ def test_a_conversion_that_fails_leaves_nothing(pictures, tmp_path, capfd):
     assert "exists already" in capfd.readouterr().err
 
 
+def test_equal_hashes_are_not_compared_in_pairs():
+    """Caught: hours for a folder of copies that a program has saved anew."""
+    codes = np.random.default_rng(0).integers(0, 2**63, 20_000, np.uint64)
+    codes[:15_000] = codes[0]
+    codes[15_000] = codes[0] ^ np.uint64(0b1011)
+    real, calls = np.bitwise_count, []
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(np, "bitwise_count", lambda array: calls.append(len(array)) or real(array))
+        groups = near.near_groups(codes)
+    assert groups == [list(range(15_001))]
+    assert sum(calls) < 10 * len(codes)
+
+
 def test_shown_are_the_same_images_changed_anew_in_each_epoch(pictures):
     """Catches a key that does not depend on the epoch, and rows that change places."""
     config = open_config(pictures, crop="center", flip=True)

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import pathlib
+import re
 import resource
+import subprocess
+import sys
 import types
 
 import numpy as np
@@ -17,6 +22,7 @@ from training.data import check
 from training.data.load import open_dataset
 
 KINDS = tuple(FILES)
+FILES_OF_COMMANDS = 2000
 DECLARING = ("jpeg", "png", "gif", "bmp", "webp", "webp lossless")
 
 
@@ -43,17 +49,23 @@ def mutate(rng: np.random.Generator, number: int) -> bytes:
     return bytes(contents)
 
 
+def write_damaged(folder: pathlib.Path, count: int) -> list[pathlib.Path]:
+    """Writes damaged files of two classes."""
+    rng = np.random.default_rng(7)
+    paths = []
+    for number in range(count):
+        path = folder / "ab"[number // 5 % 2] / f"{number:04}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(mutate(rng, number))
+        paths.append(path)
+    return paths
+
+
 @pytest.mark.parametrize("count", [150, pytest.param(2000, marks=pytest.mark.slow)])
 def test_no_damage_is_fatal_and_all_of_it_is_named(count, tmp_path, monkeypatch):
     """Caught: a decoder that crashes or allocates what a header says; check and predict differ."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    rng = np.random.default_rng(7)
-    paths = []
-    for number in range(count):
-        path = tmp_path / "pictures" / "ab"[number // 5 % 2] / f"{number:04}.jpg"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(mutate(rng, number))
-        paths.append(path)
+    paths = write_damaged(tmp_path / "pictures", count)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
     data = {"dataset": str(tmp_path / "pictures"), "skip_corrupt": True}
@@ -78,3 +90,40 @@ def test_no_damage_is_fatal_and_all_of_it_is_named(count, tmp_path, monkeypatch)
     # One image of the largest size allowed is 400 MB as bytes and as much again while it is read.
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**20
     assert grown < 6, f"memory grew by {grown:.1f} GiB"
+
+
+@pytest.mark.slow
+def test_the_commands_survive_damaged_files(tmp_path, monkeypatch):
+    """Caught: a command that crashes, hangs, leaves one unnamed, or takes memory without end."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    folder, run = tmp_path / "pictures", tmp_path / "run"
+    write_damaged(folder, FILES_OF_COMMANDS)
+
+    def lightnets(*arguments):
+        command = [sys.executable, "-m", "training.cli", *map(str, arguments)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+        assert "Traceback" not in done.stderr
+        return done
+
+    checked = lightnets("data", "check", folder, "--json")
+    assert checked.returncode == 1
+    damaged = json.loads(checked.stdout)["splits"]["train"]["damaged"]
+    assert FILES_OF_COMMANDS / 3 < len(damaged) < FILES_OF_COMMANDS
+
+    flags = ["--dataset", folder, "--out", run, "--image-size", "32", "--epochs", "1"]
+    flags += ["--model", "mobilenet_v2_trunc_x0_25", "--recipe", "scratch-small"]
+    refused = lightnets("train", *flags)
+    assert refused.returncode == 1
+    assert f"{len(damaged)} images of {folder} cannot be read" in refused.stderr
+    trained = lightnets("train", *flags, "--batch-size", "32", "--skip-corrupt")
+    assert trained.returncode == 0, trained.stderr
+    assert f"Training without {len(damaged)} images" in trained.stdout
+    assert json.loads((run / "split.json").read_text())["excluded"] == damaged
+
+    predicted = lightnets("predict", run, folder, "--format", "csv")
+    assert predicted.returncode == 1
+    found = re.findall(r"^lightnets: (\S+\.jpg): (.*)$", predicted.stderr, re.MULTILINE)
+    assert dict(found) == damaged
+    # Of the largest of these processes: two images of the largest size allowed, and TensorFlow.
+    grown = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
+    assert grown < 6, f"a command took {grown:.1f} GiB"

@@ -32,6 +32,8 @@ def near_groups(codes: np.ndarray) -> list[list[int]]:
     Args:
         codes: uint64 `(images,)`.
     """
+    # Equal ones once only: of thousands of frames of a film every pair would be looked at.
+    codes, places = np.unique(codes, return_inverse=True)
     parents = list(range(len(codes)))
 
     def root(place: int) -> int:
@@ -52,6 +54,6 @@ def near_groups(codes: np.ndarray) -> list[list[int]]:
                 for other in others[close]:
                     parents[root(int(other))] = root(int(place))
     groups = collections.defaultdict(list)
-    for place in range(len(codes)):
-        groups[root(place)].append(place)
+    for place, code in enumerate(places.tolist()):
+        groups[root(code)].append(place)
     return [group for group in groups.values() if len(group) > 1]
