@@ -11,6 +11,7 @@ import keras_lightnets
 from keras_lightnets.serving import bundle, formats, runtimes
 from keras_lightnets.serving.errors import ExportError, ParityError
 from keras_lightnets.serving.gate import HeldOut
+from keras_lightnets.serving.inference import inference_model
 from training import artifacts
 from training.errors import UserError
 
@@ -41,8 +42,10 @@ def test_litert_splits_grouped_convolutions_only_where_it_must(model):
         graph = formats._for_litert(network).get_concrete_function().graph
         return {op.type for op in graph.get_operations()}, graph.inputs[0].shape[0]
 
-    types, batch = traced(model)
-    assert ("Split" in types, batch) == (False, 1)
+    net = keras_lightnets.ShuffleNetV1((32, 32, 3), groups=3, alpha=0.5, include_preprocessing=True)
+    for grouped in (model, inference_model(net, merge_pads=False)):
+        types, batch = traced(grouped)
+        assert ("Split" in types, batch) == (False, 1)
     # A reshape that has been given the batch size would keep a file of batch size 1 at that.
     x = keras.layers.Reshape((SIZE[0] * SIZE[1], 6))(
         keras_lightnets.GroupedConv2D(6, 3, padding="same", groups=3)(model.inputs[0])

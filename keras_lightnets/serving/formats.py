@@ -124,7 +124,12 @@ def _for_litert(network: keras.Model) -> Any:
         return _traced(network)
     single = _traced(network, batch=1)
     graph = single.get_concrete_function().graph
-    reshapes = [op for op in graph.get_operations() if op.type == "Reshape"]
+    reshapes = [
+        op
+        for op in graph.get_operations()
+        # A constant, such as the mean of the pixels, has no batch.
+        if op.type == "Reshape" and tf.get_static_value(op.inputs[0]) is None
+    ]
     shapes = [tf.get_static_value(op.inputs[1]) for op in reshapes]
     if all(shape is not None and shape[0] == -1 for shape in shapes):
         return single
