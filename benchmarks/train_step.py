@@ -20,7 +20,7 @@ CASES = {
     "mobilenet_v2-224-b32": ("mobilenet_v2", 224, 32, 2.0),
     "mobilenet_v1-224-b16": ("mobilenet_v1", 224, 16, 1.7),
     "mobilenet_v1-224-b32": ("mobilenet_v1", 224, 32, 1.7),
-    "shufflenet_v1_g3-224-b16": ("shufflenet_v1", 224, 16, 8.0),
+    "shufflenet_v1_g3-224-b16": ("shufflenet_v1", 224, 16, 6.0),
     "shufflenet_v1_g3-64-b32": ("shufflenet_v1", 64, 32, 6.0),
 }
 
