@@ -196,9 +196,9 @@ def test_no_permission_to_write(run, tmp_path):
 
 def test_a_changed_graph_is_not_published(run, tmp_path, capfd, monkeypatch):
     """The parity gate of the command, with one operation of the graph changed."""
-    from keras_lightnets.serving import signatures
+    from keras_lightnets.serving import inference
 
-    frozen_function = signatures.frozen_function
+    frozen_function = inference.frozen_function
 
     def changed(model, spec):
         network = frozen_function(model, spec)
@@ -207,7 +207,7 @@ def test_a_changed_graph_is_not_published(run, tmp_path, capfd, monkeypatch):
             input_signature=[spec],
         )
 
-    monkeypatch.setattr(signatures, "frozen_function", changed)
+    monkeypatch.setattr(inference, "frozen_function", changed)
     err = complaint(capfd, "export", run, "--out", tmp_path / "served", "--formats", "tf_serving")
     assert "serving_default, oneDNN on: the export differs from the Keras model" in err
     assert not list(tmp_path.iterdir())

@@ -72,8 +72,15 @@ def inference_function(
     """
     model = inference_model(model, precision)
     spec = tf.TensorSpec((None, *model.inputs[0].shape[1:]), tf.float32, name="images")
-    network = frozen_function(model, spec)
-    return network if whole_batches else in_parts(network, spec)
+    return served_function(model, spec, whole_batches=whole_batches)
+
+
+def served_function(
+    model: keras.Model, input_spec: tf.TensorSpec, *, whole_batches: bool = False
+) -> Any:
+    """Returns `frozen_function`, large batches in parts unless they are to be run whole."""
+    network = frozen_function(model, input_spec)
+    return network if whole_batches else in_parts(network, input_spec)
 
 
 def check_classifier(model: keras.Model) -> None:

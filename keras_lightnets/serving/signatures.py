@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any
 
 import keras
 import tensorflow as tf
 
 from keras_lightnets.preprocessing import EvalTransform, evaluation_image
-from keras_lightnets.serving.inference import features_model, frozen_function
-from keras_lightnets.serving.parts import in_parts
+from keras_lightnets.serving.inference import features_model, served_function
 
 IMAGES, IMAGE_BYTES, FEATURES = "serving_default", "serve_bytes", "features"
 
@@ -58,13 +58,11 @@ def build(
 
     Args:
         model: Made by `inference_model`.
-        whole_batches: Whether to run a batch at once, instead of in parts (see `in_parts`).
+        whole_batches: Whether to run a batch at once, instead of in parts.
     """
-
-    def function(model):
-        network = frozen_function(model, interface.input_spec)
-        return network if whole_batches else in_parts(network, interface.input_spec)
-
+    function = functools.partial(
+        served_function, input_spec=interface.input_spec, whole_batches=whole_batches
+    )
     module = tf.Module()
     module.network = function(model)
 
