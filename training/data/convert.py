@@ -14,7 +14,7 @@ from training import config as configs
 from training.config import Config
 from training.data import check
 from training.data.doctor import contents_of, open_splits
-from training.data.files import EVAL_NAMES, TRAIN_NAMES
+from training.data.files import EVAL_NAMES, choose_splits
 from training.data.load import open_dataset
 from training.data.source import Source
 from training.data.stream import Stream
@@ -71,10 +71,8 @@ def convert(config: Config, out: pathlib.Path) -> dict[str, int]:
 def _further_splits(config: Config) -> list[str]:
     """Returns the splits that a run would not choose, such as `test` beside `val`."""
     names = list(open_splits(config))
-    data = config.data
-    train = data.train_split or next((name for name in TRAIN_NAMES if name in names), names[0])
-    found = next((name for name in EVAL_NAMES if name in names and name != train), None)
-    return [name for name in names if name not in (train, data.eval_split or found)]
+    chosen = choose_splits(names, config.data, fallback=names[0])
+    return [name for name in names if name not in chosen]
 
 
 def _build(

@@ -7,12 +7,13 @@ import hashlib
 import json
 import os
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import tensorflow as tf
 
+from training.config import DataConfig
 from training.data.source import Source
 from training.errors import UserError
 
@@ -81,6 +82,22 @@ def find_folders(root: pathlib.Path) -> dict[str, pathlib.Path]:
         return {}
     found = {"train": names[train]}
     return found | {name: names[name] for name in EVAL_NAMES if name in names}
+
+
+def choose_splits(
+    names: Collection[str], data: DataConfig, fallback: str | None = None
+) -> tuple[str | None, str | None]:
+    """Returns the split to train on and the one to evaluate on: those asked for, else by name.
+
+    Args:
+        names: Of all splits.
+        data: May name them.
+        fallback: To train on, where none is named like a training split.
+    """
+    train = data.train_split or next((name for name in TRAIN_NAMES if name in names), fallback)
+    # imagenet2012's `test` has no labels, so validation splits come first.
+    found = next((name for name in EVAL_NAMES if name in names and name != train), None)
+    return train, data.eval_split or found
 
 
 def scan(root: pathlib.Path) -> Listing:

@@ -148,11 +148,10 @@ def pick_splits(names: list[str], where: str, config: Config) -> tuple[str, str 
     for key, name in wanted.items():
         if name is not None and name not in names:
             raise UserError(f"{where} has no split {name!r} (data.{key}). It has: {names}.")
-    train = wanted["train_split"] or next((n for n in files.TRAIN_NAMES if n in names), None)
+    train, evaluation = files.choose_splits(names, config.data)
     if train is None:
         raise UserError(f"{where} has no split named train. It has: {', '.join(names)}.")
-    found = next((name for name in files.EVAL_NAMES if name in names and name != train), None)
-    return train, wanted["eval_split"] or found
+    return train, evaluation
 
 
 def split_stratified(

@@ -14,7 +14,7 @@ import tensorflow_datasets as tfds
 
 from training.config import DataConfig
 from training.data.digits import Digits
-from training.data.files import EVAL_NAMES, TRAIN_NAMES
+from training.data.files import choose_splits
 from training.data.source import Source, labels_of
 from training.data.stream import Stream
 from training.errors import UserError
@@ -149,10 +149,7 @@ def feature_keys(builder: tfds.core.DatasetBuilder) -> tuple[str, str]:
 def find_splits(builder: tfds.core.DatasetBuilder, data: DataConfig) -> tuple[str, str | None]:
     """Returns the split to train on and the one to evaluate on, None if there is none."""
     names = list(builder.info.splits)
-    train = data.train_split or next((name for name in TRAIN_NAMES if name in names), names[0])
-    # imagenet2012's `test` has no labels, so validation splits come first.
-    found = next((name for name in EVAL_NAMES if name in names and name != train), None)
-    return train, data.eval_split or found
+    return choose_splits(names, data, fallback=names[0])
 
 
 def open_split(builder: tfds.core.DatasetBuilder, split: str) -> Source | Stream:
