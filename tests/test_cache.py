@@ -6,12 +6,11 @@ import dataclasses
 import hashlib
 import types
 
-import numpy as np
 import pytest
 import tensorflow as tf
-from PIL import Image
 
 import training.data
+from tests import toy
 from training import config as configuration
 from training.data import cache
 from training.errors import UserError
@@ -20,12 +19,7 @@ from training.errors import UserError
 @pytest.fixture
 def pictures(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    rng = np.random.default_rng(0)
-    for number in range(12):
-        path = tmp_path / "pictures" / "ab"[number % 2] / f"{number}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(rng.integers(0, 256, (20, 24, 3), np.uint8)).save(path)
-    return tmp_path / "pictures"
+    return toy.noise_files(tmp_path / "pictures", 12, "ab")
 
 
 def splits(dataset, kind):

@@ -14,7 +14,6 @@ import time
 import numpy as np
 import pytest
 import tensorflow as tf
-from PIL import Image
 
 import training.data
 from tests import processes, toy
@@ -75,12 +74,7 @@ def two_workers():
 @pytest.fixture
 def pictures(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    rng = np.random.default_rng(0)
-    for number in range(30):
-        path = tmp_path / "pictures" / "abcd"[number % 4] / f"{number}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(rng.integers(0, 256, (20, 24, 3), np.uint8)).save(path)
-    return tmp_path / "pictures"
+    return toy.noise_files(tmp_path / "pictures", 30, "abcd")
 
 
 def config(pictures, address=None, **data):

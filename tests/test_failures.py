@@ -10,7 +10,6 @@ import pathlib
 import numpy as np
 import pytest
 import tensorflow as tf
-from PIL import Image
 
 import training.data
 from tests import processes, toy
@@ -25,10 +24,7 @@ def pictures(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     rng = np.random.default_rng(0)
     for split, count in (("train", 40), ("val", 8)):
-        for number in range(count):
-            path = tmp_path / "pictures" / split / "abcd"[number % 4] / f"{number}.jpg"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(rng.integers(0, 256, (20, 24, 3), np.uint8)).save(path)
+        toy.noise_files(tmp_path / "pictures" / split, count, "abcd", ".jpg", rng)
     return tmp_path / "pictures"
 
 
@@ -68,7 +64,7 @@ def test_of_all_damaged_images_those_of_the_step_are_named(pictures):
         path.write_bytes(b"no picture")
 
     def explained():
-        return failures.explain(splits, global_batch=4, steps=lambda: range(17, 19))
+        return failures.explain(splits, splits.config, global_batch=4, steps=lambda: range(17, 19))
 
     with pytest.raises(UserError, match="cannot be read any more") as error, explained():
         collections.deque(batches, maxlen=0)
@@ -83,7 +79,7 @@ def test_of_all_damaged_images_those_of_the_step_are_named(pictures):
     victim = next(pictures.glob("val/*/*.jpg"))
     victim.unlink()
     with pytest.raises(UserError, match=rf"\({victim}: there is no such file\)"):  # noqa: SIM117
-        with failures.explain(splits, global_batch=4, steps=lambda: range(0)):
+        with failures.explain(splits, splits.config, global_batch=4, steps=lambda: range(0)):
             collections.deque(splits.evaluation(4), maxlen=0)
     # Where nothing is wrong with the images, the error is another's.
     with pytest.raises(tf.errors.InvalidArgumentError), explained_nothing(splits):
@@ -93,6 +89,7 @@ def test_of_all_damaged_images_those_of_the_step_are_named(pictures):
 def explained_nothing(splits):
     return failures.explain(
         dataclasses.replace(splits, eval_source=splits.eval_source.subset(np.arange(1, 2))),
+        splits.config,
         global_batch=4,
         steps=lambda: range(0),
     )

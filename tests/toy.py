@@ -10,6 +10,7 @@ import types
 import keras
 import numpy as np
 import tensorflow as tf
+from PIL import Image
 
 from keras_lightnets.layers import FusedBatchNormalization
 from training import config as configs
@@ -30,6 +31,8 @@ class ToySplits:
     """The contract of `training.data.Splits`, computed: the class is the brightest quarter."""
 
     order = "computed"
+    # Nothing is read that could be damaged.
+    train_source = eval_source = types.SimpleNamespace(decoded=True)
 
     def __init__(self, seed: int, train_examples=48, eval_examples=22, heavy_step=-1):
         self.labels = [f"quarter{number}" for number in range(CLASSES)]
@@ -65,6 +68,16 @@ class ToySplits:
         size = global_batch // shards
         batches = tf.data.Dataset.from_tensor_slices((images, labels, weights)).batch(size)
         return batches.shard(shards, shard)
+
+
+def noise_files(folder, count, classes, suffix=".png", rng=None):
+    """Writes images of noise, 24 pixels wide and 20 high, into a folder per class."""
+    rng = rng or np.random.default_rng(0)
+    for number in range(count):
+        path = folder / classes[number % len(classes)] / f"{number}{suffix}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (20, 24, 3), np.uint8)).save(path)
+    return folder
 
 
 def _examples(seed, count):

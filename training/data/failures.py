@@ -9,6 +9,7 @@ from typing import Any
 import tensorflow as tf
 
 from keras_lightnets import preprocessing
+from training.config import Config
 from training.data import check
 from training.data.source import Source
 from training.data.splits import Splits
@@ -29,13 +30,16 @@ _OF_DATA = (
 
 
 @contextlib.contextmanager
-def explain(splits: Splits, *, global_batch: int, steps: Callable[[], range]) -> Iterator[None]:
+def explain(
+    splits: Splits, config: Config, *, global_batch: int, steps: Callable[[], range]
+) -> Iterator[None]:
     """Turns TensorFlow's error about an image into one line that names the file.
 
     Only when something has failed are images looked at: those of `steps`, then those to evaluate.
 
     Args:
         splits: What is read.
+        config: Of the run.
         global_batch: Images per step of training.
         steps: The steps in which it may have happened.
 
@@ -45,9 +49,7 @@ def explain(splits: Splits, *, global_batch: int, steps: Callable[[], range]) ->
     try:
         yield
     except _OF_DATA as error:
-        data = getattr(splits, "config", None) and splits.config.data
-        if data is None:  # no data that could be looked at
-            raise
+        data = config.data
         if data.data_service and "data service" in str(error):
             raise UserError(
                 f"data.data_service: {_own_words(error)}. Start what is missing, then go on with "
@@ -55,7 +57,9 @@ def explain(splits: Splits, *, global_batch: int, steps: Callable[[], range]) ->
             ) from None
         with standard_error_aside():
             seen = () if data.data_service else steps()
-            found = _of_steps(splits, seen, global_batch) or _of_evaluation(splits.eval_source)
+            found = _of_steps(splits.train_source, config, seen, global_batch) or _of_evaluation(
+                splits.eval_source
+            )
         if not found:
             raise
         names = "; ".join(f"{name}: {why}" for name, why in list(found.items())[:3])
@@ -70,13 +74,14 @@ def _own_words(error: Exception) -> str:
     return text.partition("Error: ")[2] or text
 
 
-def _of_steps(splits: Splits, steps: range, global_batch: int) -> dict[str, str]:
+def _of_steps(
+    source: Source | Stream, config: Config, steps: range, global_batch: int
+) -> dict[str, str]:
     """Returns the names of images of the first of these steps that has damaged ones."""
-    source = splits.train_source
     if source.decoded or not steps:
         return {}
     references = source.train_references(
-        steps[0], seed=splits.config.train.seed, global_batch=global_batch, shard=0, shards=1
+        steps[0], seed=config.train.seed, global_batch=global_batch, shard=0, shards=1
     )
     for batch, keys in references.take(len(steps)):
         found = {}
