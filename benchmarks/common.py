@@ -29,6 +29,23 @@ from training import quiet
 
 quiet.quieten()
 
+
+def _in_one_line(kind: type[BaseException], error: BaseException, trace: object) -> None:
+    """Says what ended a script, without a traceback where that tells nothing more."""
+    if issubclass(kind, KeyboardInterrupt):
+        _show_progress("")
+    elif issubclass(kind, ModuleNotFoundError):
+        print(
+            f"The package {error.name} is not installed. Of a checkout, "
+            "pip install -e '.[serve,convert,bench]' installs what benchmarks need.",
+            file=sys.stderr,
+        )
+    else:
+        sys.__excepthook__(kind, error, trace)
+
+
+sys.excepthook = _in_one_line
+
 RESULTS = pathlib.Path(__file__).parent / "results"
 
 
@@ -256,16 +273,21 @@ def save(what: str, rows: Iterable[Row], folder: pathlib.Path = RESULTS) -> path
             "versions": versions(),
             "peak_mib": peak_mib(),
         }
-    folder.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(
-            file, [*columns, "date", "versions", "peak_mib"], lineterminator="\n"
-        )
-        writer.writeheader()
-        writer.writerows(merged.values())
+    write(path, [*columns, "date", "versions", "peak_mib"], merged.values())
     draw(what, list(merged.values()), path.with_suffix(".png"))
     print(f"Wrote {path}")
     return path
+
+
+def write(path: pathlib.Path, columns: list[str], rows: Iterable[dict]) -> None:
+    """Writes a result file; it is never half written, however the script ends."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_suffix(".csv.new")
+    with new.open("w", newline="") as file:
+        writer = csv.DictWriter(file, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    new.replace(path)
 
 
 def load(path: pathlib.Path) -> list[dict[str, str]]:

@@ -90,7 +90,8 @@ def fit_steps(
 
     def train() -> float:
         timer = _StepTimer()
-        model.fit(data, steps_per_epoch=steps + 1, verbose=0, callbacks=[timer])
+        # Keras would warn that it cannot shuffle a data set, which it otherwise wants to do.
+        model.fit(data, steps_per_epoch=steps + 1, shuffle=False, verbose=0, callbacks=[timer])
         return float(np.mean(timer.seconds[1:]))
 
     return train

@@ -10,7 +10,6 @@ cost that more work shares; where it grows like the larger of the two, that is t
 from __future__ import annotations
 
 import argparse
-import csv
 import dataclasses
 import math
 import pathlib
@@ -205,12 +204,7 @@ def save(points: list[Point], folder: pathlib.Path) -> None:
         {k: f"{v:.4g}" if isinstance(v, float) else v for k, v in dataclasses.asdict(p).items()}
         for p in points
     ]
-    folder.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="") as file:
-        columns = [field.name for field in dataclasses.fields(Point)]
-        writer = csv.DictWriter(file, columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    common.write(path, [field.name for field in dataclasses.fields(Point)], rows)
     draw(rows, path.with_suffix(".png"))
     print(f"Wrote {path}")
 

@@ -29,6 +29,7 @@ def worker(interpreter: str, **job) -> Iterator[tuple[Callable[[], float], str]]
         stdout=subprocess.PIPE,
         text=True,
         env=environment,
+        start_new_session=True,  # Ctrl-C is for the script: the worker ends with its input
     ) as process:
         versions = process.stdout.readline().strip()
         if not versions:
@@ -37,7 +38,12 @@ def worker(interpreter: str, **job) -> Iterator[tuple[Callable[[], float], str]]
         def turn() -> float:
             process.stdin.write("\n")
             process.stdin.flush()
-            return float(process.stdout.readline())
+            line = process.stdout.readline()
+            if not line:
+                raise RuntimeError(f"{interpreter} {script} ended: see its message above.")
+            return float(line)
 
-        yield turn, versions
-        process.stdin.close()
+        try:
+            yield turn, versions
+        finally:
+            process.stdin.close()

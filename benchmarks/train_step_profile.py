@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import collections
-import csv
 import dataclasses
 import pathlib
 import tempfile
@@ -132,12 +131,8 @@ def save(new: list[Row], folder: pathlib.Path, what: str = "train_step_profile")
         | {"versions": common.versions()}
         for row in new
     ]
-    folder.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="") as file:
-        columns = [*(field.name for field in dataclasses.fields(Row)), "versions"]
-        writer = csv.DictWriter(file, columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(old + written)
+    columns = [*(field.name for field in dataclasses.fields(Row)), "versions"]
+    common.write(path, columns, old + written)
     print(f"Wrote {path}")
 
 

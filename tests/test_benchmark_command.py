@@ -1,7 +1,12 @@
 import csv
+import errno
+import importlib
+import os
 import pathlib
+import signal
 import subprocess
 import sys
+import tempfile
 
 import pytest
 
@@ -16,16 +21,28 @@ import common  # noqa: E402
 import readme  # noqa: E402
 import serving_soak  # noqa: E402
 
+ALL_SCRIPTS = {
+    script: takes for topic in benchmark.SCRIPTS.values() for script, takes in topic.items()
+}
+
 
 def test_every_script_of_the_runner_exists_and_every_benchmark_is_run():
-    named = {script for scripts in benchmark.SCRIPTS.values() for script in scripts}
     found = {
         path.stem
         for path in (ROOT / "benchmarks").glob("*.py")
         if "def main(" in path.read_text(encoding="utf-8")
     }
     # These two have no result files for the runner to collect.
-    assert named == found - {"readme", "serving_soak"}
+    assert set(ALL_SCRIPTS) == found - {"readme", "serving_soak"}
+
+
+@pytest.mark.parametrize("script", ALL_SCRIPTS)
+def test_the_runner_knows_what_a_script_takes(script, capsys):
+    with pytest.raises(SystemExit):
+        importlib.import_module(script).main(["--help"])
+    said = capsys.readouterr().out
+    known = ("--out", "--seconds", "--torch-python")
+    assert {option for option in known if f"{option} " in said} == set(ALL_SCRIPTS[script])
 
 
 def test_the_page_about_the_server_quotes_the_soak():
@@ -48,13 +65,30 @@ def test_unknown_benchmark_is_a_usage_error(capsys):
         ("--seconds", "-1", "--seconds (=-1) must be a number above 0"),
         ("--seconds", "nan", "above 0"),
         ("--torch-python", "/no/python", "--torch-python (=/no/python) is no program"),
+        ("--torch-python", "false", "--torch-python (=false) cannot import torch and torchvision"),
         ("--out", __file__, "Name another --out"),
     ],
 )
 def test_bad_options_are_refused_before_anything_runs(capsys, monkeypatch, option, value, said):
-    monkeypatch.setattr(subprocess, "run", pytest.fail)
+    monkeypatch.setattr(benchmark, "_wait", pytest.fail)
     assert cli.main(["benchmark", "data", option, value]) in (1, 2)
-    assert said in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_anything_runs(
+    tmp_path, capsys, monkeypatch
+):
+    def refuse(dir):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    # Tests may run as root, to whom no folder is read-only.
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+    monkeypatch.setattr(benchmark, "_wait", pytest.fail)
+    assert cli.main(["benchmark", "start", "--out", str(tmp_path)]) == 1
+    said = f"lightnets: Cannot write to {tmp_path}: Permission denied. Name another --out.\n"
+    assert capsys.readouterr().err == said
 
 
 def test_without_the_scripts_it_says_where_they_are(tmp_path, monkeypatch, capsys):
@@ -64,19 +98,73 @@ def test_without_the_scripts_it_says_where_they_are(tmp_path, monkeypatch, capsy
     assert "checkout" in capsys.readouterr().err
 
 
-def test_options_reach_the_scripts_that_take_them(capfd, tmp_path, monkeypatch):
+def test_options_reach_the_scripts_that_take_them(tmp_path, monkeypatch):
     commands = []
-
-    def record(command, check):
-        commands.append(command[1:])
-        return subprocess.CompletedProcess(command, 0)
-
-    monkeypatch.setattr(subprocess, "run", record)
+    monkeypatch.setattr(benchmark, "_wait", lambda words: commands.append(words[1:]))
+    monkeypatch.setattr(benchmark, "_check_torch", lambda interpreter: None)
     arguments = ["benchmark", "data", "start", "--seconds", "3", "--torch-python", "sh"]
     assert cli.main([*arguments, "--out", str(tmp_path)]) == 0
     data, profile, listed, start = commands
     assert data[1:] == ["--out", str(tmp_path), "--seconds", "3.0", "--torch-python", "sh"]
     assert profile[1:] == listed[1:] == start[1:] == ["--out", str(tmp_path)]
+
+
+def test_a_script_that_fails_does_not_stop_the_rest(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(benchmark, "_wait", lambda words: "litert" not in words[1])
+    assert cli.main(["benchmark", "serve", "--out", str(tmp_path)]) == 1
+    assert "Failed: serving, serving_profile." in capsys.readouterr().err
+
+
+SCRIPT = """
+import sys
+sys.path.insert(0, {folder!r})
+import pathlib, common
+out = pathlib.Path(sys.argv[2])
+turns = common.Turns({{"a": [1.0] * 2, "b": [2.0] * 2}}, {{"a": [1.0] * 2, "b": [2.0] * 2}})
+common.save("startup", [common.compare(turns, "a", "b", case="first")], out)
+{then}
+"""
+
+
+def test_ctrl_c_keeps_what_was_measured_and_says_so_in_one_line(tmp_path):
+    scripts, out = tmp_path / "benchmarks", tmp_path / "out"
+    scripts.mkdir()
+    then = "import time; print('measuring', flush=True); time.sleep(60)"
+    text = SCRIPT.format(folder=str(ROOT / "benchmarks"), then=then)
+    (scripts / "startup.py").write_text(text)
+    run = (
+        "import sys; from training import cli; from training.commands import benchmark; "
+        f"benchmark.scripts_folder = lambda: __import__('pathlib').Path({str(scripts)!r}); "
+        f"sys.exit(cli.main(['benchmark', 'start', '--out', {str(out)!r}]))"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", run],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        for line in process.stdout:
+            if line == "measuring\n":
+                os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+        error = process.stderr.read()
+    assert process.returncode == 128 + signal.SIGINT
+    kept = f"lightnets: Interrupted in startup. What had been measured before is in {out}.\n"
+    assert error == kept
+    (path,) = out.glob("startup-*.csv")
+    assert [row["case"] for row in common.load(path)] == ["first"]
+
+
+def test_a_script_without_its_packages_says_what_to_install(tmp_path):
+    then = "import there_is_no_such_package"
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT.format(folder=str(ROOT / "benchmarks"), then=then))
+    command = [sys.executable, str(script), "--out", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "there_is_no_such_package is not installed. Of a checkout, pip" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_sides_take_turns_and_own_durations_count():

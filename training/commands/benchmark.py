@@ -3,37 +3,47 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import math
 import os
 import pathlib
 import shutil
+import signal
 import subprocess
 import sys
+import tempfile
 
 import training
 from training.errors import UsageError, UserError
+from training.interrupts import Interrupted
 from training.words import nearest
 
 HELP = "measure speed on this machine"
 
-# What to measure -> its scripts in `benchmarks/`, in the order of their run.
+_OUT = ("--out",)
+_TIMED = ("--out", "--seconds")
+_TORCH = ("--out", "--seconds", "--torch-python")
+
+# What to measure -> its scripts in `benchmarks/`, in the order of their run, each with those of
+# this command's options that it takes.
 SCRIPTS = {
-    "train": (
-        "train_step",
-        "train_step_profile",
-        "mixed_precision",
-        "memory",
-        "scaling",
-        "grouped_forms",
-        "train_step_torch",
-    ),
-    "infer": ("inference", "predict_files"),
-    "data": ("data_pipeline", "data_pipeline_profile", "listed_files"),
-    "serve": ("serving", "serving_profile", "litert"),
-    "start": ("startup",),
-    "check": ("check",),
+    "train": {
+        "train_step": _TIMED,
+        "train_step_profile": _OUT,
+        "mixed_precision": _TIMED,
+        "memory": _TIMED,
+        "scaling": _TIMED,
+        "grouped_forms": _TIMED,
+        "train_step_torch": _TORCH,
+    },
+    "infer": {"inference": _TIMED, "predict_files": _TIMED},
+    "data": {"data_pipeline": _TORCH, "data_pipeline_profile": _OUT, "listed_files": _OUT},
+    "serve": {"serving": _TIMED, "serving_profile": _OUT, "litert": _TIMED},
+    "start": {"startup": _OUT},
+    "check": {"check": ()},
 }
 _NEEDS_TORCH = {"train_step_torch"}
+_SECONDS_TO_END = 10  # that a script has after Ctrl-C, to finish the file that it writes
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -55,59 +65,61 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--torch-python",
         metavar="PYTHON",
-        default=os.environ.get("TORCH_PYTHON"),
+        default=os.environ.get("TORCH_PYTHON") or None,
         help="interpreter that has torch and torchvision, to compare with (default: $TORCH_PYTHON)",
     )
 
 
 def run(args: argparse.Namespace) -> int:
     """Runs the scripts, each in a process of its own; one that fails does not stop the rest."""
-    unknown = [what for what in args.what if what not in SCRIPTS]
-    if unknown:
-        raise UsageError(
-            f"Unknown benchmark {unknown[0]!r}.{nearest(unknown[0], SCRIPTS)} "
-            f"Choose among {', '.join(SCRIPTS)}."
-        )
+    scripts = chosen(args.what)
     if args.seconds is not None and not 0 < args.seconds < math.inf:
         raise UsageError(f"--seconds (={args.seconds:g}) must be a number above 0.")
-    if args.torch_python and shutil.which(args.torch_python) is None:
-        raise UsageError(
-            f"--torch-python (={args.torch_python}) is no program. Give the python of an "
-            "environment with torch and torchvision, or leave it out."
-        )
     folder = scripts_folder()
-    try:
-        args.out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"Cannot write to {args.out}: {error.strerror}. Name another --out."
-        ) from None
+    if any("--torch-python" in takes for takes in scripts.values()):
+        _check_torch(args.torch_python)
+    if any("--out" in takes for takes in scripts.values()):
+        _check_writable(args.out)
     failed = []
-    for what in args.what or [name for name in SCRIPTS if name != "check"]:
-        for script in SCRIPTS[what]:
-            if script in _NEEDS_TORCH and not args.torch_python:
-                print(f"{script}: left out, it needs --torch-python")
-                continue
-            print(f"== {script}", flush=True)
-            if subprocess.run(command(folder / f"{script}.py", args), check=False).returncode:
-                failed.append(script)
+    for number, (script, takes) in enumerate(scripts.items(), 1):
+        head = f"== {script} ({number} of {len(scripts)})"
+        if script in _NEEDS_TORCH and not args.torch_python:
+            print(f"{head}: left out, it needs --torch-python", flush=True)
+            continue
+        print(head, flush=True)
+        try:
+            status = _wait(command(folder / f"{script}.py", takes, args))
+        except KeyboardInterrupt:
+            kept = f" What had been measured before is in {args.out}." if _any(args.out) else ""
+            raise Interrupted(f"Interrupted in {script}.{kept}", signal.SIGINT) from None
+        if status:
+            failed.append(script)
     if failed:
         raise UserError(f"Failed: {', '.join(failed)}. Their messages stand above.")
     return 0
 
 
-def command(script: pathlib.Path, args: argparse.Namespace) -> list[str]:
-    """The command line of one script."""
+def chosen(topics: list[str]) -> dict[str, tuple[str, ...]]:
+    """The scripts of some topics, of all but the check if none is named, and what they take."""
+    for topic in topics:
+        if topic not in SCRIPTS:
+            raise UsageError(
+                f"Unknown benchmark {topic!r}.{nearest(topic, SCRIPTS)} "
+                f"Choose among {', '.join(SCRIPTS)}."
+            )
+    found = {}
+    for topic in topics or [name for name in SCRIPTS if name != "check"]:
+        found |= SCRIPTS[topic]
+    return found
+
+
+def command(script: pathlib.Path, takes: tuple[str, ...], args: argparse.Namespace) -> list[str]:
+    """The command line of one script, with those options that it takes and that were given."""
+    given = {"--out": args.out, "--seconds": args.seconds, "--torch-python": args.torch_python}
     words = [sys.executable, str(script)]
-    if script.stem == "check":
-        return words
-    words += ["--out", str(args.out)]
-    takes = script.read_text(encoding="utf-8")
-    takes_seconds = '"--seconds"' in takes or "common.network_main(" in takes
-    if args.seconds is not None and takes_seconds:
-        words += ["--seconds", str(args.seconds)]
-    if args.torch_python and '"--torch-python"' in takes:
-        words += ["--torch-python", args.torch_python]
+    for option in takes:
+        if given[option] is not None:
+            words += [option, str(given[option])]
     return words
 
 
@@ -124,3 +136,55 @@ def scripts_folder() -> pathlib.Path:
         "There is no folder benchmarks/ here: the scripts come with the source, not with the "
         "installed package. Run this in a checkout."
     )
+
+
+def _check_torch(interpreter: str | None) -> None:
+    if interpreter is None:
+        return
+    if shutil.which(interpreter) is None:
+        raise UsageError(
+            f"--torch-python (={interpreter}) is no program. Give the python of an "
+            "environment with torch and torchvision, or leave it out."
+        )
+    tried = subprocess.run(
+        [interpreter, "-c", "import torch, torchvision"],
+        check=False,
+        capture_output=True,
+        text=True,
+        # The packages of this interpreter are not for that one.
+        env={key: value for key, value in os.environ.items() if key != "PYTHONPATH"},
+    )
+    if tried.returncode:
+        said = (tried.stderr.strip().splitlines() or ["no message"])[-1]
+        raise UsageError(
+            f"--torch-python (={interpreter}) cannot import torch and torchvision ({said}). "
+            "Install them there, or leave it out."
+        )
+
+
+def _check_writable(folder: pathlib.Path) -> None:
+    """Makes the folder and a file in it: an hour later would be too late to find out."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"Cannot write to {folder}: {error.strerror}. Name another --out."
+        ) from None
+
+
+def _wait(words: list[str]) -> int:
+    """Runs a script and returns its exit code; Ctrl-C, which it gets too, lets it end first."""
+    with subprocess.Popen(words) as process:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(_SECONDS_TO_END)
+            process.kill()
+            raise
+
+
+def _any(folder: pathlib.Path) -> bool:
+    return any(folder.glob("*.csv"))
