@@ -13,8 +13,8 @@ import pathlib
 
 import common
 
-# case: (registered name, image size in pixels, batch size, target ratio). A target that is met is
-# raised: ShuffleNet v1 at 224 pixels had 6.
+# case: (registered name, image size in pixels, batch size, target ratio). None of the targets is
+# met yet; one that is will be raised.
 CASES = {
     "mobilenet_v2-224-b16": ("mobilenet_v2", 224, 16, 2.0),
     "mobilenet_v2-224-b32": ("mobilenet_v2", 224, 32, 2.0),

@@ -29,7 +29,7 @@ def recompute_activations(enabled: bool = True) -> Iterator[None]:
     convolution gave and, for the next convolution's kernel, what the ReLU made of it. Inside the
     block the second is computed again from the first and the batch's statistics (Chen et al.,
     2016, https://arxiv.org/abs/1604.06174, for the cheapest operations only). MobileNet v2 then
-    trains in about 0.7 of the memory and 1.13 times the time; gradients are equal up to rounding.
+    trains in about 0.7 of the memory and 1.07 times the time; gradients are equal up to rounding.
 
     Where it acts: in a `tf.function` (as `fit` makes one), on the inputs of `GroupedConv2D` and
     `DepthwiseConv2D` of this package that a `FusedBatchNormalization` has made, with or without
