@@ -12,7 +12,7 @@ from PIL import Image
 from training import cli
 from training import config as configuration
 from training.data import check as damage
-from training.data import load, near, show, tfds_source
+from training.data import doctor_page, load, near, show, tfds_source
 from training.data.digits import Digits
 from training.data.load import open_dataset
 
@@ -194,6 +194,49 @@ def test_the_page_shows_pictures_and_escapes_names(pictures, tmp_path, capfd):
     assert all(source.startswith("data:image/jpeg;base64,") for source in sources)
 
 
+def test_what_is_shown_stays_short_however_much_there_is(tmp_path, capfd):
+    """Caught: thousands of lines on a screen, and a page of tens of megabytes."""
+    cat, dog = tmp_path / "pictures" / "cat", tmp_path / "pictures" / "dog"
+    cat.mkdir(parents=True)
+    dog.mkdir()
+    photograph(0).save(cat / "first.jpg")
+    for number in range(300):
+        (cat / f"{number}.jpg").write_bytes((cat / "first.jpg").read_bytes())
+    for number in range(45):
+        (dog / f"{number}.jpg").write_bytes(b"\xff\xd8\xff no picture")
+    page = tmp_path / "page.html"
+    code, found, _ = check(capfd, tmp_path / "pictures", "--page", page)
+    assert (code, len(found["splits"]["train"]["damaged"])) == (1, 45)
+    assert [len(group) for group in found["copies"]] == [301]
+    assert len(found["wrong"]) == 46
+    text = page.read_text()
+    assert text.count("<img") == 8 + 6  # of the group, of the class
+    assert "And 293 more images." in text
+    assert "Shown: 14 pictures." in text
+    assert text.count("it is damaged or cut off") == 20
+    assert cli.main(["data", "check", str(tmp_path / "pictures")]) == 1
+    out = capfd.readouterr().out
+    assert out.count("it is damaged or cut off") == 20
+    assert "... damaged: 25 more (--json names all)" in out
+    assert re.search(r"The same file: (\S+, ){4}\S+ and 296 more\n", out)
+    assert out.endswith("346 images: 46 findings\n")
+
+
+def test_the_pictures_of_a_page_are_shared_by_all_classes(tmp_path, capfd, monkeypatch):
+    """Caught: six for each of the first classes, and none for the others."""
+    monkeypatch.setattr(doctor_page, "_PICTURES", 12)
+    for seed in range(40):
+        folder = tmp_path / "pictures" / f"class{seed // 4:02}"
+        folder.mkdir(parents=True, exist_ok=True)
+        photograph(seed).save(folder / f"{seed}.jpg")
+    shutil.copy(folder / "39.jpg", folder / "again.jpg")
+    page = tmp_path / "page.html"
+    assert check(capfd, tmp_path / "pictures", "--page", page)[0] == 1
+    text = page.read_text()
+    assert text.count("<img") == 2 + 10
+    assert "Shown: 12 pictures." in text
+
+
 def test_a_page_in_no_folder_is_refused_before_anything_is_read(pictures, tmp_path, capfd):
     arguments = ["data", "check", str(pictures), "--page", str(tmp_path / "no" / "page.html")]
     assert cli.main(arguments) == 1
@@ -311,6 +354,21 @@ def test_the_grid_is_written(pictures, tmp_path, capfd):
     victim.write_bytes(victim.read_bytes()[:60])
     assert cli.main(["data", "show", str(pictures), "--out", str(out), *flags[:2]]) == 1
     assert f"({victim}: it is damaged or cut off)" in capfd.readouterr().err
+
+
+def test_not_every_damaged_image_of_a_grid_is_listed(tmp_path, capfd):
+    """Caught: a line for each of 64."""
+    for number in range(40):
+        path = tmp_path / "pictures" / "ab"[number % 2] / f"{number}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"no")
+    arguments = ["data", "show", tmp_path / "pictures", "--images", "40", "--image-size", "32"]
+    assert cli.main(list(map(str, arguments))) == 1
+    err = capfd.readouterr().err
+    assert err.count(".jpg: it is no JPEG, PNG, GIF, BMP or WebP") == 20
+    assert "images of" in err
+    assert re.search(r"; and \d+ more\)\. See lightnets data check", err)
+    assert err.count("\n") == 1
 
 
 def test_a_mixed_image_names_both_classes():

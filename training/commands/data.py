@@ -113,7 +113,7 @@ def _convert(args: argparse.Namespace) -> int:
 
 
 def _print(found: dict[str, Any]) -> None:
-    from training.data.doctor_text import count
+    from training.data.doctor_text import count, remarks, shown, wrong
 
     rows = []
     for name, split in found["splits"].items():
@@ -123,8 +123,8 @@ def _print(found: dict[str, Any]) -> None:
         rows.append((name, split["images"], len(counts), min(counts), max(counts), *sizes, formats))
     headers = "split", "images", "classes", "fewest per class", "most per class"
     console.table((*headers, "smallest", "median", "largest", "formats"), rows)
-    for title, lines in (("Wrong", found["wrong"]), ("Worth a look", found["remarks"])):
-        if lines:
+    for title, kinds in (("Wrong", wrong(found)), ("Worth a look", remarks(found))):
+        if lines := shown(kinds):
             console.line(f"\n{title}:")
         for text in lines:
             console.line(f"  {text}")

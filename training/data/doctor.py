@@ -281,9 +281,9 @@ def findings(splits: dict[str, Split]) -> dict[str, Any]:
         "class_names_that_differ": _differing(splits),
         "remove": _to_remove(splits, groups),
     }
-    from training.data.doctor_text import remarks, wrong
+    from training.data.doctor_text import every_line, remarks, wrong
 
-    return found | {"wrong": wrong(found), "remarks": remarks(found)}
+    return found | {"wrong": every_line(wrong(found)), "remarks": every_line(remarks(found))}
 
 
 def _describe(split: Split) -> dict[str, Any]:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import base64
-import collections
 import html
 import pathlib
 from typing import Any
 
 from training.data.doctor import Look, Split
-from training.data.doctor_text import count
+from training.data.doctor_text import count, remarks, shown, wrong
 from training.run import replacing
 
-# Pictures of each class, and classes and groups with pictures, at most.
-_PER_CLASS, _CLASSES, _GROUPS = 6, 60, 100
+# Pictures of each class and each group, groups, and pictures of the page (about 3 KB each) at most:
+# the page stays a few megabytes, however large the set.
+_PER_CLASS, _PER_GROUP, _GROUPS, _PICTURES = 6, 8, 100, 1200
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 70rem; padding: 0 1rem;
@@ -46,19 +46,32 @@ def page(dataset: str, splits: dict[str, Split], found: dict[str, Any]) -> str:
     """Returns the page. Every name in it is escaped: files may be called anything."""
     looks = {look.name: look for split in splits.values() for look in split.looks}
     images = sum(len(split.looks) for split in splits.values())
-    wrong = found["wrong"]
-    verdict = count(len(wrong), "finding") if wrong else "nothing is wrong"
+    findings = len(found["wrong"])
+    verdict = count(findings, "finding") if findings else "nothing is wrong"
+    # In the order of the page: what is wrong takes its pictures first, classes share the rest.
+    left = _PICTURES
+    groups = []
+    for title, key in (("The same file", "copies"), ("They look alike", "near_copies")):
+        drawn = _draw([[looks[name] for name in group] for group in found[key]], left)
+        left -= sum(map(len, drawn))
+        groups.append(_groups(title, found[key], drawn))
+    samples = {name: _samples(split) for name, split in splits.items()}
+    each = max(left // max(sum(map(len, samples.values())), 1), 1)
+    classes = []
+    for name, sample in samples.items():
+        drawn = [[_figure(look) for look in of_class[:each]] for of_class in sample[: left // each]]
+        left -= sum(map(len, drawn))
+        classes.append(_classes(name, found["splits"][name]["classes"], drawn))
     parts = [
         f"<h1>{_text(dataset)}</h1>",
-        f'<p>{count(images, "image")}: <b class="{"bad" if wrong else "good"}">{verdict}</b></p>',
+        f'<p>{count(images, "image")}: <b class="{"bad" if findings else "good"}">{verdict}</b>. '
+        f"Shown: {count(_PICTURES - left, 'picture')}.</p>",
         _splits(found["splits"]),
-        _lines("Wrong", wrong),
-        _lines("Worth a look", found["remarks"]),
-        _groups("The same file", found["copies"], looks),
-        _groups("They look alike", found["near_copies"], looks),
+        _lines("Wrong", shown(wrong(found))),
+        _lines("Worth a look", shown(remarks(found))),
+        *groups,
+        *classes,
     ]
-    for name, split in splits.items():
-        parts.append(_classes(name, found["splits"][name]["classes"], split))
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width">\n'
@@ -95,15 +108,27 @@ def _lines(title: str, lines: list[str]) -> str:
     return f"<h2>{title}</h2>\n<ul>\n{items}\n</ul>" if lines else ""
 
 
-def _groups(title: str, groups: list[list[str]], looks: dict[str, Look]) -> str:
+def _draw(groups: list[list[Look]], left: int) -> list[list[str]]:
+    """Returns the figures of the first groups, of each only the first, `left` in all at most."""
+    drawn = []
+    for group in groups[:_GROUPS]:
+        figures = [_figure(look) for look in group[: min(_PER_GROUP, left)]]
+        left -= len(figures)
+        drawn.append(figures)
+    return drawn
+
+
+def _groups(title: str, groups: list[list[str]], drawn: list[list[str]]) -> str:
+    """Returns what was drawn of groups, and how much was not."""
     if not groups:
         return ""
-    shown = [
-        f'<div class="group">{"".join(_figure(looks[name]) for name in group)}</div>'
-        for group in groups[:_GROUPS]
-    ]
-    more = len(groups) - len(shown)
-    note = f"<p>And {count(more, 'more group')}.</p>" if more else ""
+    shown = []
+    for group, figures in zip(groups, drawn, strict=False):
+        more = len(group) - len(figures)
+        note = f"<p>And {count(more, 'more image')}.</p>" if more else ""
+        shown.append(f'<div class="group">{"".join(figures)}{note}</div>')
+    more = len(groups) - len(drawn)
+    note = f"<p>And {count(more, 'more group')}: --json names all.</p>" if more else ""
     return f"<h2>{title}</h2>\n" + "\n".join(shown) + note
 
 
@@ -116,21 +141,23 @@ def _figure(look: Look) -> str:
     return f"<figure>{picture}<figcaption>{label}{_text(look.name)}</figcaption></figure>"
 
 
-def _classes(name: str, counts: dict[str, int], split: Split) -> str:
+def _samples(split: Split) -> list[list[Look]]:
+    """Returns the first images of each class that can be shown, without classes that have none."""
+    samples: dict[str | None, list[Look]] = {label: [] for label in split.classes}
+    for look in split.looks:
+        of_class = samples.get(look.label, [])
+        if look.thumbnail and len(of_class) < _PER_CLASS:
+            of_class.append(look)
+    return [sample for sample in samples.values() if sample]
+
+
+def _classes(name: str, counts: dict[str, int], drawn: list[list[str]]) -> str:
     """A bar for each class, and some pictures of it."""
     most = max([*counts.values(), 1])
-    pictures = collections.defaultdict(list)
-    for look in split.looks:
-        if look.thumbnail and len(pictures[look.label]) < _PER_CLASS:
-            pictures[look.label].append(_figure(look))
     rows = "\n".join(
         f'<tr><td>{_text(label)}</td><td class="number">{number}</td>'
         f'<td class="bar"><div style="width: {100 * number / most:.1f}%"></div></td></tr>'
         for label, number in counts.items()
     )
-    shown = "\n".join(
-        f'<div class="group">{"".join(pictures[label])}</div>'
-        for label in list(counts)[:_CLASSES]
-        if pictures[label]
-    )
+    shown = "\n".join(f'<div class="group">{"".join(figures)}</div>' for figures in drawn)
     return f"<h2>Classes of {_text(name)}</h2>\n<table>\n{rows}\n</table>\n{shown}"

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
-# Names in one line.
-_NAMED = 5
+# Names in one line, and lines of one kind that a person is shown.
+_NAMED, _SHOWN = 5, 20
 # Most images of a class for each of the rarest class, above which it is worth a remark.
 _BALANCE = 10
+
+# Kind of finding to its lines.
+Kinds = dict[str, list[str]]
 
 
 def count(number: int, noun: str, plural: str | None = None) -> str:
@@ -21,42 +25,71 @@ def some(names: list[str]) -> str:
     return ", ".join(names[:_NAMED]) + more
 
 
-def wrong(found: dict[str, Any]) -> list[str]:
-    """Returns one line for everything that should be mended before training."""
+def every_line(kinds: Kinds) -> list[str]:
+    """Returns the lines of all kinds."""
+    return list(itertools.chain(*kinds.values()))
+
+
+def shown(kinds: Kinds, rest: str = "--json names all") -> list[str]:
+    """Returns the first lines of each kind, and how many more there are.
+
+    Args:
+        kinds: Of `wrong` or `remarks`.
+        rest: Where the others are to be found.
+    """
     lines = []
-    for name, split in found["splits"].items():
-        lines += [f"{path}: {reason}" for path, reason in split["damaged"].items()]
-        lines += [f"{path}: no image, among the images" for path in split["no_images"]]
-        if split["empty_classes"]:
-            lines.append(f"{name}: classes without images: {some(split['empty_classes'])}")
-    for name, classes in found["class_names_that_differ"].items():
-        lines.append(f"{name}: lacks the classes {some(classes)}, which another split has")
-    across, differing = found["copies_across_splits"], found["copies_with_different_labels"]
-    for group in found["copies"]:
-        where = " (in different splits)" if group in across else ""
-        where += " (with different labels)" if group in differing else ""
-        lines.append(f"The same file: {', '.join(group)}{where}")
+    for kind, own in kinds.items():
+        lines += own[:_SHOWN]
+        if len(own) > _SHOWN:
+            lines.append(f"... {kind}: {len(own) - _SHOWN} more ({rest})")
     return lines
 
 
-def remarks(found: dict[str, Any]) -> list[str]:
+def wrong(found: dict[str, Any]) -> Kinds:
+    """Returns one line for everything that should be mended before training."""
+    kinds: Kinds = {"classes": [], "damaged": [], "no images": [], "copies": []}
+    for name, split in found["splits"].items():
+        if split["empty_classes"]:
+            text = f"{name}: classes without images: {some(split['empty_classes'])}"
+            kinds["classes"].append(text)
+        kinds["damaged"] += [f"{path}: {reason}" for path, reason in split["damaged"].items()]
+        kinds["no images"] += [f"{path}: no image, among the images" for path in split["no_images"]]
+    for name, classes in found["class_names_that_differ"].items():
+        text = f"{name}: lacks the classes {some(classes)}, which another split has"
+        kinds["classes"].append(text)
+    across = _first(found["copies_across_splits"])
+    differing = _first(found["copies_with_different_labels"])
+    for group in found["copies"]:
+        where = " (in different splits)" if group[0] in across else ""
+        where += " (with different labels)" if group[0] in differing else ""
+        kinds["copies"].append(f"The same file: {some(group)}{where}")
+    return kinds
+
+
+def remarks(found: dict[str, Any]) -> Kinds:
     """Returns one line for everything that deserves a look but may be meant."""
-    lines = []
-    across = found["near_copies_across_splits"]
+    kinds: Kinds = {"splits": [], "images that look alike": [], "misnamed": []}
+    across = _first(found["near_copies_across_splits"])
     for group in found["near_copies"]:
-        where = " (in different splits)" if group in across else ""
-        lines.append(f"They look alike: {', '.join(group)}{where}")
+        where = " (in different splits)" if group[0] in across else ""
+        kinds["images that look alike"].append(f"They look alike: {some(group)}{where}")
     for name, split in found["splits"].items():
         for path, kind in split["misnamed"].items():
-            lines.append(f"{path}: is a {kind} by its bytes (no error)")
+            kinds["misnamed"].append(f"{path}: is a {kind} by its bytes (no error)")
         if split["ignored"]:
-            lines.append(f"{name}: not read: {some(split['ignored'])}")
+            kinds["splits"].append(f"{name}: not read: {some(split['ignored'])}")
         if split["unlabelled"]:
-            lines.append(f"{name}: {count(split['unlabelled'], 'image')} without a label")
+            text = f"{name}: {count(split['unlabelled'], 'image')} without a label"
+            kinds["splits"].append(text)
         counts = [number for number in split["classes"].values() if number]
         if counts and max(counts) > _BALANCE * min(counts):
-            lines.append(
+            kinds["splits"].append(
                 f"{name}: the largest class has {max(counts) / min(counts):.0f} times as many "
                 "images as the smallest; see data.class_weights in docs/finetuning.md"
             )
-    return lines
+    return kinds
+
+
+def _first(groups: list[list[str]]) -> set[str]:
+    """Returns the first name of each group, which is in no other."""
+    return {group[0] for group in groups}

@@ -13,11 +13,14 @@ import tensorflow as tf
 
 from training.config import Config
 from training.data import check, order
+from training.data.doctor_text import count as count_of
 from training.data.load import load
 from training.errors import UserError
 
 # A label below this share is not named under a mixed image.
 _NAMED_SHARE = 0.005
+# Damaged images that are named.
+_NAMED = 20
 
 
 @dataclass(frozen=True)
@@ -71,10 +74,13 @@ def views(
         parts = [(batch[0].numpy(), batch[1].numpy()) for batch in batches]
     except tf.errors.OpError:
         bad = check.find_damaged(source)
-        names = "; ".join(f"{source.name(place)}: {why}" for place, why in bad.items())
+        if not bad:
+            raise
+        names = [f"{source.name(place)}: {why}" for place, why in bad.items()]
+        more = f"; and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
         raise UserError(
-            f"An image of {config.data.dataset} cannot be read ({names}). See lightnets data check "
-            f"{config.data.dataset}."
+            f"{count_of(len(names), 'image')} of {config.data.dataset} cannot be read "
+            f"({'; '.join(names[:_NAMED])}{more}). See lightnets data check {config.data.dataset}."
         ) from None
     pixels, labels = (np.stack(part, axis=1) for part in zip(*parts, strict=True))
     return pixels, labels, splits.labels
