@@ -38,6 +38,15 @@ def test_a_bad_image_does_not_hide_the_others(server, images, tmp_path, capsys):
     assert err == "lightnets: 2 of 3 images failed\n"
 
 
+def test_a_server_that_does_not_name_its_model_is_one_line(server, images, capsys):  # noqa: F811
+    """Caught: the same complaint for every image."""
+    server.script = [(404, {}, {"error": "Not found"})]
+    assert main(["ping", server.url, *images]) == 1
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert "does not list its models: add /v1/models/NAME to the URL" in err
+
+
 def test_no_server_is_one_line(images, capsys):
     closed = Script()
     closed.server_close()

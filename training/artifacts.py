@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import re
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -128,6 +129,9 @@ def _load_keras(path: pathlib.Path) -> Callable[[np.ndarray], np.ndarray]:
 
     import keras_lightnets.layers  # noqa: F401 (registers the custom layers)
 
+    # Keras would say that there is no such file.
+    if not zipfile.is_zipfile(path):
+        raise ValueError("it is no .keras file, or is cut off")
     return _keras_predict(keras.models.load_model(path, compile=False))
 
 

@@ -18,6 +18,7 @@ import platform
 import shutil
 import subprocess
 import sys
+import zipfile
 from collections.abc import Iterator
 from typing import IO, TYPE_CHECKING, Any
 
@@ -104,6 +105,8 @@ class Run:
         import keras_lightnets.layers  # noqa: F401
 
         path = self.weights(which)
+        if not zipfile.is_zipfile(path):  # Keras would say that there is no such file
+            raise UserError(f"Cannot load {path}: it is no .keras file, or is cut off")
         try:
             return keras.models.load_model(path, compile=False)
         except (OSError, ValueError, KeyError) as error:

@@ -130,12 +130,19 @@ def load_openvino(path: pathlib.Path) -> Predict:
     """Returns a function from images to probabilities that runs an OpenVINO `.xml` file.
 
     Raises:
-        ExportError: openvino is not installed.
+        ExportError: openvino is not installed, or cannot load the file.
     """
     openvino = _import("openvino", str(path))
     # It may choose bfloat16 by itself on processors that have it.
     settings = {"INFERENCE_PRECISION_HINT": "f32"}
-    model = openvino.Core().compile_model(str(path), "CPU", settings)
+    try:
+        with without_notices():
+            model = openvino.Core().compile_model(str(path), "CPU", settings)
+    except RuntimeError as error:
+        # The first lines name lines of OpenVINO's own source code.
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        told = [line for line in lines if not line.startswith(("Exception from", "Check '"))]
+        raise ExportError((told or lines or [type(error).__name__])[0]) from None
     dtype = model.inputs[0].element_type.to_dtype()
     return lambda images: model([images.astype(dtype)])[0]
 

@@ -10,6 +10,7 @@ import io
 import json
 import pathlib
 import re
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from training import config as configs
@@ -51,6 +52,9 @@ def run(args: argparse.Namespace) -> int:
     """Measures and prints; writes files only where `--out` says."""
     if args.batch_size < 1 or args.top < 1:
         raise UsageError("--batch-size and --top must be at least 1.")
+    for flag, path in (("--out", args.out), ("--predictions", args.predictions)):
+        if path is not None:
+            _check_place(flag, path)
     source = _find_run(args)
     if not _URL.match(args.target) and not pathlib.Path(args.target).exists():
         raise UserError(f"There is no {args.target}.")
@@ -59,12 +63,15 @@ def run(args: argparse.Namespace) -> int:
 
     with contextlib.closing(artifacts.open(args.target)) as artifact:
         splits = _splits(args, source, artifact)
+        if artifact.transform is not None:
+            splits = dataclasses.replace(splits, transform=artifact.transform)
         if list(artifact.labels or splits.labels) != list(splits.labels):
             raise UserError(
                 f"The classes of {args.target} ({_few(artifact.labels)}) are not those of the data "
                 f"({_few(splits.labels)})."
             )
-        true, probabilities = scoring.predict_split(artifact.predict, splits, args.batch_size)
+        predict = _checked(artifact.predict, args.target, len(splits.labels))
+        true, probabilities = scoring.predict_split(predict, splits, args.batch_size)
     results = {"target": args.target, **scoring.score(true, probabilities, args.top)}
     rows = report.per_class(true, probabilities, splits.labels)
     if args.out:
@@ -81,6 +88,42 @@ def run(args: argparse.Namespace) -> int:
     else:
         _print(results, rows)
     return 0
+
+
+def _check_place(flag: str, path: pathlib.Path) -> None:
+    """Raises UserError, before anything is measured, if nothing can be written there."""
+    folder = path if flag == "--out" else path.absolute().parent
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{flag}: {folder} is no folder.")
+    if flag == "--predictions" and not folder.is_dir():
+        raise UserError(f"{flag}: there is no folder {folder}.")
+
+
+def _checked(
+    predict: Callable[[np.ndarray], np.ndarray], target: str, classes: int
+) -> Callable[[np.ndarray], np.ndarray]:
+    """Returns `predict`, which names what a model that was made elsewhere does not do."""
+    from training.tf_errors import reason
+
+    def checked(images: np.ndarray) -> np.ndarray:
+        height, width = images.shape[1:3]
+        try:
+            probabilities = predict(images)
+        except UserError:
+            raise
+        except Exception as error:  # every runtime has its own
+            raise UserError(
+                f"{target} does not take images of {width}x{height} pixels: {reason(error)}"
+            ) from None
+        shape = tuple(probabilities.shape)
+        if shape != (len(images), classes):
+            raise UserError(
+                f"{target} answers {len(images)} images by an array of shape {shape}, not by a "
+                f"probability for each of the {classes} classes of the data."
+            )
+        return probabilities
+
+    return checked
 
 
 def _find_run(args: argparse.Namespace) -> pathlib.Path | None:
@@ -100,7 +143,7 @@ def _find_run(args: argparse.Namespace) -> pathlib.Path | None:
 
 
 def _splits(args: argparse.Namespace, source: pathlib.Path | None, artifact: Any) -> Any:
-    """Returns the data to measure on, transformed as the artefact wants it."""
+    """Returns the data to measure on, transformed as the run does it, if there is one."""
     from training import data
 
     changes = {

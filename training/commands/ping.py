@@ -32,6 +32,10 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(str(error)) from error
     failed = 0
     with client:
+        try:
+            args.model = client.model
+        except ClientError as error:  # not the fault of an image
+            raise UserError(str(error)) from error
         for image in args.images:
             try:
                 (result,) = client.classify(image, args.top)
