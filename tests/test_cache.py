@@ -6,8 +6,10 @@ import dataclasses
 import hashlib
 import types
 
+import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 
 import training.data
 from tests import toy
@@ -59,6 +61,23 @@ def test_the_estimate_comes_first(pictures, monkeypatch):
     memory.available = size
     with pytest.raises(UserError, match=r"do not fit into 80% of the 0.0 GiB of free memory"):
         splits(pictures, "memory")
+
+
+def test_a_set_larger_than_this_machine_is_not_kept(pictures, tmp_path, capsys):
+    """A real one: 3 TB by a list that names the same eight files of 15 MB again and again."""
+    for number in range(8):
+        pixels = np.full((2300, 2200, 3), number, np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{number}.bmp")
+    rows = "".join(f"{number % 8}.bmp,{'ab'[number % 2]}\n" for number in range(200_000))
+    (tmp_path / "list.csv").write_text("path,label\n" + rows)
+    plain, auto = splits(tmp_path / "list.csv", "none"), splits(tmp_path / "list.csv", "auto")
+    assert cache.estimate(auto.train_source) > 2e12
+    assert auto.train_source.portable  # nothing is kept in this process
+    assert digest(auto.train(global_batch=2).take(1)) == digest(plain.train(global_batch=2).take(1))
+    for kind in ("memory", "disk"):
+        with pytest.raises(UserError, match=r"about \d+\.\d GiB of images do not fit into 80% of"):
+            splits(tmp_path / "list.csv", kind)
+    assert "Keeping" not in capsys.readouterr().out
 
 
 def test_what_is_read_in_order_is_refused(pictures):
