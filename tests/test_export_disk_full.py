@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+from colour_run import make_run
 from test_export import small_net
 
 import keras_lightnets
@@ -95,3 +96,72 @@ def test_a_full_file_system_keeps_what_is_there(tmp_path):
         assert line.startswith("refused: Cannot write the export to"), line
         assert "No space left on device" in line
     assert lines[4] == "versions ['1', '2']"
+
+
+# The command on a real file system of 3 MiB: a version, then an export with too little room.
+COMMAND = """
+import os, pathlib, subprocess, sys
+disk, run = pathlib.Path(sys.argv[1]), sys.argv[2]
+
+def tree():
+    return {p: p.read_bytes() for p in disk.rglob("*") if p.is_file()}
+
+def export():
+    arguments = ["export", run, "--out", str(disk / "served"), "--name", "colour"]
+    command = [sys.executable, "-m", "training.cli", *arguments]
+    done = subprocess.run(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    return done.returncode, done.stderr
+
+assert export() == (0, "")
+first = tree()
+for left in (0, sum(map(len, first.values())) // 2):
+    free = os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize
+    (disk / "filler").write_bytes(bytes(free - left))
+    code, err = export()
+    (disk / "filler").unlink()
+    assert tree() == first, tree().keys() ^ first.keys()
+    print(code, err, end="")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not can_mount(), reason="no file system can be mounted here")
+def test_the_command_on_a_full_file_system_is_one_line_and_no_file(tmp_path):
+    run = make_run(tmp_path)
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    script = 'mount -t tmpfs -o size=3m tmpfs "$1" && exec "$3" -c "$4" "$1" "$2"'
+    done = subprocess.run(
+        ["unshare", "-rm", "sh", "-c", script, "sh", disk, run, sys.executable, COMMAND],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr[-2000:]
+    lines = done.stdout.splitlines()
+    assert len(lines) == 2, done.stdout
+    for line in lines:
+        assert line == (
+            f"1 lightnets: Cannot write the export to {disk}/served/colour: "
+            "No space left on device."
+        )
+
+
+@pytest.mark.slow
+def test_the_command_whose_file_cannot_grow_leaves_no_file(tmp_path):
+    """The same where nothing can be mounted: no file may grow beyond 10 kB."""
+    run, out = make_run(tmp_path), tmp_path / "served"
+    old = out / "colour" / "1" / "saved_model.pb"
+    old.parent.mkdir(parents=True)
+    old.write_bytes(b"old")
+    arguments = ["export", run, "--out", out, "--name", "colour"]
+    done = subprocess.run(
+        [sys.executable, "-m", "training.cli", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000)),
+    )
+    text = f"lightnets: Cannot write the export to {out}/colour: File too large.\n"
+    assert (done.returncode, done.stderr) == (1, text)
+    assert [path for path in out.rglob("*") if path.is_file()] == [old]

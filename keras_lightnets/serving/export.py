@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import os
 import pathlib
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -336,7 +337,8 @@ class clear_errors:  # noqa: N801 (used as a context manager, like contextlib's)
     def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
         if isinstance(error, (OSError, tf.errors.OpError)):
             if not isinstance(error, OSError):
-                text = error.message
+                # "FILE; No space left on device [Op:SaveV2]", a file that nobody will find.
+                text = re.sub(r"^[^;]*/[^;]*; | \[Op:\w+\]$", "", error.message)
             else:  # NumPy's has only a text: so many bytes requested, fewer written
                 text = error.strerror or f"No space left on device? {error}"
             line = text.splitlines()[0].rstrip(".")
