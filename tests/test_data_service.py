@@ -5,9 +5,12 @@ from __future__ import annotations
 import collections
 import contextlib
 import io
+import json
 import pathlib
+import re
 import runpy
 import socket
+import subprocess
 import sys
 import time
 
@@ -145,6 +148,65 @@ def test_a_run_trains_on_it_and_says_that_the_order_is_not_exact(pictures, two_w
     )
     assert results["steps"] == 12
     assert "not exact, also not when resumed" in printed
+
+
+# The command, which waits for a batch for ten seconds instead of five minutes.
+COMMAND = """
+import sys
+from training import quiet
+quiet.quieten()
+from training.data import service
+service.PATIENCE = 10
+from training.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.slow
+def test_the_command_without_its_workers_ends_with_one_line_and_goes_on(
+    pictures, two_workers, tmp_path
+):
+    """Caught: waiting for ever, a traceback, a run that cannot be resumed on new workers."""
+    address, children = two_workers
+    out, epochs = tmp_path / "run", 20
+    flags = ["--dataset", pictures, "--out", out, "--image-size", 32, "--epochs", epochs]
+    flags += ["--model", "mobilenet_v2_trunc_x0_25", "--recipe", "scratch-small"]
+    flags += ["--batch-size", 4, "--data-service", address]
+
+    def start_command(*arguments):
+        command = [sys.executable, "-u", "-c", COMMAND, "train", *map(str, arguments)]
+        return subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1
+        )
+
+    with start_command(*flags) as command:
+        for line in command.stdout:
+            if line.startswith("epoch 2/"):
+                break
+        for child in children[1:]:
+            child.kill()
+        _, err = command.communicate(timeout=120)
+    assert command.returncode == 1, err
+    assert err.count("\n") == 1, err
+    assert re.fullmatch(
+        rf"lightnets: data.data_service: no batch of the data service {address} within 10 s, .*"
+        r"Start what is missing, then go on with lightnets train --resume\.\n",
+        err,
+    )
+    done = json.loads((out / "history.json").read_text())
+    assert 2 <= len(done) < epochs
+
+    (port,) = processes.free_ports(1)
+    worker = ("worker", "--dispatcher", address, "--address", f"127.0.0.1:{port}")
+    children.append(processes.Child(serve, *worker))
+    wait_for(port)
+    with start_command("--resume", out) as command:
+        _, err = command.communicate(timeout=200)
+    assert (command.returncode, err) == (0, "")
+    history = json.loads((out / "history.json").read_text())
+    assert history[: len(done)] == done
+    assert len(history) == epochs
+    assert json.loads((out / "results.json").read_text())["steps"] == epochs * 6
 
 
 def test_a_service_that_is_not_there_is_named_in_bounded_time(pictures, monkeypatch):

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-_NOISE = ("Graph execution error", "Detected at node", "File ", "[[{{node", "Detected unsupported")
+_NOISE = (
+    "Graph execution error",
+    "Detected at node",
+    "File ",
+    "[[{{node",
+    "Detected unsupported",
+    "<stack",
+)
 
 
 def reason(error: BaseException) -> str:
