@@ -2,14 +2,17 @@
 
     python benchmarks/predict_files.py
 
-Ours: files, `keras_lightnets.preprocessing`, and the network with batch norms folded. The peer:
+Ours: what `lightnets predict net.keras FOLDER` does after it has loaded the network. The peer:
 `image_dataset_from_directory`, `preprocess_input` and `predict` of `keras.applications`. Both
-resize the whole image bilinearly to 224 pixels and run MobileNet v2 in batches of 32.
+resize the whole image bilinearly to 224 pixels and run MobileNet v2 in batches of 32. A second
+row is the same without the network: reading, decoding and resizing alone.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import json
 import pathlib
 import tempfile
 from collections.abc import Callable
@@ -19,54 +22,60 @@ import common
 BATCH = 32
 TARGET = 1.8
 
+Side = Callable[[], None]
 
-def ours(folder: pathlib.Path) -> Callable[[], None]:
-    """A function that classifies all files of the folder."""
+
+def ours(folder: pathlib.Path, images: pathlib.Path) -> tuple[Side, Side]:
+    """Functions that classify all files of a folder, and that only read them."""
+    import models
     import numpy as np
-    import tensorflow as tf
 
     import keras_lightnets
-    from keras_lightnets import preprocessing
+    from keras_lightnets.preprocessing import EvalTransform
+    from training import artifacts
+    from training.commands import predict
 
-    model = keras_lightnets.fold_batch_norm(
-        keras_lightnets.create_model("mobilenet_v2", include_preprocessing=True)
-    )
-    transform = preprocessing.EvalTransform((224, 224), antialias=False)
-    predict = tf.function(lambda images: model(images, training=False), reduce_retracing=True)
-    paths = sorted(str(path) for path in folder.glob("*/*.jpg"))
+    model = keras_lightnets.create_model("mobilenet_v2", include_preprocessing=True)
+    models.randomize(model).save(folder / "net.keras")
+    transform = EvalTransform((224, 224), antialias=False)
+    (folder / "transform.json").write_text(json.dumps(transform.to_dict()))
+    paths = list(predict.find([str(images)]))
+    classifier = artifacts.open(folder / "net.keras", images=len(paths))
+    reader = dataclasses.replace(classifier, predict=lambda batch: np.zeros((len(batch), 1)))
 
-    def load(path):
-        return preprocessing.evaluation_image(tf.io.read_file(path), transform)
+    def run(artifact: artifacts.Artifact) -> None:
+        found = list(predict.predictions(artifact, paths, BATCH))
+        assert not any(isinstance(scores, str) for _, scores in found)
 
-    def run() -> None:
-        dataset = tf.data.Dataset.from_tensor_slices(paths)
-        dataset = dataset.map(load, tf.data.AUTOTUNE).batch(BATCH).prefetch(2)
-        found = np.concatenate([predict(images).numpy() for images in dataset])
-        assert len(found) == len(paths)
-
-    return run
+    return lambda: run(classifier), lambda: run(reader)
 
 
-def peer(folder: pathlib.Path) -> Callable[[], None]:
+def peer(images: pathlib.Path) -> tuple[Side, Side]:
     """The same by `keras.applications`."""
     import keras
     import models
 
-    model = models.keras_application("mobilenet_v2", 224)
+    model = models.randomize(models.keras_application("mobilenet_v2", 224))
 
-    def run() -> None:
+    def read():
         dataset = keras.utils.image_dataset_from_directory(
-            folder,
+            images,
             image_size=(224, 224),
             batch_size=BATCH,
             labels=None,
             shuffle=False,
             verbose=False,
         )
-        dataset = dataset.map(keras.applications.mobilenet_v2.preprocess_input)
-        model.predict(dataset, verbose=0)
+        return dataset.map(keras.applications.mobilenet_v2.preprocess_input)
 
-    return run
+    def read_all() -> None:
+        for batch in read():
+            len(batch)
+
+    def predict() -> None:
+        model.predict(read(), verbose=0)
+
+    return predict, read_all
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -79,20 +88,23 @@ def main(arguments: list[str] | None = None) -> None:
 
     import pictures
 
+    names = ("keras_lightnets", "keras.applications")
+    case = f"{args.images} JPEG files to predictions, mobilenet_v2-224"
     with tempfile.TemporaryDirectory() as temporary:
-        folder = pictures.jpeg_folder(pathlib.Path(temporary), args.images)
-        (folder / "complete").unlink()
-        sides = {"keras_lightnets": ours(folder), "keras.applications": peer(folder)}
-        times = common.interleave(sides, seconds=args.seconds, warm_up=1, min_turns=3)
-    row = common.compare(
-        times,
-        *sides,
-        case=f"{args.images} JPEG files to predictions, mobilenet_v2-224",
-        target=TARGET,
-        unit="s",
-        scale=1,
-    )
-    common.save("predict_files", [row], args.out)
+        folder = pathlib.Path(temporary)
+        images = pictures.jpeg_folder(folder / "images", args.images)
+        (images / "complete").unlink()
+        for what, sides, seconds, target in zip(
+            (case, f"{case}, reading alone"),
+            zip(ours(folder, images), peer(images), strict=True),
+            (args.seconds, args.seconds / 4),
+            (TARGET, None),
+            strict=True,
+        ):
+            sides = dict(zip(names, sides, strict=True))
+            times = common.interleave(sides, seconds=seconds, warm_up=1, min_turns=3)
+            row = common.compare(times, *names, case=what, target=target, unit="s", scale=1)
+            common.save("predict_files", [row], args.out)
 
 
 if __name__ == "__main__":

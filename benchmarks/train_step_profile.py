@@ -22,7 +22,9 @@ CASES = {
     "mobilenet_v2-224-b16": ("mobilenet_v2", 224, 16, "float32"),
     "mobilenet_v2-224-b16 bfloat16": ("mobilenet_v2", 224, 16, "mixed_bfloat16"),
     "mobilenet_v1-224-b16": ("mobilenet_v1", 224, 16, "float32"),
+    "shufflenet_v1_g3-224-b16": ("shufflenet_v1", 224, 16, "float32"),
     "shufflenet_v1_g3-64-b32": ("shufflenet_v1", 64, 32, "float32"),
+    "shufflenet_v2-224-b16": ("shufflenet_v2", 224, 16, "float32"),
 }
 STEPS = 6
 SHOWN = 12  # types of operations in the file; the rest is one row

@@ -1,6 +1,8 @@
 """`lightnets predict` and `lightnets data check` on real files."""
 
 import json
+import pathlib
+import time
 import types
 
 import numpy as np
@@ -9,6 +11,7 @@ from PIL import Image
 
 from keras_lightnets.preprocessing import EvalTransform
 from training import artifacts, cli
+from training.commands import predict
 
 
 @pytest.fixture
@@ -33,7 +36,7 @@ def model(tmp_path, monkeypatch):
     artifact = types.SimpleNamespace(
         labels=["dark", "bright"], transform=EvalTransform((16, 16), 16), predict=predict
     )
-    monkeypatch.setattr(artifacts, "open", lambda target: artifact)
+    monkeypatch.setattr(artifacts, "open", lambda target, images: artifact)
     return str(tmp_path)
 
 
@@ -68,3 +71,22 @@ def test_damaged_and_copied_images_are_named(pictures, tmp_path, capsys):
     assert listed.read_text() == f"{pictures}/a/bad.jpg\n"
     assert f"{pictures}/a/bad.jpg: it is damaged" in output
     assert f"The same file: {pictures}/a/copy.png, {pictures}/b/1.png" in output
+
+
+def test_one_batch_is_read_while_the_network_is_busy_with_another():
+    """Caught: reading in turns with the network, and reading everything at once."""
+    paths = [pathlib.Path(f"{number}.png") for number in range(8)]
+    read, done = [], []
+
+    def contents(path):
+        read.append(path)
+        return path
+
+    for batch in predict._read_ahead(contents, paths, 2):
+        deadline = time.monotonic() + 20
+        while len(read) < min(2 * len(done) + 4, 8) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(0.05)
+        assert len(read) == min(2 * len(done) + 4, 8)
+        done.append(batch)
+    assert [path for batch in done for path, _ in batch] == paths

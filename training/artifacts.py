@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import pathlib
@@ -20,6 +21,8 @@ from training.run import Run
 
 # Images in one request to a server, so that a body stays below its limit.
 _IMAGES_PER_REQUEST = 8
+# Folding takes two seconds, and then saves 4 ms an image (MobileNet v2 at 224 pixels, two cores).
+_FOLD_FROM_IMAGES = 500
 
 
 @dataclass(frozen=True)
@@ -40,10 +43,15 @@ class Artifact:
     close: Callable[[], None] = lambda: None
 
 
-def open(target: str | os.PathLike) -> Artifact:
+def open(target: str | os.PathLike, *, images: int = 0) -> Artifact:
     """Opens a run, `.keras`, SavedModel, `.tflite`, `.onnx` or OpenVINO model, or a server's URL.
 
     A bundle or model directory of `lightnets export` stands for its newest version.
+
+    Args:
+        target: The path or URL.
+        images: About how many will be asked about. For many, batch norms of runs and `.keras`
+            files are folded first, so that answers are those of an export.
 
     Raises:
         UserError: There is nothing at `target`, it is none of these, or is damaged.
@@ -55,11 +63,11 @@ def open(target: str | os.PathLike) -> Artifact:
         raise UserError(f"There is no {path}.")
     if (path / "config.yaml").is_file():
         run = Run.open(path)
-        return Artifact(run.labels, run.transform, _keras_predict(run.model()))
+        return Artifact(run.labels, run.transform, _keras_predict(run.model(), images))
     if path.is_dir():
         path = _find_model(path)
     loaders = {
-        ".keras": _load_keras,
+        ".keras": functools.partial(_load_keras, images=images),
         **runtimes.LOADERS,
     }
     load = _load_saved_model if path.is_dir() else loaders.get(path.suffix)
@@ -120,11 +128,27 @@ def _about(path: pathlib.Path) -> tuple[list[str] | None, EvalTransform | None]:
     return labels, transform
 
 
-def _keras_predict(model: Any) -> Callable[[np.ndarray], np.ndarray]:
-    return lambda images: model.predict_on_batch(images.astype(model.inputs[0].dtype))
+def _keras_predict(model: Any, images: int) -> Callable[[np.ndarray], np.ndarray]:
+    def plain(images):
+        return model.predict_on_batch(images.astype(model.inputs[0].dtype))
+
+    if images < _FOLD_FROM_IMAGES:
+        return plain
+    import tensorflow as tf
+
+    from keras_lightnets.serving.errors import ExportError
+    from keras_lightnets.serving.inference import inference_function
+
+    try:
+        classify = inference_function(
+            model, whole_batches=bool(tf.config.list_physical_devices("GPU"))
+        )
+    except ExportError:  # a model of another kind
+        return plain
+    return lambda images: classify(images.astype("float32")).numpy()
 
 
-def _load_keras(path: pathlib.Path) -> Callable[[np.ndarray], np.ndarray]:
+def _load_keras(path: pathlib.Path, images: int) -> Callable[[np.ndarray], np.ndarray]:
     import keras
 
     import keras_lightnets.layers  # noqa: F401 (registers the custom layers)
@@ -132,7 +156,7 @@ def _load_keras(path: pathlib.Path) -> Callable[[np.ndarray], np.ndarray]:
     # Keras would say that there is no such file.
     if not zipfile.is_zipfile(path):
         raise ValueError("it is no .keras file, or is cut off")
-    return _keras_predict(keras.models.load_model(path, compile=False))
+    return _keras_predict(keras.models.load_model(path, compile=False), images)
 
 
 def _load_saved_model(path: pathlib.Path) -> Callable[[np.ndarray], np.ndarray]:

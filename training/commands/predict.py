@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import collections
 import contextlib
 import csv
 import glob
@@ -10,7 +11,9 @@ import io
 import json
 import pathlib
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 from training import console
 from training.errors import UsageError, UserError
@@ -37,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
     paths = list(find(args.files))
     from training import artifacts
 
-    artifact = artifacts.open(args.target)
+    artifact = artifacts.open(args.target, images=len(paths))
     if artifact.transform is None:
         raise UserError(f"{args.target} does not say how images are prepared; name its run.")
     rows, failed = [], 0
@@ -94,21 +97,36 @@ def predictions(artifact, paths: Sequence[pathlib.Path], batch_size: int) -> Ite
     def pixels(contents):
         return preprocessing.evaluation_image(contents, artifact.transform)
 
-    for start in range(0, len(paths), batch_size):
-        images, answers = [], {}
-        for path in paths[start : start + batch_size]:
-            try:
-                image = pixels(path.read_bytes()).numpy()
-            except tf.errors.OpError as error:
-                answers[path] = check.reason(error)
-            except OSError as error:
-                answers[path] = error.strerror
-            else:
-                answers[path] = len(images)
-                images.append(image)
-        scores = np.asarray(artifact.predict(np.stack(images))) if images else []
-        for path, answer in answers.items():
-            yield path, answer if isinstance(answer, str) else scores[answer]
+    def read(path):
+        try:
+            return pixels(path.read_bytes()).numpy()
+        except tf.errors.OpError as error:
+            return check.reason(error)
+        except OSError as error:
+            return error.strerror
+
+    for batch in _read_ahead(read, paths, batch_size):
+        images = [answer for _, answer in batch if not isinstance(answer, str)]
+        scores = iter(np.asarray(artifact.predict(np.stack(images))) if images else ())
+        for path, answer in batch:
+            yield path, answer if isinstance(answer, str) else next(scores)
+
+
+def _read_ahead(
+    read: Callable[[pathlib.Path], Any], paths: Sequence[pathlib.Path], batch_size: int
+) -> Iterator[list[tuple[pathlib.Path, Any]]]:
+    """Yields the files of each batch with what `read` makes of them.
+
+    Threads read a batch while the network is busy with the one before it.
+    """
+    with ThreadPoolExecutor() as pool:
+        ahead = collections.deque()
+        for start in range(0, len(paths), batch_size):
+            part = paths[start : start + batch_size]
+            ahead.append(zip(part, pool.map(read, part), strict=True))
+            if len(ahead) > 1:
+                yield list(ahead.popleft())
+        yield from map(list, ahead)
 
 
 def show(rows: list[tuple[pathlib.Path, list[tuple[str, float]]]], form: str) -> None:
