@@ -142,8 +142,8 @@ def test_a_tfds_set_and_a_list_with_a_missing_file(tmp_path, pictures, capfd):
     assert found["splits"]["train"]["damaged"] == {f"{cat}/gone.jpg": "there is no such file"}
 
 
-def test_a_run_remembers_the_check_of_tfrecord_files(tmp_path, capfd):
-    """It reads train[:80%] and train[80%:], where the check reads train."""
+def test_a_run_remembers_the_check_of_tfrecord_files(tmp_path, capfd, monkeypatch):
+    """Of a large set it reads train[:80%] and train[80%:], where the check reads train."""
 
     class OneSplit(Digits):
         name = "one_split"
@@ -154,11 +154,13 @@ def test_a_run_remembers_the_check_of_tfrecord_files(tmp_path, capfd):
     builder = OneSplit(data_dir=str(tmp_path), file_format="tfrecord")
     with tfds_source.quiet():
         builder.download_and_prepare()
-    opened = open_dataset(open_config(builder.data_path))
-    parts = [opened.train, opened.evaluation]
-    assert [damage.remembered(part) for part in parts] == [None, None]
-    assert check(capfd, builder.data_path)[0] == 0
-    assert [damage.remembered(part) for part in parts] == [{}, {}]
+    for limit in (359, 360):
+        monkeypatch.setattr(damage, "UNASKED_LIMIT", limit)
+        opened = open_dataset(open_config(builder.data_path))
+        parts = [opened.train, opened.evaluation] if limit < 360 else [opened.train]
+        assert [damage.remembered(part) for part in parts] == [None] * len(parts)
+        assert check(capfd, builder.data_path)[0] == 0
+        assert [damage.remembered(part) for part in parts] == [{}] * len(parts)
 
 
 def test_the_table_counts_in_grammar(pictures, capfd):

@@ -49,7 +49,8 @@ def wrong(found: dict[str, Any]) -> Kinds:
     """Returns one line for everything that should be mended before training."""
     kinds: Kinds = {"classes": [], "damaged": [], "no images": [], "copies": []}
     for name, split in found["splits"].items():
-        if split["empty_classes"]:
+        # A whole split may have no labels, as the `test` of many sets.
+        if split["empty_classes"] and split["unlabelled"] < split["images"]:
             text = f"{name}: classes without images: {some(split['empty_classes'])}"
             kinds["classes"].append(text)
         kinds["damaged"] += [f"{path}: {reason}" for path, reason in split["damaged"].items()]

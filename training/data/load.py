@@ -23,6 +23,7 @@ class Opened(NamedTuple):
     labels: list[str]
     train: Source | Stream
     evaluation: Source | Stream | None
+    prepared: bool = False  # by TFDS, which may have splits without labels
 
 
 def load(
@@ -50,6 +51,9 @@ def load(
         )
     excluded: dict[str, str] = {}
     sources = [source for source in (opened.train, opened.evaluation) if source is not None]
+    if opened.prepared:
+        for source in sources:
+            tfds_source.check_labelled(source)
     if saved_split:
         excluded = saved_split.excluded
         sources = [split_file.without(source, excluded) for source in sources]
@@ -97,13 +101,15 @@ def open_dataset(config: Config) -> Opened:
     train, evaluation = tfds_source.find_splits(builder, config.data)
     labels = builder.info.features[label_key].names
     source = tfds_source.open_split(builder, train)
-    if evaluation is None and isinstance(source, Stream) and train == "train":
-        # Records are shuffled when they are prepared, so the last ones are as good as any.
+    large = source.count > check.UNASKED_LIMIT
+    if evaluation is None and isinstance(source, Stream) and train == "train" and large:
+        # To choose by class, and to evaluate, all records would be read. They are shuffled when
+        # they are prepared, so the last ones are as good as any.
         share = round(config.data.val_split * 100) or 1
         source = tfds_source.open_split(builder, f"train[:{100 - share}%]")
         evaluation = f"train[{100 - share}%:]"
     held_out = None if evaluation is None else tfds_source.open_split(builder, evaluation)
-    return Opened(list(labels), source, held_out)
+    return Opened(list(labels), source, held_out, prepared=True)
 
 
 def _looks_like_a_path(name: str) -> bool:

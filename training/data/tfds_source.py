@@ -53,15 +53,26 @@ def find_builder(data: DataConfig) -> tfds.core.DatasetBuilder:
     except (tfds.core.DatasetNotFoundError, ValueError, KeyError) as error:
         name = data.dataset.partition(":")[0].partition("/")[0]
         if isinstance(error, tfds.core.DatasetNotFoundError):
-            known = ["digits", *tfds.list_builders(with_community_datasets=False)]
-            problem = f"{data.dataset!r} is no folder, list or name of a TFDS data set."
-            raise UserError(problem + nearest(name, known)) from None
+            raise UserError(_unknown(data, name)) from None
         line = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"TFDS cannot open {data.dataset!r}: {line}") from None
     if not builder.is_prepared():
         _prepare(builder, data)
         builder = tfds.builder(data.dataset, data_dir=data_dir)
     return builder
+
+
+def _unknown(data: DataConfig, name: str) -> str:
+    """Returns why TFDS finds nothing: other configurations or versions, or another name."""
+    root = pathlib.Path(data.data_dir or tfds.core.constants.DATA_DIR).expanduser()
+    found = sorted(
+        str(path.parent.relative_to(root)) for path in (root / name).glob("**/dataset_info.json")
+    )
+    if found:
+        return f"{data.dataset!r} is not prepared in {root}. There are: {', '.join(found)}."
+    known = ["digits", *tfds.list_builders(with_community_datasets=False)]
+    problem = f"{data.dataset!r} is no folder, list or name of a TFDS data set."
+    return problem + nearest(name, known)
 
 
 def _prepare(builder: tfds.core.DatasetBuilder, data: DataConfig) -> None:
@@ -129,21 +140,49 @@ def quiet() -> Iterator[None]:
 def feature_keys(builder: tfds.core.DatasetBuilder) -> tuple[str, str]:
     """Returns the names of the image and the label feature.
 
+    Of several the one that TFDS names as (input, target) is taken, else `image` and `label`.
+
     Raises:
         UserError: The data set is not one of images with one label each.
     """
     features = builder.info.features
-    images = [key for key, value in features.items() if isinstance(value, tfds.features.Image)]
-    labels = [key for key, value in features.items() if isinstance(value, tfds.features.ClassLabel)]
-    if supervised := builder.info.supervised_keys:
-        images = [key for key in images if key in supervised] or images
-        labels = [key for key in labels if key in supervised] or labels
-    if not images or not labels:
+    chosen = []
+    kinds = ((tfds.features.Image, "image"), (tfds.features.ClassLabel, "label"))
+    for kind, usual in kinds:
+        keys = [key for key, value in features.items() if isinstance(value, kind)]
+        supervised = [key for key in keys if key in (builder.info.supervised_keys or ())]
+        chosen.append(supervised or ([usual] if usual in keys else keys))
+    described = ", ".join(f"{key} ({type(value).__name__})" for key, value in features.items())
+    if not all(chosen):
         raise UserError(
-            f"{builder.name} is no set of images with a class each. It has: "
-            + ", ".join(f"{key} ({type(value).__name__})" for key, value in features.items())
+            f"{builder.name} is no set of images with a class each. It has: {described}."
         )
-    return images[0], labels[0]
+    for keys, noun in zip(chosen, ("images", "labels"), strict=True):
+        if len(keys) > 1:
+            raise UserError(
+                f"{builder.name} has several {noun} for each example ({', '.join(keys)}) and does "
+                "not name those to train on (supervised_keys). Write a CSV list of the ones meant."
+            )
+    (image,), (label,) = chosen
+    # TFDS keeps the bits of other types as if they were the channels of a PNG file.
+    dtype = np.dtype(features[image].np_dtype)
+    if dtype not in (np.uint8, np.uint16):
+        raise UserError(
+            f"The images of {builder.name} are of {dtype.name}, only uint8 and uint16 can be read."
+        )
+    return image, label
+
+
+def check_labelled(source: Source | Stream) -> None:
+    """Raises UserError if a split has no labels, as the `test` of some sets; TFDS writes -1.
+
+    Only the first example is looked at: splits are labelled as a whole.
+    """
+    if next(labels_of(source.references(1).take(1), source)) < 0:
+        raise UserError(
+            f"{source.name(0)} has no label, so this split can be neither trained nor evaluated "
+            "on. Choose others by --set data.train_split=... and --set data.eval_split=..."
+        )
 
 
 def find_splits(builder: tfds.core.DatasetBuilder, data: DataConfig) -> tuple[str, str | None]:
