@@ -1,0 +1,61 @@
+"""Networks in other runtimes: each answers as the Keras model does."""
+
+import keras
+import numpy as np
+import pytest
+
+import keras_lightnets
+from keras_lightnets.serving import formats
+from keras_lightnets.serving.gate import HeldOut
+from training import artifacts
+
+SIDE, CLASSES, LARGEST_DIFFERENCE = 96, 10, 1e-4
+# Not ShuffleNet v2: with weights like these its answers are all ones and zeros.
+NETS = ("mobilenet_v1", "mobilenet_v2", "shufflenet_v1", "squeezenet")
+
+
+def randomized(name: str) -> keras.Model:
+    """Returns a network with statistics and biases as training leaves them.
+
+    Of a fresh one the batch norms are zeros and ones, and all answers are about equal.
+    """
+    keras.utils.set_random_seed(0)
+    shape = (SIDE, SIDE, 3)
+    model = keras_lightnets.create_model(
+        name, input_shape=shape, classes=CLASSES, include_preprocessing=True
+    )
+    rng = np.random.default_rng(0)
+    for variable in model.variables:
+        if variable.name in ("beta", "bias", "moving_mean"):
+            variable.assign(rng.normal(0, 0.2, variable.shape))
+        elif variable.name in ("gamma", "moving_variance"):
+            variable.assign(rng.uniform(0.5, 1.5, variable.shape))
+    return model
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NETS)
+def test_onnx_runtime_and_openvino_agree_with_keras(name, tmp_path):
+    """OpenVINO also on the SavedModel's `serving_default`, as a server gets it."""
+    openvino = pytest.importorskip("openvino")
+    images = np.random.default_rng(3).integers(0, 256, (8, 6, 6, 3)).repeat(SIDE // 6, 1)
+    images = images.repeat(SIDE // 6, 2).astype("uint8")
+    model = randomized(name)
+    expected = model.predict_on_batch(images.astype("float32"))
+    assert expected.std(0).max() > 10 * LARGEST_DIFFERENCE  # the answers differ by more
+
+    held_out = HeldOut.synthetic((SIDE, SIDE), 8)
+    report = formats.convert(model, tmp_path, ["onnx", "openvino"], held_out)
+    for kind in ("onnx", "openvino"):
+        predict = artifacts.open(tmp_path / report[kind]["file"]).predict
+        for batch in (1, 8):
+            difference = np.abs(predict(images[:batch]) - expected[:batch]).max()
+            assert difference < LARGEST_DIFFERENCE, f"{kind}, batch {batch}: {difference:.1e}"
+
+    path = keras_lightnets.export_saved_model(model, tmp_path / "served", warmup_batch_sizes=(1,))
+    settings = {"INFERENCE_PRECISION_HINT": "f32"}  # else it may choose bfloat16 by itself
+    compiled = openvino.Core().compile_model(str(path), "CPU", settings)
+    for batch in (1, 8):
+        answer = compiled([images[:batch]])["probabilities"]
+        difference = np.abs(answer - expected[:batch]).max()
+        assert difference < LARGEST_DIFFERENCE, f"SavedModel, batch {batch}: {difference:.1e}"
