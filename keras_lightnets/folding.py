@@ -61,11 +61,12 @@ def fold_batch_norm(model: keras.Model) -> keras.Model:
     model = as_functional(model)
     folds = _find_folds(model)
 
-    def config_of(layer: keras.layers.Layer) -> dict[str, Any]:
-        return layer.get_config() | ({"use_bias": True} if layer.name in folds else {})
+    def new_layer(layer: keras.layers.Layer) -> keras.layers.Layer:
+        bias = {"use_bias": True} if layer.name in folds else {}
+        return type(layer).from_config(layer.get_config() | bias)
 
     folded, pairs = rewrite(
-        model, config_of, fold_batch_norm, skip={norm.name for norm in folds.values()}
+        model, new_layer, fold_batch_norm, skip={norm.name for norm in folds.values()}
     )
     for layer, clone in pairs:
         if layer.name in folds:
@@ -104,16 +105,18 @@ def as_functional(model: keras.Model) -> keras.Model:
 
 def rewrite(
     model: keras.Model,
-    config_of: Callable[[keras.layers.Layer], dict[str, Any]],
+    new_layer: Callable[[keras.layers.Layer], keras.layers.Layer],
     rewrite_inner: Callable[[keras.Model], keras.Model],
     skip: Collection[str] = (),
+    enter: Callable[[keras.KerasTensor], keras.KerasTensor] | None = None,
 ) -> tuple[keras.Model, list[tuple[keras.layers.Layer, keras.layers.Layer]]]:
-    """Rebuilds a functional model with the same layers of other configurations.
+    """Rebuilds a functional model from other layers, connected in the same way.
 
     Args:
-        config_of: Gives the configuration of the new layer for an old one.
+        new_layer: Gives the layer that takes the place of an old one.
         rewrite_inner: Gives the new model for an inner functional model.
         skip: Names of layers with one input to leave out; their input becomes their output.
+        enter: What is done to the inputs of the model first.
 
     Returns:
         The new model, and `(old, new)` of all layers outside of inner models. Weights are not
@@ -126,16 +129,20 @@ def rewrite(
             return rewrite_inner(operation)
         if not isinstance(operation, keras.layers.Layer):
             return operation  # such as `x + y`: it has no weights and can serve both models
-        pairs.append((operation, type(operation).from_config(config_of(operation))))
+        pairs.append((operation, new_layer(operation)))
         return pairs[-1][1]
 
     def call(operation: Any, *args: Any, **kwargs: Any) -> Any:
+        args, kwargs = keras.tree.map_structure(
+            lambda value: entered.get(id(value), value), (args, kwargs)
+        )
         if operation.name in skip:
             return args[0] if args else next(iter(kwargs.values()))
         return operation(*args, **kwargs)
 
     # Without these, Keras names the new inputs after the tensors, not after the input layers.
     inputs = keras.tree.map_structure(_same_input, model.input)
+    entered = {id(x): enter(x) for x in keras.tree.flatten(inputs)} if enter else {}
     rewritten = keras.models.clone_model(model, inputs, clone_function=clone, call_function=call)
     return rewritten, pairs
 

@@ -362,6 +362,27 @@ MUTATIONS = (
         "test_export_command.py::test_held_out_images_come_with_their_own_bytes",
     ),
     Mutation(
+        "kernels turned along one axis only",
+        "keras_lightnets/serving/padding.py",
+        "weights[0][::-1, ::-1]",
+        "weights[0][::-1]",
+        "test_padding.py::test_networks_lose_all_padding[mobilenet_v2]",
+    ),
+    Mutation(
+        "maximum of negative numbers without the padding's zeros",
+        "keras_lightnets/serving/padding.py",
+        "or _is_relu(padding.input)",
+        "or True",
+        "test_padding.py::test_maximum_of_negative_numbers_keeps_its_zeros",
+    ),
+    Mutation(
+        "channels that count twice in a shuffle of blocks",
+        "keras_lightnets/serving/shuffling.py",
+        "block + [-1] *",
+        "block + block[:1] *",
+        "test_shuffling.py::test_blocks_between_groups[84]",
+    ),
+    Mutation(
         "a part of a batch that does not divide it",
         "keras_lightnets/serving/parts.py",
         "divisors = tf.where(batch % sizes == 0, sizes, 0)",

@@ -56,7 +56,7 @@ class ChannelShuffle(keras.layers.Layer):
         # Only the last two axes move, so the rest is one long axis: a rank-3 transpose, whatever
         # the rank and the unknown sizes of the input.
         x = tf.reshape(inputs, (-1, self.groups, channels // self.groups))
-        x = tf.reshape(tf.transpose(x, (0, 2, 1)), _shape_for_reshape(inputs))
+        x = tf.reshape(tf.transpose(x, (0, 2, 1)), shape_for_reshape(inputs))
         # With several unknown sizes, only this keeps the number of channels in the static shape.
         x.set_shape(inputs.shape)
         return x
@@ -68,7 +68,7 @@ class ChannelShuffle(keras.layers.Layer):
         return {**super().get_config(), "groups": self.groups}
 
 
-def _shape_for_reshape(x: tf.Tensor) -> list[int] | tf.Tensor:
+def shape_for_reshape(x: tf.Tensor) -> list[int] | tf.Tensor:
     """The shape of `x`, without a run-time `Shape` op where at most one size is unknown.
 
     If all are known, the first is left open: a LiteRT file then takes other batches too.

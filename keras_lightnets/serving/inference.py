@@ -11,6 +11,7 @@ from keras_lightnets.folding import as_functional, fold_batch_norm, is_functiona
 from keras_lightnets.serving.errors import ExportError
 from keras_lightnets.serving.padding import merge_padding
 from keras_lightnets.serving.parts import in_parts
+from keras_lightnets.serving.shuffling import merge_shuffles
 
 Precision = Literal["float32", "bfloat16"]
 PRECISIONS = ("float32", "bfloat16")
@@ -22,15 +23,15 @@ def inference_model(
     """Returns a copy of a classifier made for inference only; the original is left as it is.
 
     Whatever the policy of `model`, the copy takes float32 images and gives float32
-    probabilities. Batch norms and zero padding are merged into the convolutions. Its weights are
-    float32 or, with `precision="bfloat16"`, rounded once to
+    probabilities. Batch norms, zero padding and channel shuffles are merged into the convolutions
+    where that can be done. Its weights are float32 or, with `precision="bfloat16"`, rounded once to
     bfloat16 in all layers between the first weights and the pooled features.
 
     Args:
         model: Functional or sequential; one input `(batch, height, width, 3)`, one output
             `(batch, classes)`.
-        merge_pads: Whether zero padding becomes part of the kernels. That saves TensorFlow an
-            operation, but XNNPACK has faster code for 3x3 kernels than for larger ones.
+        merge_pads: Whether zero padding and channel shuffles are merged, as suits TensorFlow.
+            Without, the network has the layers of `model` but for its batch norms.
 
     Raises:
         ExportError: The model is no such classifier.
@@ -40,7 +41,7 @@ def inference_model(
     check_classifier(model)
     model = fold_batch_norm(with_dtype(as_functional(model), lambda layer: "float32"))
     if merge_pads:
-        model = merge_padding(model)
+        model = merge_shuffles(merge_padding(model))
     if precision == "bfloat16":
         model = with_dtype(model, _Bfloat16Body())
     return _with_softmax(model)
@@ -110,13 +111,13 @@ def with_dtype(model: keras.Model, dtype_of: Any) -> keras.Model:
         dtype_of: Function of a layer, called in the order of the graph, giving its dtype.
     """
 
-    def config_of(layer: keras.layers.Layer) -> dict[str, Any]:
-        return layer.get_config() | {"dtype": dtype_of(layer)}
+    def new_layer(layer: keras.layers.Layer) -> keras.layers.Layer:
+        return type(layer).from_config(layer.get_config() | {"dtype": dtype_of(layer)})
 
     def rewrite_inner(inner: keras.Model) -> keras.Model:
         return with_dtype(as_functional(inner), dtype_of)
 
-    rebuilt, pairs = rewrite(model, config_of, rewrite_inner)
+    rebuilt, pairs = rewrite(model, new_layer, rewrite_inner)
     for layer, clone in pairs:
         clone.set_weights(layer.get_weights())
     return rebuilt
