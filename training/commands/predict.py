@@ -46,7 +46,8 @@ def run(args: argparse.Namespace) -> int:
     rows, failed = [], 0
     for path, scores in predictions(artifact, paths, args.batch_size):
         if isinstance(scores, str):
-            print(f"lightnets: {path}: {scores}", file=sys.stderr)
+            # With its end in one write: libjpeg reports, meanwhile, what it reads of other files.
+            sys.stderr.write(f"lightnets: {path}: {scores}\n")
             failed += 1
             continue
         best = scores.argsort()[::-1][: args.top]
