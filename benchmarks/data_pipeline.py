@@ -2,11 +2,11 @@
 
     python benchmarks/data_pipeline.py --torch-python ../venv-torch/bin/python
 
-JPEG files of about 500x375, crops of photographs (`pictures.py`), random-resized crop to 224 and
-flip, shuffled, batches of 64, on all cores. Against `image_dataset_from_directory` with Keras'
-augmentation layers, against torchvision's `DataLoader` with PIL and one worker per core (if there
-is an interpreter that has it), and against the bare decoding of the same bytes, which no pipeline
-that decodes whole images can beat.
+JPEG files of about 500x375, crops of photographs (`pictures.py`) in two qualities, random-resized
+crop to 224 and flip, shuffled, batches of 64, on all cores. Against `image_dataset_from_directory`
+with Keras' augmentation layers, against torchvision's `DataLoader` with PIL and one worker per core
+(if there is an interpreter that has it), and against the bare decoding of the same bytes, which no
+pipeline that decodes whole images can beat.
 """
 
 from __future__ import annotations
@@ -24,7 +24,11 @@ import torch_peer
 
 BATCH = 64
 SIZE = 224
-CASE = "input pipeline JPEG 500x375 to 224"
+# case: JPEG quality, see `pictures.py`.
+CASES = {
+    "input pipeline JPEG 500x375 of 100 kB to 224": 98,
+    "input pipeline JPEG 500x375 of 47 kB to 224": 90,
+}
 
 TURN_BATCHES = 8
 
@@ -98,17 +102,18 @@ def decoding(folder: pathlib.Path):
     return dataset.batch(BATCH).map(lambda shapes: (shapes,))
 
 
-def measure(images: int, seconds: float, interpreter: str | None) -> list[common.Row]:
+def measure(case: str, images: int, seconds: float, interpreter: str | None) -> list[common.Row]:
     """Times all sides on one folder."""
     import pictures
 
     with tempfile.TemporaryDirectory() as temporary:
-        folder = pictures.jpeg_folder(pathlib.Path(temporary) / "jpeg", images)
+        folder = pictures.jpeg_folder(pathlib.Path(temporary) / "jpeg", images, quality=CASES[case])
         (folder / "complete").unlink()
         note = f"crops of {len(pictures.photographs())} photographs"
         peers = {"Keras layers": (keras_layers, 4.0), "decoding alone": (decoding, 0.9)}
         rows = [
             compare_with(
+                case,
                 peer,
                 delivery(ours(folder)),
                 delivery(dataset(folder)),
@@ -130,6 +135,7 @@ def measure(images: int, seconds: float, interpreter: str | None) -> list[common
             ) as (turn, versions):
                 rows.append(
                     compare_with(
+                        case,
                         "torchvision DataLoader",
                         delivery(ours(folder)),
                         turn,
@@ -142,7 +148,7 @@ def measure(images: int, seconds: float, interpreter: str | None) -> list[common
     return rows
 
 
-def compare_with(peer: str, ours_turn, peer_turn, seconds: float, **row) -> common.Row:
+def compare_with(case: str, peer: str, ours_turn, peer_turn, seconds: float, **row) -> common.Row:
     """Times two sides in turns."""
     times = common.interleave(
         {"training.data": ours_turn, peer: peer_turn}, seconds=seconds, warm_up=1, min_turns=4
@@ -151,7 +157,7 @@ def compare_with(peer: str, ours_turn, peer_turn, seconds: float, **row) -> comm
         times,
         "training.data",
         peer,
-        case=CASE,
+        case=case,
         unit="ms per image",
         **row,
     )
@@ -160,13 +166,15 @@ def compare_with(peer: str, ours_turn, peer_turn, seconds: float, **row) -> comm
 def main(arguments: list[str] | None = None) -> None:
     """Runs the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--case", nargs="+", choices=CASES, default=list(CASES))
     parser.add_argument("--images", type=int, default=1024)
     parser.add_argument("--torch-python", help=torch_peer.HELP)
     parser.add_argument("--seconds", type=float, default=25.0, help="per peer")
     parser.add_argument("--out", type=pathlib.Path, default=common.RESULTS)
     args = parser.parse_args(arguments)
-    rows = measure(args.images, args.seconds, torch_peer.python(args.torch_python))
-    common.save("data_pipeline", rows, args.out)
+    for case in args.case:
+        rows = measure(case, args.images, args.seconds, torch_peer.python(args.torch_python))
+        common.save("data_pipeline", rows, args.out)
 
 
 if __name__ == "__main__":

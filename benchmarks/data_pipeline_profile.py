@@ -21,13 +21,15 @@ import train_step_profile
 WHAT = "data_pipeline_profile"
 
 
-def measure(images: int) -> list[train_step_profile.Row]:
+def measure(case: str, images: int) -> list[train_step_profile.Row]:
     """Profiles some batches."""
     import pictures
     import tensorflow as tf
 
     with tempfile.TemporaryDirectory() as temporary:
-        folder = pictures.jpeg_folder(pathlib.Path(temporary) / "jpeg", images)
+        folder = pictures.jpeg_folder(
+            pathlib.Path(temporary) / "jpeg", images, quality=data_pipeline.CASES[case]
+        )
         (folder / "complete").unlink()
         batches = iter(data_pipeline.ours(folder))
         for _ in itertools.islice(batches, 8):
@@ -39,8 +41,7 @@ def measure(images: int) -> list[train_step_profile.Row]:
         tf.profiler.experimental.stop()
         (path,) = trace.rglob("*.xplane.pb")
         calls, seconds = train_step_profile.self_times(path)
-    case = f"{data_pipeline.BATCH} images, {data_pipeline.CASE}"
-    return train_step_profile.rows(case, calls, seconds)
+    return train_step_profile.rows(f"{data_pipeline.BATCH} images, {case}", calls, seconds)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -49,7 +50,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--images", type=int, default=512)
     parser.add_argument("--out", type=pathlib.Path, default=common.RESULTS)
     args = parser.parse_args(arguments)
-    found = measure(args.images)
+    found = [row for case in data_pipeline.CASES for row in measure(case, args.images)]
     train_step_profile.show(found)
     train_step_profile.save(found, args.out, WHAT)
 

@@ -1,5 +1,8 @@
 """Folders of JPEG files like ImageNet's for the benchmarks: about 500x375, crops of photographs.
 
+At quality 98 they have 100 kB each on average; those of ImageNet's training set have 108 kB
+(138 GB, 1,281,167 files). At quality 90 they have 47 kB.
+
 The photographs are those that scikit-learn and, if it is installed (the extra `bench`),
 scikit-image ship; nothing is downloaded.
 """
@@ -28,7 +31,9 @@ def photographs() -> dict[str, np.ndarray]:
     return found
 
 
-def jpeg_folder(folder: pathlib.Path, count: int, classes: int = 10) -> pathlib.Path:
+def jpeg_folder(
+    folder: pathlib.Path, count: int, classes: int = 10, quality: int = 90
+) -> pathlib.Path:
     """Fills `folder/<class>/<number>.jpg` unless it is there; returns `folder`.
 
     Each picture is a box of a photograph, half to all of the largest of its shape, at a random
@@ -36,7 +41,7 @@ def jpeg_folder(folder: pathlib.Path, count: int, classes: int = 10) -> pathlib.
     """
     sources = list(photographs().values())
     done = folder / "complete"
-    mark = f"{count} {classes} {len(sources)}"
+    mark = f"{count} {classes} {len(sources)} {quality}"
     if done.exists() and done.read_text() == mark:
         return folder
     rng = np.random.default_rng(0)
@@ -44,12 +49,14 @@ def jpeg_folder(folder: pathlib.Path, count: int, classes: int = 10) -> pathlib.
         path = folder / f"class_{number % classes}" / f"{number:05d}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
         height, width = (375, 500) if number % 4 else (500, 375)
-        path.write_bytes(_jpeg(rng, sources[number % len(sources)], height, width))
+        path.write_bytes(_jpeg(rng, sources[number % len(sources)], height, width, quality))
     done.write_text(mark)
     return folder
 
 
-def _jpeg(rng: np.random.Generator, photo: np.ndarray, height: int, width: int) -> bytes:
+def _jpeg(
+    rng: np.random.Generator, photo: np.ndarray, height: int, width: int, quality: int
+) -> bytes:
     largest = min(photo.shape[0] / height, photo.shape[1] / width)
     scale = largest * rng.uniform(0.5, 1)
     rows, columns = int(height * scale), int(width * scale)
@@ -60,4 +67,4 @@ def _jpeg(rng: np.random.Generator, photo: np.ndarray, height: int, width: int) 
         box = box[:, ::-1]
     pixels = tf.image.resize(box, (height, width), "bicubic")
     pixels = tf.saturate_cast(tf.round(pixels), tf.uint8)
-    return tf.io.encode_jpeg(pixels, quality=90).numpy()
+    return tf.io.encode_jpeg(pixels, quality=quality).numpy()

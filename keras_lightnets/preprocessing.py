@@ -25,7 +25,7 @@ IMAGENET_STD = (58.395, 57.12, 57.375)
 
 # For branches seldom taken. Inlined, as TensorFlow does by default, all their operations are
 # visited even when not taken, which doubles the time of decoding a plain JPEG.
-_seldom = functools.partial(
+seldom = functools.partial(
     tf.function,
     autograph=False,
     experimental_attributes={"_noinline": True},
@@ -35,6 +35,8 @@ _seldom = functools.partial(
 MAX_PIXELS = 2**27
 
 _PNG = b"\x89PNG"
+# A JPEG file's start with an APP0 segment of 16 bytes, of which 14 follow; a quantization table.
+_JFIF, _TABLE = b"\xff\xd8\xff\xe0\x00\x10", b"\xff\xdb"
 _APP0, _APP1, _APP15, _COMMENT = 0xE0, 0xE1, 0xEF, 0xFE
 
 
@@ -185,7 +187,7 @@ def _decode_jpeg(contents: tf.Tensor) -> tf.Tensor:
         return tf.io.decode_jpeg(contents, channels=3, dct_method="INTEGER_ACCURATE")
 
 
-@_seldom
+@seldom
 def _decode_seldom(contents: tf.Tensor) -> tf.Tensor:
     return tf.cond(
         is_jpeg(contents),
@@ -255,9 +257,16 @@ def may_have_exif(contents: tf.Tensor) -> tf.Tensor:
 
     One operation, where walking the segments takes a third of the time of decoding: most
     files of a data set have no EXIF data. Searching 64 KiB would take 6 % of the time of a
-    training image, 16 KiB take 2 %.
+    training image, 16 KiB take 3 %, and nothing is searched where the first table follows the
+    plain header of JFIF: EXIF data behind a table does not count.
     """
-    return tf.strings.regex_full_match(tf.strings.substr(contents, 0, 2**14), r"(?s)\C*Exif\C*")
+    head = tf.strings.substr(contents, 0, len(_JFIF) + 14 + len(_TABLE))
+    table = tf.minimum(tf.strings.length(head), len(_JFIF) + 14)
+    without = _starts_with(head, _JFIF) & tf.equal(
+        tf.strings.substr(head, table, len(_TABLE)), _TABLE
+    )
+    searched = tf.strings.substr(contents, 0, tf.where(without, 0, 2**14))
+    return tf.strings.regex_full_match(searched, r"(?s)\C*Exif\C*")
 
 
 def exif_orientation(contents: tf.Tensor) -> tf.Tensor:

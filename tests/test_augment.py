@@ -106,3 +106,16 @@ def test_large_jpegs_are_decoded_at_a_scale_still_larger_than_the_result(side, s
     box = tf.image.resize(whole[top : top + rows, left : left + columns], (side, side))
     # But for chroma at the edges of the box.
     assert np.abs(image.numpy()[2:-2, 2:-2] - box.numpy()[2:-2, 2:-2]).max() <= 1
+
+
+def test_a_crop_of_a_jpeg_has_the_pixels_of_resizing_uint8():
+    """Caught: a conversion that rounds or scales."""
+    contents = tf.io.encode_jpeg(load_sample_image("china.jpg")[:300, :300], quality=95)
+    whole_image = {"crop_area": (1.0, 1.0), "crop_aspect": (1.0, 1.0), "flip": False}
+    data = configuration.from_dict({"data": whole_image}).data
+    key, randoms = tf.constant([3, 5], tf.int64), tf.zeros((augment.RANDOM_NUMBERS,))
+    transform = EvalTransform((224, 224))
+    image = augment.train_image(contents, key, randoms, data, transform, decoded=False)
+    pixels = tf.io.decode_jpeg(contents, dct_method="INTEGER_ACCURATE")
+    exact = tf.image.resize(pixels, (224, 224)).numpy()
+    np.testing.assert_array_equal(image, np.floor(exact + 0.5))

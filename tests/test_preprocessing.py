@@ -104,6 +104,12 @@ def test_broken_exif_leaves_the_image_as_it_is(exif):
     np.testing.assert_array_equal(decode(plain[:2] + segment + plain[2:]), decode(plain))
 
 
+@pytest.mark.parametrize("length", [3, 6, 19, 20, 21, 22, 30])
+def test_a_jpeg_header_cut_off_anywhere_is_no_exif(length):
+    plain = FILES["jpeg"][:length]
+    assert not preprocessing.may_have_exif(tf.constant(plain))
+
+
 def declare(kind, width, height):
     """Returns a file of the kind that declares other sides than it has."""
     contents = bytearray(FILES[kind])

@@ -64,12 +64,20 @@ def _crop_image(
     if data.crop == "random_resized":
         if decoded:
             return _resize(_cut(contents, key, data), transform)
-        crop = tf.cond(
-            preprocessing.is_plain_jpeg(contents),
-            lambda: _cut_jpeg(contents, key, data, transform),
-            lambda: _cut(preprocessing.decode_image(contents), key, data),
-        )
-        return _resize(tf.ensure_shape(crop, (None, None, 3)), transform)
+
+        def from_jpeg():
+            crop = _cut_jpeg(contents, key, data, transform)
+            if transform.interpolation == "bilinear":
+                # TensorFlow's kernel takes vector instructions for float32 alone: with the
+                # conversion 1.9 times as fast as from uint8, for the same pixels.
+                crop = tf.cast(crop, tf.float32)
+            return _resize(crop, transform)
+
+        @preprocessing.seldom
+        def from_other():
+            return _resize(_cut(preprocessing.decode_image(contents), key, data), transform)
+
+        return tf.cond(preprocessing.is_plain_jpeg(contents), from_jpeg, from_other)
     if decoded:
         return preprocessing.transform_image(contents, transform)
     return preprocessing.evaluation_image(contents, transform)
@@ -99,6 +107,7 @@ def _cut_jpeg(
             contents, box, channels=3, ratio=scale, dct_method="INTEGER_ACCURATE"
         )
 
+    @preprocessing.seldom
     def smaller():
         fits = tf.reduce_all(size >= [4 * side for side in transform.image_size])
         return tf.cond(fits, lambda: at_scale(4), lambda: at_scale(2))
@@ -123,6 +132,7 @@ def _random_box(shape: tf.Tensor, key: tf.Tensor, data: DataConfig) -> tuple[tf.
 
 
 def _resize(image: tf.Tensor, transform: EvalTransform) -> tf.Tensor:
+    image = tf.ensure_shape(image, (None, None, 3))
     pixels = tf.image.resize(image, transform.image_size, method=transform.interpolation)
     if transform.interpolation == "bilinear":
         # Never leaves the range of the pixels, so it needs no clipping (3 % of the pipeline).
