@@ -15,6 +15,7 @@ from keras_lightnets._version import __version__
 # Public name -> module that defines it.
 _PUBLIC = {
     "ChannelShuffle": "keras_lightnets.layers.channel_shuffle",
+    "ChannelSplit": "keras_lightnets.layers.channel_split",
     "FusedBatchNormalization": "keras_lightnets.layers.fused_batch_normalization",
     "GroupedConv2D": "keras_lightnets.layers.grouped_conv2d",
     "MobileNetV1": "keras_lightnets.mobilenet_v1",

@@ -21,6 +21,7 @@ from keras_lightnets.blocks import (
     squeeze_excite,
 )
 from keras_lightnets.layers.channel_shuffle import ChannelShuffle
+from keras_lightnets.layers.channel_split import ChannelSplit
 from keras_lightnets.network import Network
 from keras_lightnets.options import Options, check_choice, takes_options
 
@@ -176,7 +177,7 @@ def _unit(
     """Figure 3c: one half of the channels passes, the other goes through the branch."""
     _, dilation = net.strides.next(1)
     half = x.shape[-1] // 2
-    passed, x = keras.ops.split(x, 2, axis=-1)
+    passed, x = ChannelSplit(name=f"{name}_split")(x)
     entry = x
     x = conv_bn(x, half, norm=net.norm, name=f"{name}_pointwise1")
     x = depthwise_bn(x, dilation=dilation, norm=net.norm, name=f"{name}_depthwise")

@@ -136,8 +136,8 @@ MUTATIONS = (
     Mutation(
         "ShuffleNet v2 transforms the other half",
         "keras_lightnets/shufflenet_v2.py",
-        "passed, x = keras.ops.split(x, 2, axis=-1)",
-        "x, passed = keras.ops.split(x, 2, axis=-1)",
+        'passed, x = ChannelSplit(name=f"{name}_split")(x)',
+        'x, passed = ChannelSplit(name=f"{name}_split")(x)',
         _parity("torchvision__shufflenet_v2_x1_0"),
     ),
     Mutation(
@@ -773,6 +773,20 @@ MUTATIONS = (
         '("grpc.max_receive_message_length", options.max_body_bytes)',
         '("grpc.max_receive_message_length", -1)',
         "test_server_rest.py::test_grpc_has_the_same_limit",
+    ),
+    Mutation(
+        "channel split: halves of the unshuffled tensors",
+        "keras_lightnets/layers/channel_split.py",
+        "x = tf.transpose(x, (2, 1, 3, 0))",
+        "x = tf.transpose(x, (2, 1, 0, 3))",
+        "test_channel_split.py::test_halves_behind_a_shuffle_are_the_same_bits",
+    ),
+    Mutation(
+        "channel split: any transposition is taken for the shuffle of two groups",
+        "keras_lightnets/layers/channel_split.py",
+        "or ops[1].inputs[0].shape[1:] != (2, half)",
+        "or ops[1].inputs[0].shape[1:] == (3, half)",
+        "test_channel_split.py::test_everything_else_is_split",
     ),
     Mutation(
         "depthwise gradient spread by zeros before each value",

@@ -1,6 +1,7 @@
 """Layers that Keras lacks or runs too slowly; each also works in anybody's model."""
 
 from keras_lightnets.layers.channel_shuffle import ChannelShuffle
+from keras_lightnets.layers.channel_split import ChannelSplit
 from keras_lightnets.layers.depthwise_conv2d import DepthwiseConv2D
 from keras_lightnets.layers.fused_batch_normalization import FusedBatchNormalization
 from keras_lightnets.layers.grouped_conv2d import GroupedConv2D, grouped_conv_form
@@ -8,6 +9,7 @@ from keras_lightnets.layers.recomputation import recompute_activations
 
 __all__ = [
     "ChannelShuffle",
+    "ChannelSplit",
     "DepthwiseConv2D",
     "FusedBatchNormalization",
     "GroupedConv2D",

@@ -12,6 +12,7 @@ import tensorflow as tf
 from keras_lightnets.folding import as_functional, only_pairs, rewrite
 from keras_lightnets.layers import (
     ChannelShuffle,
+    ChannelSplit,
     DepthwiseConv2D,
     FusedBatchNormalization,
     GroupedConv2D,
@@ -35,6 +36,7 @@ _PER_PIXEL = (
     keras.layers.ReLU,
     keras.layers.Rescaling,
     ChannelShuffle,
+    ChannelSplit,
 )
 _ALONG_CHANNELS = (
     keras.layers.BatchNormalization,
@@ -216,7 +218,7 @@ def _may_turn(model: keras.Model, windows: list[_Window]) -> bool:
 
 
 def _is_blind_to_turns(operation: Any) -> bool:
-    # `keras.ops.split` is an operation without a public class.
+    # `keras.ops.split`, as in files of older ShuffleNet v2, is an operation without a public class.
     if type(operation) in _ALONG_CHANNELS or type(operation).__name__ == "Split":
         return operation.axis in (-1, 3)
     return type(operation) in _PER_PIXEL + _GLOBAL
