@@ -775,6 +775,27 @@ MUTATIONS = (
         "test_server_rest.py::test_grpc_has_the_same_limit",
     ),
     Mutation(
+        "wide channels: the kernel behind them is filled up along the wrong axis",
+        "keras_lightnets/layers/wide_channels.py",
+        "filter=fill_up(kernel, channels, axis=2),",
+        "filter=fill_up(kernel, channels, axis=3),",
+        "test_wide_channels.py::test_equals_the_keras_layers",
+    ),
+    Mutation(
+        "wide channels: anybody's slice is taken for one of ours",
+        "keras_lightnets/layers/wide_channels.py",
+        'if op.type == "Slice" and op.name in op.graph.get_collection(_NARROWED):',
+        'if op.type == "Slice":',
+        "test_wide_channels.py::test_a_slice_of_somebody_else_stays",
+    ),
+    Mutation(
+        "wide channels: depthwise convolutions with padding stay narrow",
+        "keras_lightnets/layers/wide_channels.py",
+        'if op.type == "PlaceholderWithDefault":',
+        'if op.type == "Placeholder":',
+        "test_wide_channels.py::test_all_batch_norms_get_more_channels",
+    ),
+    Mutation(
         "channel split: halves of the unshuffled tensors",
         "keras_lightnets/layers/channel_split.py",
         "x = tf.transpose(x, (2, 1, 3, 0))",

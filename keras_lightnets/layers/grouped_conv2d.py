@@ -56,7 +56,7 @@ class GroupedConv2D(keras.layers.Conv2D):
       group and a concatenation. TensorFlow has its own gradient of a grouped convolution only
       with oneDNN, and there only in float32 and bfloat16;
     * `groups=1` and a 1x1 kernel, in training: a matrix product. It and its gradients cost less
-      per call than oneDNN's convolutions: MobileNet v2 and SqueezeNet train 1.1 times as fast.
+      per call than oneDNN's convolutions: MobileNet v2 trains 1.1 times as fast.
       In inference a convolution, into which batch norm and activation can be fused.
 
     So it trains and runs in float32, bfloat16 and float16, with and without oneDNN or XLA.
