@@ -25,6 +25,7 @@ CASES = {
     "shufflenet_v1_g3-224-b16": ("shufflenet_v1", 224, 16, "float32"),
     "shufflenet_v1_g3-64-b32": ("shufflenet_v1", 64, 32, "float32"),
     "shufflenet_v2-224-b16": ("shufflenet_v2", 224, 16, "float32"),
+    "squeezenet-224-b16": ("squeezenet", 224, 16, "float32"),
 }
 STEPS = 6
 SHOWN = 12  # types of operations in the file; the rest is one row
