@@ -11,6 +11,7 @@ import tensorflow as tf
 import keras_lightnets
 from keras_lightnets.preprocessing import EvalTransform, evaluation_image
 from keras_lightnets.serving.errors import ExportError
+from keras_lightnets.serving.inference import inference_model
 
 LABELS = ["zero", "one", "two", "drei", "vier", "fünf"]
 SIZE = (40, 48)
@@ -300,3 +301,16 @@ def test_bfloat16_has_float32_ends_and_agrees(tmp_path, no_gate):
     kernels = [node for f in functions for node in f.node_def if node.op == "Conv2D"]
     assert kernels
     assert all(node.attr["T"].type == tf.bfloat16.as_datatype_enum for node in kernels)
+
+
+@pytest.mark.parametrize(
+    "name", ["mobilenet_v1", "mobilenet_v2", "shufflenet_v1", "shufflenet_v2", "squeezenet"]
+)
+def test_every_network_is_made_bfloat16(name):
+    """Caught: a layer of several outputs, as in ShuffleNet v2, is taken for one of one."""
+    model = keras_lightnets.create_model(name, input_shape=(64, 64, 3), classes=6)
+    images = np.random.default_rng(1).integers(0, 256, (2, 64, 64, 3)).astype("float32")
+    made = inference_model(model, "bfloat16")
+    maps = [t for layer in made.layers for t in keras.tree.flatten(layer.output) if t.ndim == 4]
+    assert {t.dtype for t in maps[-8:]} == {"bfloat16"}
+    np.testing.assert_allclose(made(images), model(images), atol=0.02)

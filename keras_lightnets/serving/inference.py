@@ -135,7 +135,9 @@ class _Bfloat16Body:
 
     def __call__(self, layer: keras.layers.Layer) -> str:
         self.started = self.started or bool(layer.weights)
-        return "bfloat16" if self.started and len(layer.output.shape) == 4 else "float32"
+        # A layer may have several outputs, such as both halves of the channels.
+        output = keras.tree.flatten(layer.output)[0]
+        return "bfloat16" if self.started and len(output.shape) == 4 else "float32"
 
 
 def _with_softmax(model: keras.Model) -> keras.Model:
