@@ -133,6 +133,8 @@ def test_ctrl_c_keeps_what_was_measured_and_says_so_in_one_line(tmp_path):
     text = SCRIPT.format(folder=str(ROOT / "benchmarks"), then=then)
     (scripts / "startup.py").write_text(text)
     run = (
+        # A shell starts its background jobs with SIGINT ignored, which children inherit.
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
         "import sys; from training import cli; from training.commands import benchmark; "
         f"benchmark.scripts_folder = lambda: __import__('pathlib').Path({str(scripts)!r}); "
         f"sys.exit(cli.main(['benchmark', 'start', '--out', {str(out)!r}]))"

@@ -145,7 +145,8 @@ def feature_keys(builder: tfds.core.DatasetBuilder) -> tuple[str, str]:
     Raises:
         UserError: The data set is not one of images with one label each.
     """
-    features = builder.info.features
+    # What TFDS reads from a file comes in any order.
+    features = dict(sorted(builder.info.features.items()))
     chosen = []
     kinds = ((tfds.features.Image, "image"), (tfds.features.ClassLabel, "label"))
     for kind, usual in kinds:
