@@ -7,7 +7,6 @@ import json
 import os
 import pathlib
 import re
-import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +16,7 @@ import numpy as np
 from keras_lightnets.preprocessing import EvalTransform
 from keras_lightnets.serving import runtimes
 from training.errors import UserError
-from training.run import Run
+from training.run import Run, load_network
 
 # Images in one request to a server, so that a body stays below its limit.
 _IMAGES_PER_REQUEST = 8
@@ -149,14 +148,7 @@ def _keras_predict(model: Any, images: int) -> Callable[[np.ndarray], np.ndarray
 
 
 def _load_keras(path: pathlib.Path, images: int) -> Callable[[np.ndarray], np.ndarray]:
-    import keras
-
-    import keras_lightnets.layers  # noqa: F401 (registers the custom layers)
-
-    # Keras would say that there is no such file.
-    if not zipfile.is_zipfile(path):
-        raise ValueError("it is no .keras file, or is cut off")
-    return _keras_predict(keras.models.load_model(path, compile=False), images)
+    return _keras_predict(load_network(path), images)
 
 
 def _load_saved_model(path: pathlib.Path) -> Callable[[np.ndarray], np.ndarray]:

@@ -99,19 +99,7 @@ class Run:
 
     def model(self, which: str = "best") -> keras.Model:
         """Returns the network: uint8 or 0..255 RGB images in, float32 probabilities out."""
-        import keras
-
-        # Registers the custom layers under their serialized names.
-        import keras_lightnets.layers  # noqa: F401
-
-        path = self.weights(which)
-        if not zipfile.is_zipfile(path):  # Keras would say that there is no such file
-            raise UserError(f"Cannot load {path}: it is no .keras file, or is cut off")
-        try:
-            return keras.models.load_model(path, compile=False)
-        except (OSError, ValueError, KeyError) as error:
-            line = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise UserError(f"Cannot load {path}: {line}") from None
+        return load_network(self.weights(which))
 
     def splits(self) -> Splits:
         """Returns the data the run was trained and evaluated on, split as then."""
@@ -190,6 +178,26 @@ def _git_commit() -> str | None:
         changed = subprocess.run([*git, "status", "--porcelain", "-uno"], **run).stdout.strip()
         return f"{commit}+" if changed else commit
     return None
+
+
+def load_network(path: pathlib.Path) -> keras.Model:
+    """Returns the model of a `.keras` file, not compiled.
+
+    Raises:
+        UserError: It is no such file, or is damaged.
+    """
+    import keras
+
+    # Registers the custom layers under their serialized names.
+    import keras_lightnets.layers  # noqa: F401
+
+    if not zipfile.is_zipfile(path):  # Keras would say that there is no such file
+        raise UserError(f"Cannot load {path}: it is no .keras file, or is cut off")
+    try:
+        return keras.models.load_model(path, compile=False)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(f"Cannot load {path}: {line}") from None
 
 
 @contextlib.contextmanager
