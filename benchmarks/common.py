@@ -26,6 +26,7 @@ from collections.abc import Callable, Iterable
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
 
 from training import quiet
+from training.run import replacing
 
 quiet.quieten()
 
@@ -282,12 +283,10 @@ def save(what: str, rows: Iterable[Row], folder: pathlib.Path = RESULTS) -> path
 def write(path: pathlib.Path, columns: list[str], rows: Iterable[dict]) -> None:
     """Writes a result file; it is never half written, however the script ends."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_suffix(".csv.new")
-    with new.open("w", newline="") as file:
+    with replacing(path) as file:
         writer = csv.DictWriter(file, columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-    new.replace(path)
 
 
 def load(path: pathlib.Path) -> list[dict[str, str]]:

@@ -108,7 +108,6 @@ def measure(case: str, images: int, seconds: float, interpreter: str | None) -> 
 
     with tempfile.TemporaryDirectory() as temporary:
         folder = pictures.jpeg_folder(pathlib.Path(temporary) / "jpeg", images, quality=CASES[case])
-        (folder / "complete").unlink()
         note = f"crops of {len(pictures.photographs())} photographs"
         peers = {"Keras layers": (keras_layers, 4.0), "decoding alone": (decoding, 0.9)}
         rows = [

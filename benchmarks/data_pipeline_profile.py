@@ -30,7 +30,6 @@ def measure(case: str, images: int) -> list[train_step_profile.Row]:
         folder = pictures.jpeg_folder(
             pathlib.Path(temporary) / "jpeg", images, quality=data_pipeline.CASES[case]
         )
-        (folder / "complete").unlink()
         batches = iter(data_pipeline.ours(folder))
         for _ in itertools.islice(batches, 8):
             pass

@@ -34,23 +34,18 @@ def photographs() -> dict[str, np.ndarray]:
 def jpeg_folder(
     folder: pathlib.Path, count: int, classes: int = 10, quality: int = 90
 ) -> pathlib.Path:
-    """Fills `folder/<class>/<number>.jpg` unless it is there; returns `folder`.
+    """Fills `folder/<class>/<number>.jpg`; returns `folder`.
 
     Each picture is a box of a photograph, half to all of the largest of its shape, at a random
     place, mirrored or not, resized to 500x375 (three of four) or 375x500.
     """
     sources = list(photographs().values())
-    done = folder / "complete"
-    mark = f"{count} {classes} {len(sources)} {quality}"
-    if done.exists() and done.read_text() == mark:
-        return folder
     rng = np.random.default_rng(0)
     for number in range(count):
         path = folder / f"class_{number % classes}" / f"{number:05d}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
         height, width = (375, 500) if number % 4 else (500, 375)
         path.write_bytes(_jpeg(rng, sources[number % len(sources)], height, width, quality))
-    done.write_text(mark)
     return folder
 
 

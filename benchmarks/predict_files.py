@@ -93,7 +93,6 @@ def main(arguments: list[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = pathlib.Path(temporary)
         images = pictures.jpeg_folder(folder / "images", args.images)
-        (images / "complete").unlink()
         for what, sides, seconds, target in zip(
             (case, f"{case}, reading alone"),
             zip(ours(folder, images), peer(images), strict=True),

@@ -90,7 +90,8 @@ def run(args: argparse.Namespace) -> int:
         try:
             status = _wait(command(folder / f"{script}.py", takes, args))
         except KeyboardInterrupt:
-            kept = f" What had been measured before is in {args.out}." if _any(args.out) else ""
+            measured = any(args.out.glob("*.csv"))
+            kept = f" What had been measured before is in {args.out}." if measured else ""
             raise Interrupted(f"Interrupted in {script}.{kept}", signal.SIGINT) from None
         if status:
             failed.append(script)
@@ -184,7 +185,3 @@ def _wait(words: list[str]) -> int:
                 process.wait(_SECONDS_TO_END)
             process.kill()
             raise
-
-
-def _any(folder: pathlib.Path) -> bool:
-    return any(folder.glob("*.csv"))
