@@ -161,6 +161,15 @@ def _find_folds(model: keras.Model) -> dict[str, keras.layers.BatchNormalization
     }
 
 
+def calls_of(model: keras.Model) -> list[Any]:
+    """Returns the calls of operations inside a functional model, Keras' nodes.
+
+    Keras has no public view of the graph. A layer may have been called elsewhere too; those
+    calls are not among them.
+    """
+    return [node for level in model._nodes_by_depth.values() for node in level]
+
+
 def only_pairs(model: keras.Model) -> list[tuple[Any, Any, Any]]:
     """Finds the operations behind one another between which nothing else stands.
 
@@ -168,9 +177,7 @@ def only_pairs(model: keras.Model) -> list[tuple[Any, Any, Any]]:
         `(first, tensor, second)`: `second` has the output of `first` as its only input, nothing
         else has it, both are called once, and `second` without `training=True` or a mask.
     """
-    # Keras has no public view of the graph. These are the calls inside this model; that a layer
-    # may have been called elsewhere too does not matter here.
-    nodes = [node for level in model._nodes_by_depth.values() for node in level]
+    nodes = calls_of(model)
     calls = Counter(id(node.operation) for node in nodes)
     users = Counter(id(tensor) for node in nodes for tensor in node.input_tensors)
     users.update(id(tensor) for tensor in model.outputs)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import keras
 import tensorflow as tf
 
+from keras_lightnets.layers.graphs import in_cpu_graph
+
 
 @keras.saving.register_keras_serializable(package="keras_lightnets")
 class ChannelSplit(keras.layers.Layer):
@@ -34,8 +36,7 @@ class ChannelSplit(keras.layers.Layer):
         self.input_spec = keras.layers.InputSpec(min_ndim=2, axes={-1: channels})
 
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> list[tf.Tensor]:
-        in_graph = tf.is_symbolic_tensor(inputs)
-        if training and in_graph and not tf.config.list_physical_devices("GPU"):
+        if training and in_cpu_graph(inputs):
             sources = _shuffled(inputs)
             if sources is not None:
                 return _shuffled_halves(*sources)

@@ -8,6 +8,7 @@ import keras
 import tensorflow as tf
 
 from keras_lightnets.layers import recomputation, wide_channels
+from keras_lightnets.layers.graphs import in_cpu_graph
 from keras_lightnets.replicas import mean_over_replicas
 
 _FUSED_DTYPES = ("float32", "bfloat16", "float16")
@@ -127,6 +128,6 @@ def _float32(variable: keras.Variable) -> tf.Tensor:
 
 def _widen(inputs: tf.Tensor) -> tf.Tensor | None:
     """The same with more channels, where that is the faster way: on CPUs, in a graph."""
-    if not tf.is_symbolic_tensor(inputs) or recomputation.recomputes():
+    if not in_cpu_graph(inputs) or recomputation.recomputes():
         return None
-    return None if tf.config.list_physical_devices("GPU") else wide_channels.widen(inputs)
+    return wide_channels.widen(inputs)

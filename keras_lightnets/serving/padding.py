@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_lightnets.folding import as_functional, only_pairs, rewrite
+from keras_lightnets.folding import as_functional, calls_of, only_pairs, rewrite
 from keras_lightnets.layers import (
     ChannelShuffle,
     ChannelSplit,
@@ -25,6 +25,7 @@ _CONVOLUTIONS = (
     keras.layers.Conv2D,
     keras.layers.DepthwiseConv2D,
 )
+RELUS = (keras.activations.relu, keras.activations.relu6)
 _POOLS = (keras.layers.AveragePooling2D, keras.layers.MaxPooling2D)
 # Those that do the same to every pixel (the second only along the channels) and those that do not
 # see the order of the pixels: they may be given a turned feature map.
@@ -173,7 +174,7 @@ def _windows(model: keras.Model) -> list[_Window]:
         and getattr(layer, "padding", None) == "valid"
         and (type(layer) is not keras.layers.MaxPooling2D or _is_relu(padding.input))
     }
-    nodes = _nodes(model)
+    nodes = calls_of(model)
     calls = Counter(node.operation.name for node in nodes)
     windows = []
     for node in nodes:
@@ -209,7 +210,7 @@ def _may_turn(model: keras.Model, windows: list[_Window]) -> bool:
     """Whether the results of `model` stay as they are if its image and kernels are turned."""
     known = {window.layer.name for window in windows if window.turned().own_padding()}
     known |= {window.padding.name for window in windows if window.padding}
-    for node in _nodes(model):
+    for node in calls_of(model):
         maps = [t for t in node.input_tensors if len(t.shape) != 2 and t.shape[1:3] != (1, 1)]
         operation = node.operation
         if maps and operation.name not in known and not _is_blind_to_turns(operation):
@@ -229,7 +230,7 @@ def _is_relu(tensor: keras.KerasTensor) -> bool:
     layer = tensor._keras_history.operation
     if type(layer) is keras.layers.ReLU:
         return layer.negative_slope == 0 and layer.threshold >= 0
-    return getattr(layer, "activation", None) in (keras.activations.relu, keras.activations.relu6)
+    return getattr(layer, "activation", None) in RELUS
 
 
 def _mean(pool: keras.layers.AveragePooling2D, config: dict[str, Any]) -> DepthwiseConv2D:
@@ -243,7 +244,3 @@ def _mean(pool: keras.layers.AveragePooling2D, config: dict[str, Any]) -> Depthw
         dtype=config["dtype"],
         name=pool.name,
     )
-
-
-def _nodes(model: keras.Model) -> list[Any]:
-    return [node for level in model._nodes_by_depth.values() for node in level]

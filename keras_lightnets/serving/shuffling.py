@@ -11,10 +11,10 @@ import tensorflow as tf
 from keras_lightnets.folding import as_functional, only_pairs, rewrite
 from keras_lightnets.layers import ChannelShuffle, DepthwiseConv2D, GroupedConv2D
 from keras_lightnets.layers.channel_shuffle import shape_for_reshape
+from keras_lightnets.serving.padding import RELUS
 
 _CONVOLUTIONS = (GroupedConv2D, keras.layers.Conv2D)
 _DEPTHWISE = (DepthwiseConv2D, keras.layers.DepthwiseConv2D)
-_RELUS = (keras.activations.relu, keras.activations.relu6)
 _MOST_CHANNELS = 1.1  # times as many as before
 
 
@@ -174,7 +174,7 @@ def _beyond_relus(operation: Any, neighbour: dict[int, Any]) -> Any:
     """The next operation before or behind `operation` that is not a ReLU."""
     operation = neighbour.get(id(operation))
     while type(operation) is keras.layers.ReLU or (
-        type(operation) is keras.layers.Activation and operation.activation in _RELUS
+        type(operation) is keras.layers.Activation and operation.activation in RELUS
     ):
         operation = neighbour.get(id(operation))
     return operation
@@ -182,7 +182,7 @@ def _beyond_relus(operation: Any, neighbour: dict[int, Any]) -> Any:
 
 def _keeps_channels_apart(layer: Any) -> bool:
     """Whether the layer's activation treats each channel by itself."""
-    activations = (keras.activations.linear, *_RELUS)
+    activations = (keras.activations.linear, *RELUS)
     return layer.data_format == "channels_last" and layer.activation in activations
 
 
