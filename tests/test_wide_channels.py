@@ -11,6 +11,7 @@ from keras_lightnets.layers import (
     GroupedConv2D,
     recompute_activations,
 )
+from tests import graphs
 
 OURS = (GroupedConv2D, DepthwiseConv2D, FusedBatchNormalization)
 KERAS = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.BatchNormalization)
@@ -56,12 +57,7 @@ def images():
 def norm_channels(model):
     """Channels of the batch norms that a training step really computes."""
     graph = train_function(model).get_concrete_function(images()).graph
-    used, todo = set(), [tensor.op for tensor in graph.outputs]
-    while todo:
-        op = todo.pop()
-        if op not in used:
-            used.add(op)
-            todo += [tensor.op for tensor in op.inputs]
+    used = graphs.used_operations(graph)
     return [op.inputs[0].shape[-1] for op in used if op.type == "FusedBatchNormV3"]
 
 
