@@ -77,7 +77,7 @@ def test_the_files_of_the_run_are_compared_and_the_result_is_shown(run, tmp_path
     assert lines[0] == "Comparing on 12 of 12 held-out images"
     rows = [line for line in lines if re.match(r"serv\w+, oneDNN (on|off)", line)]
     assert [re.split(r"  +", row)[1:3] for row in rows] == [["12", "12"]] * 4
-    assert lines[-1] == f"Wrote {out}/colour/1"
+    assert lines[-2:] == [f"Wrote {out}/colour/1", f"Next: lightnets serve {out}"]
     report = json.loads((out / "colour" / "1" / "assets.extra" / "parity.json").read_text())
     assert {row["accuracy"] for row in report["signatures"].values()} == {1.0}
 

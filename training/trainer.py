@@ -22,6 +22,7 @@ from training.errors import UsageError
 from training.evaluate import distribute
 from training.history import History
 from training.step import LoopState, TrainStep
+from training.words import count
 
 
 class Trainer:
@@ -199,13 +200,13 @@ class Trainer:
         """Returns a line about what is trained on what, and one about the order of the images."""
         train = self.config.train
         weights = sum(math.prod(v.shape) for v in self.judge.model.trainable_variables)
-        devices = f"{self.replicas} replica{'s' if self.replicas > 1 else ''}"
+        devices = count(self.replicas, "replica")
         if self.members is not None:
-            devices += f" in {len(self.members.addresses)} workers"
+            devices += f" in {count(len(self.members.addresses), 'worker')}"
         return (
             f"{self.config.model.name}, {weights:,} weights, {self.policy}; "
-            f"{self.splits.train_examples} images, batch {train.batch_size} on {devices}; "
-            f"{train.epochs} epochs of {self.steps_per_epoch} steps\n"
+            f"{count(self.splits.train_examples, 'image')}, batch {train.batch_size} on {devices}; "
+            f"{count(train.epochs, 'epoch')} of {count(self.steps_per_epoch, 'step')}\n"
             f"Order of the images: {self.splits.order}"
         )
 

@@ -1,4 +1,4 @@
-"""The nearest known name to one that was mistyped."""
+"""Words in messages: the nearest known name to one that was mistyped, and plurals."""
 
 from __future__ import annotations
 
@@ -10,3 +10,8 @@ def nearest(name: str, choices: Iterable[str]) -> str:
     """Returns ` Did you mean 'x'?`, or nothing when no choice is close."""
     matches = difflib.get_close_matches(name, list(choices), n=1)
     return f" Did you mean {matches[0]!r}?" if matches else ""
+
+
+def count(number: int, noun: str, plural: str | None = None) -> str:
+    """Returns `1 image`, `2 images`."""
+    return f"{number} {noun if number == 1 else plural or noun + 's'}"

@@ -11,6 +11,7 @@ from typing import Any
 from training import config as configs
 from training import console, resolve
 from training.errors import UsageError
+from training.words import count
 
 HELP = "Check a data set, show it as a network sees it, or convert it to ArrayRecord."
 
@@ -104,7 +105,6 @@ def _convert(args: argparse.Namespace) -> int:
     values = {"dataset": args.dataset, "data_dir": args.data_dir, "skip_corrupt": args.skip_corrupt}
     config = configs.from_dict({"data": values})
     from training.data.convert import convert
-    from training.data.doctor_text import count
 
     for split, number in convert(config, args.out).items():
         console.line(f"{split}: {count(number, 'image')}")
@@ -113,7 +113,7 @@ def _convert(args: argparse.Namespace) -> int:
 
 
 def _print(found: dict[str, Any]) -> None:
-    from training.data.doctor_text import count, remarks, shown, wrong
+    from training.data.doctor_text import remarks, shown, wrong
 
     rows = []
     for name, split in found["splits"].items():

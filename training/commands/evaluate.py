@@ -17,6 +17,7 @@ from training import config as configs
 from training import console
 from training import run as runs
 from training.errors import UsageError, UserError
+from training.words import count
 
 if TYPE_CHECKING:
     import numpy as np
@@ -187,7 +188,7 @@ def _write_predictions(
 
 
 def _print(results: dict[str, Any], rows: list[dict[str, Any]]) -> None:
-    console.line(f"{results['target']}: {results['images']} held-out images")
+    console.line(f"{results['target']}: {count(results['images'], 'held-out image')}")
     for key, value in results.items():
         if key not in ("target", "images"):
             console.line(f"  {key.replace('_', ' '):<16}{value:.4f}")

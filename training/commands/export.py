@@ -101,6 +101,8 @@ def run(args: argparse.Namespace) -> int:
     except ExportError as error:
         raise UserError(str(error)) from None
     _print(written)
+    if runtimes.TF_SERVING in formats:
+        console.line(f"Next: lightnets serve {args.out}")
     return 0
 
 

@@ -20,6 +20,7 @@ from training.data.stream import Stream
 from training.data.tfds_source import cache_dir
 from training.errors import UserError
 from training.quiet import standard_error_aside
+from training.words import count
 
 # Larger sets are not decoded before training unless they must be (about 1 ms an image and core).
 UNASKED_LIMIT = 50_000
@@ -47,18 +48,14 @@ def sound(
         lines = [f"  {name}: {reason}" for name, reason in list(damaged.items())[:_NAMED]]
         more = f"\n  and {len(damaged) - _NAMED} more" if len(damaged) > _NAMED else ""
         raise UserError(
-            f"{_images(len(damaged))} of {data.dataset} cannot be read. Remove or replace them, or "
-            "train without them: --skip-corrupt.\n" + "\n".join(lines) + more
+            f"{count(len(damaged), 'image')} of {data.dataset} cannot be read. Remove or replace "
+            "them, or train without them: --skip-corrupt.\n" + "\n".join(lines) + more
         )
     if not all(part.count for part in parts):
         raise UserError(f"No image of {data.dataset} can be read.")
     if damaged:
-        console.line(f"Training without {_images(len(damaged))} that cannot be read.")
+        console.line(f"Training without {count(len(damaged), 'image')} that cannot be read.")
     return parts, damaged
-
-
-def _images(number: int) -> str:
-    return "1 image" if number == 1 else f"{number} images"
 
 
 def _damaged(source: Source | Stream, data: DataConfig) -> dict[int, str]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
+from training.words import count
+
 # Names in one line, and lines of one kind that a person is shown.
 _NAMED, _SHOWN = 5, 20
 # Most images of a class for each of the rarest class, above which it is worth a remark.
@@ -12,11 +14,6 @@ _BALANCE = 10
 
 # Kind of finding to its lines.
 Kinds = dict[str, list[str]]
-
-
-def count(number: int, noun: str, plural: str | None = None) -> str:
-    """Returns `1 image`, `2 images`."""
-    return f"{number} {noun if number == 1 else plural or noun + 's'}"
 
 
 def some(names: list[str]) -> str:

@@ -13,9 +13,9 @@ import tensorflow as tf
 
 from training.config import Config
 from training.data import check, order
-from training.data.doctor_text import count as count_of
 from training.data.load import load
 from training.errors import UserError
+from training.words import count as count_of
 
 # A label below this share is not named under a mixed image.
 _NAMED_SHARE = 0.005

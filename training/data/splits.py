@@ -16,6 +16,7 @@ from training.config import Config
 from training.data import pipeline, split_file
 from training.data.source import Source
 from training.data.stream import Stream
+from training.words import count
 
 
 @dataclass(frozen=True)
@@ -108,8 +109,8 @@ class Splits:
         """Returns one line for a person: how many images, and how training orders them."""
         out = f", {len(self.excluded)} damaged ones left out" if self.excluded else ""
         return (
-            f"{self.train_examples} images to train on, {self.eval_examples} to evaluate on, "
-            f"{len(self.labels)} classes{out}; order: {self.order}"
+            f"{count(self.train_examples, 'image')} to train on, {self.eval_examples} to evaluate "
+            f"on, {count(len(self.labels), 'class', 'classes')}{out}; order: {self.order}"
         )
 
     def save(self, path: str | os.PathLike) -> None:

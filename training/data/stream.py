@@ -17,6 +17,7 @@ import tensorflow as tf
 
 from training.data import order
 from training.data.source import digest, labels_of
+from training.words import count
 
 # Parts that are read by turns, and records in one turn.
 _CYCLE, _TURN = 16, 8
@@ -62,9 +63,10 @@ class Stream:
 
     @property
     def order(self) -> str:
+        parts = len(self.part_sizes)
         return (
-            f"{len(self.part_sizes)} shuffled parts, {min(_CYCLE, len(self.part_sizes))} by turns, "
-            f"in shuffled windows of {self.window} examples"
+            f"{count(parts, 'shuffled part')}, {min(_CYCLE, parts)} by turns, "
+            f"in shuffled windows of {count(self.window, 'example')}"
         )
 
     def subset(self, kept: np.ndarray) -> Stream:
