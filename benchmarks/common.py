@@ -18,6 +18,7 @@ import platform
 import re
 import resource
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -185,6 +186,9 @@ def network_main(
 ) -> None:
     """The command line of a benchmark of networks at several batch sizes.
 
+    Each network runs in a process of its own: after two others, folded MobileNet v2 took 1.2
+    times as long at 16 images.
+
     Args:
         what: Name of the result file.
         question: For `--help`; its first line counts.
@@ -197,9 +201,17 @@ def network_main(
     parser.add_argument("--seconds", type=float, default=20.0, help="per case")
     parser.add_argument("--out", type=pathlib.Path, default=RESULTS)
     args = parser.parse_args(arguments)
-    for net in args.net:
-        for batch in args.batch:
-            save(what, measure(net, batch, args.seconds), args.out)
+    if len(args.net) > 1:
+        script = str(pathlib.Path(__file__).with_name(f"{what}.py"))
+        batches = ["--batch", *map(str, args.batch)]
+        rest = [*batches, "--seconds", str(args.seconds), "--out", str(args.out)]
+        for net in args.net:
+            ended = subprocess.run([sys.executable, script, "--net", net, *rest], check=False)
+            if ended.returncode:
+                sys.exit(ended.returncode)
+        return
+    for batch in args.batch:
+        save(what, measure(args.net[0], batch, args.seconds), args.out)
 
 
 def machine() -> str:

@@ -36,6 +36,26 @@ def test_every_script_of_the_runner_exists_and_every_benchmark_is_run():
     assert set(ALL_SCRIPTS) == found - {"readme", "serving_soak"}
 
 
+@pytest.mark.parametrize("script", ["inference", "serving"])
+def test_each_network_is_measured_in_a_process_of_its_own(script, tmp_path, monkeypatch):
+    module = importlib.import_module(script)
+    started = []
+
+    def run(words, check):
+        started.append(words[1:])
+        return subprocess.CompletedProcess(words, 3 if len(started) == 2 else 0)
+
+    monkeypatch.setattr(common.subprocess, "run", run)
+    monkeypatch.setattr(module, "measure", pytest.fail)
+    nets = ["squeezenet", "mobilenet_v1", "mobilenet_v2"]
+    with pytest.raises(SystemExit) as ended:
+        module.main(["--net", *nets, "--batch", "1", "--seconds", "2", "--out", str(tmp_path)])
+    assert ended.value.code == 3  # of the second, after which none is started
+    rest = ["--batch", "1", "--seconds", "2.0", "--out", str(tmp_path)]
+    path = str(ROOT / "benchmarks" / f"{script}.py")
+    assert started == [[path, "--net", net, *rest] for net in nets[:2]]
+
+
 @pytest.mark.parametrize("script", ALL_SCRIPTS)
 def test_the_runner_knows_what_a_script_takes(script, capsys):
     with pytest.raises(SystemExit):
