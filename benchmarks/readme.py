@@ -26,6 +26,7 @@ NAMES = (
     "inference",
     "predict_files",
     "serving",
+    "runtimes",
     "litert",
     "data_pipeline",
     "listed_files",

@@ -13,14 +13,14 @@ import pathlib
 
 import common
 
-# case: (registered name, image size in pixels, batch size, target ratio). None of the targets is
-# met yet; one that is will be raised.
+# case: (registered name, image size in pixels, batch size, target ratio). A target that is met is
+# raised: that of ShuffleNet v1 at 224 pixels was 6.
 CASES = {
     "mobilenet_v2-224-b16": ("mobilenet_v2", 224, 16, 2.0),
     "mobilenet_v2-224-b32": ("mobilenet_v2", 224, 32, 2.0),
     "mobilenet_v1-224-b16": ("mobilenet_v1", 224, 16, 1.7),
     "mobilenet_v1-224-b32": ("mobilenet_v1", 224, 32, 1.7),
-    "shufflenet_v1_g3-224-b16": ("shufflenet_v1", 224, 16, 6.0),
+    "shufflenet_v1_g3-224-b16": ("shufflenet_v1", 224, 16, 6.5),
     "shufflenet_v1_g3-64-b32": ("shufflenet_v1", 64, 32, 6.0),
 }
 

@@ -36,7 +36,7 @@ def test_every_script_of_the_runner_exists_and_every_benchmark_is_run():
     assert set(ALL_SCRIPTS) == found - {"readme", "serving_soak"}
 
 
-@pytest.mark.parametrize("script", ["inference", "serving"])
+@pytest.mark.parametrize("script", ["inference", "serving", "runtimes"])
 def test_each_network_is_measured_in_a_process_of_its_own(script, tmp_path, monkeypatch):
     module = importlib.import_module(script)
     started = []
@@ -132,7 +132,7 @@ def test_options_reach_the_scripts_that_take_them(tmp_path, monkeypatch):
 def test_a_script_that_fails_does_not_stop_the_rest(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(benchmark, "_wait", lambda words: "litert" not in words[1])
     assert cli.main(["benchmark", "serve", "--out", str(tmp_path)]) == 1
-    assert "Failed: serving, serving_profile." in capsys.readouterr().err
+    assert "Failed: serving, serving_profile, runtimes." in capsys.readouterr().err
 
 
 SCRIPT = """

@@ -38,7 +38,7 @@ SCRIPTS = {
     },
     "infer": {"inference": _TIMED, "predict_files": _TIMED},
     "data": {"data_pipeline": _TORCH, "data_pipeline_profile": _OUT, "listed_files": _OUT},
-    "serve": {"serving": _TIMED, "serving_profile": _OUT, "litert": _TIMED},
+    "serve": {"serving": _TIMED, "serving_profile": _OUT, "runtimes": _TIMED, "litert": _TIMED},
     "start": {"startup": _OUT},
     "check": {"check": ()},
 }
