@@ -309,6 +309,29 @@ def test_a_request_that_outlasts_the_drain_does_not_keep_the_server(tmp_path):
     assert "still running" in process.lines[-1]
 
 
+RECEIVED_BY_ANOTHER_THREAD = """
+import signal, threading, time
+from training.commands import serve
+
+stop = serve._stop_event()
+
+def receive():
+    time.sleep(0.5)
+    signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
+    time.sleep(60)
+
+threading.Thread(target=receive, daemon=True).start()
+serve._wait_for(stop)
+print("stopped")
+"""
+
+
+def test_sigterm_that_another_thread_receives_ends_the_wait():
+    command = [sys.executable, "-c", RECEIVED_BY_ANOTHER_THREAD]
+    ended = subprocess.run(command, check=False, capture_output=True, text=True, timeout=30)
+    assert (ended.returncode, ended.stdout) == (0, "stopped\n"), ended.stderr
+
+
 def test_a_graph_that_never_returns_stops_neither_the_watch_nor_the_end(tmp_path):
     write_version(tmp_path / "colour", 1)
     limits = ("--request-seconds", 0.5, "--drain-seconds", 1, "--poll-seconds", 0.1)

@@ -161,7 +161,7 @@ def _serve_embedded(
     except (ServingError, ValueError) as error:
         raise UserError(str(error)) from error
     _announce(models, options.host, server.rest_port, server.grpc_port, batching_file)
-    stop.wait()
+    _wait_for(stop)
     return _stop(server)
 
 
@@ -213,6 +213,16 @@ def _stop_event() -> threading.Event:
     signal.signal(signal.SIGTERM, handle)
     signal.signal(signal.SIGINT, handle)
     return stop
+
+
+def _wait_for(stop: threading.Event) -> None:
+    """Waits in short turns.
+
+    Python runs the signal's handler in this thread, which a signal that another thread has
+    received does not wake, nor one that came just before the wait: it would sleep on.
+    """
+    while not stop.wait(0.2):
+        pass
 
 
 def _stop(server: Any) -> int:
