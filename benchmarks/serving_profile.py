@@ -51,8 +51,7 @@ def profile(served: serving.Served, requests: int = 10) -> list[tuple[str, int, 
 def main(arguments: list[str] | None = None) -> None:
     """Writes `serving_profile-<machine>.csv`."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    nets = ["mobilenet_v2", "shufflenet_v1"]
-    parser.add_argument("--net", nargs="+", choices=common.NETS, default=nets)
+    parser.add_argument("--net", nargs="+", choices=common.NETS, default=list(common.NETS))
     parser.add_argument("--batch", nargs="+", type=int, default=[1, 16])
     parser.add_argument("--out", type=pathlib.Path, default=common.RESULTS)
     args = parser.parse_args(arguments)
