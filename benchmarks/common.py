@@ -203,10 +203,10 @@ def network_main(
     args = parser.parse_args(arguments)
     if len(args.net) > 1:
         script = str(pathlib.Path(__file__).with_name(f"{what}.py"))
-        batches = ["--batch", *map(str, args.batch)]
-        rest = [*batches, "--seconds", str(args.seconds), "--out", str(args.out)]
+        rest = ["--batch", *args.batch, "--seconds", args.seconds, "--out", args.out]
         for net in args.net:
-            ended = subprocess.run([sys.executable, script, "--net", net, *rest], check=False)
+            words = [sys.executable, script, "--net", net, *map(str, rest)]
+            ended = subprocess.run(words, check=False)
             if ended.returncode:
                 sys.exit(ended.returncode)
         return

@@ -53,19 +53,9 @@ def repeated(name: str, folder: pathlib.Path, images) -> Callable[[], None]:
     from keras_lightnets.serving import runtimes
 
     path = folder / runtimes.FILES[name][0]
-    if name == "litert":
-        interpreter = runtimes.litert_interpreter(path, os.cpu_count())
-        (given,) = interpreter.get_input_details()
-        interpreter.resize_tensor_input(given["index"], images.shape)
-        interpreter.allocate_tensors()
-        (output,) = interpreter.get_output_details()
-
-        def predict(images) -> None:
-            interpreter.set_tensor(given["index"], images)
-            interpreter.invoke()
-            interpreter.get_tensor(output["index"])
-    else:
-        predict = runtimes.LOADERS[path.suffix](path)
+    # The others take all cores unless told otherwise.
+    more = {"threads": os.cpu_count()} if name == "litert" else {}
+    predict = runtimes.LOADERS[path.suffix](path, **more)
 
     def run() -> None:
         for _ in range(max(1, 8 // len(images))):

@@ -10,7 +10,6 @@ in which the other part had the processor.
 from __future__ import annotations
 
 import argparse
-import csv
 import pathlib
 import statistics
 import tempfile
@@ -59,11 +58,9 @@ def main(arguments: list[str] | None = None) -> None:
 
     import keras_lightnets
 
-    args.out.mkdir(parents=True, exist_ok=True)
     path = common.result_file("serving_profile", args.out)
-    with path.open("w", newline="") as file, tempfile.TemporaryDirectory() as folder:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(COLUMNS)
+    lines = []
+    with tempfile.TemporaryDirectory() as folder:
         for net in args.net:
             model = models.randomize(keras_lightnets.create_model(net))
             bundle = serving.write_bundle(model, "float32", pathlib.Path(folder, net))
@@ -72,8 +69,9 @@ def main(arguments: list[str] | None = None) -> None:
                 # What takes less than half a percent is left out.
                 for name, count, ms, share in [row for row in rows if row[3] >= 0.005]:
                     line = (net, "float32", batch, name, count, f"{ms:.3g}", f"{share:.3f}")
-                    writer.writerow(line)
-                    print(*line)
+                    lines.append(dict(zip(COLUMNS, line, strict=True)))
+                    print(*line, flush=True)
+    common.write(path, list(COLUMNS), lines)
     print(f"Wrote {path}")
 
 

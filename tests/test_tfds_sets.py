@@ -64,7 +64,7 @@ def prepare(root, spec, splits, example, *, kind, name="things", configs=(), sup
             for number in range(count):
                 yield number, example(split, number)
 
-        def _generate_examples(self):
+        def _generate_examples(self):  # TFDS wants it; the splits above are generators already
             raise NotImplementedError
 
     Things.name = name

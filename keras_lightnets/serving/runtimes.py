@@ -95,14 +95,23 @@ def litert_interpreter(path: pathlib.Path, threads: int | None = None) -> Any:
     return interpreter
 
 
-def load_litert(path: pathlib.Path) -> Predict:
-    """Returns a function from images to probabilities that runs a `.tflite` file."""
-    interpreter = litert_interpreter(path)
+def load_litert(path: pathlib.Path, threads: int | None = None) -> Predict:
+    """Returns a function from images to probabilities that runs a `.tflite` file.
+
+    Args:
+        path: The file.
+        threads: At most so many; None: LiteRT's own choice.
+    """
+    interpreter = litert_interpreter(path, threads)
     (given,), output = interpreter.get_input_details(), interpreter.get_output_details()[0]
+    prepared = tuple(given["shape"])
 
     def predict(images):
-        interpreter.resize_tensor_input(given["index"], images.shape)
-        interpreter.allocate_tensors()
+        nonlocal prepared
+        if images.shape != prepared:
+            interpreter.resize_tensor_input(given["index"], images.shape)
+            interpreter.allocate_tensors()
+            prepared = images.shape
         interpreter.set_tensor(given["index"], images.astype(given["dtype"]))
         interpreter.invoke()
         return interpreter.get_tensor(output["index"])
