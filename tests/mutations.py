@@ -865,4 +865,11 @@ MUTATIONS = (
         "pass",
         "test_evaluate_command.py::test_other_images_are_prepared_as_the_model_wants_them",
     ),
+    Mutation(
+        "suggested commands unquoted",
+        "training/words.py",
+        'shlex.join(["lightnets", *map(str, words)])',
+        '" ".join(["lightnets", *map(str, words)])',
+        "test_words.py::test_a_command_with_any_path_comes_back_from_the_shell_as_it_was",
+    ),
 )

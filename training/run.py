@@ -24,6 +24,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from training import config as configs
 from training.errors import UsageError, UserError
+from training.words import command
 
 if TYPE_CHECKING:
     import keras
@@ -93,7 +94,7 @@ class Run:
         if not path.is_file():
             raise UserError(
                 f"The run {self.path} has no weights ({path.relative_to(self.path)} is missing). "
-                f"Finish it first: lightnets train --resume {self.path}"
+                f"Finish it first: {command('train', '--resume', self.path)}"
             )
         return path
 

@@ -1,8 +1,9 @@
-"""Words in messages: the nearest known name to one that was mistyped, and plurals."""
+"""Words in messages: the nearest known name to one that was mistyped, plurals, commands."""
 
 from __future__ import annotations
 
 import difflib
+import shlex
 from collections.abc import Iterable
 
 
@@ -15,3 +16,8 @@ def nearest(name: str, choices: Iterable[str]) -> str:
 def count(number: int, noun: str, plural: str | None = None) -> str:
     """Returns `1 image`, `2 images`."""
     return f"{number} {noun if number == 1 else plural or noun + 's'}"
+
+
+def command(*words: object) -> str:
+    """Returns a command of ours that can be pasted into a shell: `lightnets serve 'my models'`."""
+    return shlex.join(["lightnets", *map(str, words)])

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from training.config import TrainConfig
 from training.errors import UsageError, UserError
 from training.tf_errors import reason
+from training.words import command
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,9 +86,9 @@ def _of_tf_config(text: str) -> tuple[list[str], int]:
 def resume_command(config: TrainConfig, out: os.PathLike) -> str:
     """Returns the command that continues the run in `out` on this machine."""
     if not config.workers:
-        return f"lightnets train --resume {out}"
-    which = f"--workers {config.workers} --worker-index {config.worker_index}"
-    return f"lightnets train --resume {out} {which}"
+        return command("train", "--resume", out)
+    which = ("--workers", config.workers, "--worker-index", config.worker_index)
+    return command("train", "--resume", out, *which)
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ from typing import Any
 from training import config as configs
 from training import console, resolve
 from training.errors import UsageError
-from training.words import count
+from training.words import command, count
 
 HELP = "Check a data set, show it as a network sees it, or convert it to ArrayRecord."
 
@@ -108,7 +108,7 @@ def _convert(args: argparse.Namespace) -> int:
 
     for split, number in convert(config, args.out).items():
         console.line(f"{split}: {count(number, 'image')}")
-    console.line(f"Next: lightnets train --dataset {args.out} --out RUN")
+    console.line(f"Next: {command('train', '--dataset', args.out, '--out', 'RUN')}")
     return 0
 
 

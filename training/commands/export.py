@@ -12,6 +12,7 @@ from training import config as configs
 from training import console
 from training import run as runs
 from training.errors import UsageError, UserError
+from training.words import command
 
 if TYPE_CHECKING:
     import numpy as np
@@ -102,7 +103,7 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(str(error)) from None
     _print(written)
     if runtimes.TF_SERVING in formats:
-        console.line(f"Next: lightnets serve {args.out}")
+        console.line(f"Next: {command('serve', args.out)}")
     return 0
 
 

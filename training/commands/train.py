@@ -9,7 +9,7 @@ from training import resolve, workers
 from training import run as runs
 from training.config import Config
 from training.errors import UsageError, UserError
-from training.words import nearest
+from training.words import command, nearest
 
 HELP = "Train a network and leave a run directory with weights, numbers and pictures."
 
@@ -104,4 +104,4 @@ def _announce(out: pathlib.Path, results: dict) -> None:
     if numbers:
         print(f"Held out: {', '.join(numbers)}")
     print(f"Run: {out}")
-    print(f"Next: lightnets evaluate {out}")
+    print(f"Next: {command('evaluate', out)}")

@@ -20,7 +20,7 @@ from training.data.stream import Stream
 from training.data.tfds_source import cache_dir
 from training.errors import UserError
 from training.quiet import standard_error_aside
-from training.words import count
+from training.words import command, count
 
 # Larger sets are not decoded before training unless they must be (about 1 ms an image and core).
 UNASKED_LIMIT = 50_000
@@ -63,7 +63,7 @@ def _damaged(source: Source | Stream, data: DataConfig) -> dict[int, str]:
     if bad is None and source.count > UNASKED_LIMIT and not data.skip_corrupt:
         console.line(
             f"{source.count} images are not looked at before training: "
-            f"lightnets data check {data.dataset} does so once and is remembered."
+            f"{command('data', 'check', data.dataset)} does so once and is remembered."
         )
         return {}
     if bad is None:

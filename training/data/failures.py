@@ -17,6 +17,7 @@ from training.data.stream import Stream
 from training.errors import UserError
 from training.quiet import standard_error_aside
 from training.tf_errors import reason
+from training.words import command
 
 # What the operations that read and decode raise; a device that fails raises others.
 _OF_DATA = (
@@ -65,7 +66,7 @@ def explain(
         names = "; ".join(f"{name}: {why}" for name, why in list(found.items())[:3])
         raise UserError(
             f"An image cannot be read any more ({names}). Restore it and go on with "
-            f"lightnets train --resume, or see lightnets data check {data.dataset}."
+            f"lightnets train --resume, or see {command('data', 'check', data.dataset)}."
         ) from None
 
 

@@ -15,6 +15,7 @@ from training.data.source import Source
 from training.data.splits import Splits
 from training.data.stream import Stream
 from training.errors import UserError
+from training.words import command
 
 
 class Opened(NamedTuple):
@@ -140,7 +141,7 @@ def _open_listings(listings: dict[str | None, files.Listing], where: str, config
         if unknown := sorted(set(other) - set(classes)):
             raise UserError(
                 f"{where}: the split {evaluation} has classes that {train} lacks: "
-                f"{', '.join(unknown[:5])}. See lightnets data check {where}."
+                f"{', '.join(unknown[:5])}. See {command('data', 'check', where)}."
             )
     held_out = None
     if evaluation is not None:

@@ -15,6 +15,7 @@ from training.config import Config
 from training.data import check, order
 from training.data.load import load
 from training.errors import UserError
+from training.words import command
 from training.words import count as count_of
 
 # A label below this share is not named under a mixed image.
@@ -80,7 +81,8 @@ def views(
         more = f"; and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
         raise UserError(
             f"{count_of(len(names), 'image')} of {config.data.dataset} cannot be read "
-            f"({'; '.join(names[:_NAMED])}{more}). See lightnets data check {config.data.dataset}."
+            f"({'; '.join(names[:_NAMED])}{more}). "
+            f"See {command('data', 'check', config.data.dataset)}."
         ) from None
     pixels, labels = (np.stack(part, axis=1) for part in zip(*parts, strict=True))
     return pixels, labels, splits.labels
