@@ -586,6 +586,13 @@ MUTATIONS = (
         "test_workers.py::test_a_worker_told_to_stop_stops_all_after_saving",
     ),
     Mutation(
+        "a resumed run may change how large its batches are",
+        "training/config.py",
+        '256, "images a step, over all devices, workers and parts", low=1, flag="--batch-size"',
+        '256, "images a step", low=1, flag="--batch-size", resumable=True',
+        "test_config.py::test_all_that_is_known_of_a_key_stands_where_it_is_declared",
+    ),
+    Mutation(
         "recipes: a short run warms up for half of it",
         "training/resolve.py",
         "max(config.train.epochs, 0) / 5",

@@ -1,5 +1,6 @@
 import pytest
 
+from training import cli
 from training import config as configs
 from training.config import Config
 from training.errors import UsageError
@@ -83,3 +84,29 @@ def test_values_out_of_range_are_refused(values, message):
 
 def test_the_defaults_are_valid():
     validate(Config())
+
+
+def test_all_that_is_known_of_a_key_stands_where_it_is_declared():
+    known = {one.name: one for one in configs.declared()}
+    assert configs.value_of(Config(), "train.epochs") == known["train.epochs"].default == 90
+    assert all(one.key.help for one in known.values())
+    flags = [one.key.flag for one in known.values() if one.key.flag]
+    assert len(flags) == len(set(flags)) > 20
+    # Where a run goes on may differ, what it computes may not.
+    assert known["train.devices"].key.resumable
+    assert not known["train.batch_size"].key.resumable
+    # `--devices 0,1` and `--jit off` are text, whatever YAML makes of them.
+    text = {name for name, one in known.items() if one.is_text}
+    assert {"train.devices", "train.jit", "model.weights"} <= text
+    assert not {"model.args", "train.seed", "data.crop_area", "data.flip"} & text
+
+
+def test_help_shows_groups_choices_and_defaults(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["train", "--help"])
+    text = capsys.readouterr().out
+    headings = [text.index(f"\n{name}:\n") for name in ["data", "network", "training", "machine"]]
+    assert headings == sorted(headings)
+    words = " ".join(text.split())
+    assert "--epochs N passes over the training images (train.epochs, default: 90)" in words
+    assert "--jit off|on|auto" in words

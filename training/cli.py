@@ -107,7 +107,7 @@ class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         told = action.help is not None and "default:" in action.help
-        if told or action.default is None or action.default is False:
+        if told or action.default in (None, False, []):
             return action.help
         return super()._get_help_string(action)
 

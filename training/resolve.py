@@ -14,51 +14,13 @@ from training.errors import UsageError
 from training.validate import validate
 from training.words import nearest
 
-# Flag -> (key, help). Every other key is reached by `--set section.key=value`.
-FLAGS: dict[str, tuple[str, str]] = {
-    "--model": ("model.name", "network, a name of `lightnets list`"),
-    "--weights": ("model.weights", "start from these weights: a file or a tag as `imagenet`"),
-    "--freeze": ("model.freeze", "layers that do not learn: `backbone` or a regular expression"),
-    "--image-size": ("model.image_size", "pixels of the square the network sees"),
-    "--alpha": ("model.alpha", "width multiplier"),
-    "--dataset": ("data.dataset", "TFDS name, folder of class folders, CSV or JSONL file"),
-    "--data-dir": ("data.data_dir", "where TFDS keeps prepared data"),
-    "--val-split": ("data.val_split", "share held out when the data has no split of its own"),
-    "--cache": ("data.cache", "auto, memory, disk or none"),
-    "--data-service": ("data.data_service", "address of a tf.data service dispatcher"),
-    "--epochs": ("train.epochs", "passes over the training images"),
-    "--batch-size": ("train.batch_size", "images a step, over all devices"),
-    "--optimizer": ("optimizer.name", "sgd, rmsprop, adamw, lion or muon"),
-    "--learning-rate": ("optimizer.learning_rate", "peak, after the warm-up"),
-    "--weight-decay": ("optimizer.weight_decay", "see docs/recipes.md"),
-    "--schedule": ("optimizer.schedule", "learning rate over time"),
-    "--seed": ("train.seed", "decides initial weights, order, augmentation and dropout"),
-    "--precision": ("train.precision", "auto, float32, mixed_bfloat16 or mixed_float16"),
-    "--devices": ("train.devices", "all, 0,1 (GPUs) or cpu:2 (logical CPUs)"),
-    "--workers": ("train.workers", "host:port,... of all machines"),
-    "--worker-index": ("train.worker_index", "which of --workers this is"),
-    "--accumulate": ("train.accumulate", "parts into which each batch is cut to save memory"),
-    "--ema": ("train.ema", "decay of the average of weights; 0: none"),
-    "--steps-per-execution": ("train.steps_per_execution", "steps in one call of the graph"),
-    "--jit": ("train.jit", "compile the step with XLA: off, on or auto"),
-    "--checkpoint-steps": ("train.checkpoint_steps", "steps between checkpoints; 0: each epoch"),
-    "--time-limit": ("train.time_limit_minutes", "minutes after which the run stops and is saved"),
-    "--early-stopping": ("train.early_stopping_epochs", "epochs without progress before it stops"),
-}
-SWITCHES: dict[str, tuple[str, str]] = {
-    "--download": ("data.download", "let TFDS download what is not prepared"),
-    "--skip-corrupt": ("data.skip_corrupt", "train without damaged images instead of stopping"),
-    "--small-input": ("model.small_input", "stem for images of 32 to 64 pixels"),
-    "--sync-bn": ("train.sync_bn", "batch statistics over all devices"),
-    "--tensorboard": ("train.tensorboard", "write TensorBoard logs into the run"),
-}
-# Keys that change how a run is computed but not what it computes: free to differ on --resume.
-RESUMABLE = {
-    *("train.devices", "train.workers", "train.worker_index", "train.worker_wait_minutes"),
-    "train.steps_per_execution",
-    *("train.jit", "train.checkpoint_steps", "train.keep_checkpoints", "train.tensorboard"),
-    *("train.time_limit_minutes", "data.cache", "data.num_threads", "data.data_dir"),
-    *("data.download", "data.data_service"),
+# Headings of `--help`, in order, and the sections whose flags stand there if a key says no other.
+_GROUPS = {
+    "data": "data",
+    "network": "model",
+    "training": "optimizer train",
+    "machine": "",
+    "output": "",
 }
 
 
@@ -66,16 +28,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares `--recipe`, `--config`, `--set` and a flag for each common key."""
     parser.add_argument("--recipe", help="named configuration of docs/recipes.md")
     parser.add_argument("--config", metavar="FILE", help="YAML file of keys, such as a run's")
-    for flag, (key, text) in FLAGS.items():
-        parser.add_argument(flag, dest=key, help=f"{text} ({key})", default=argparse.SUPPRESS)
-    for flag, (key, text) in SWITCHES.items():
-        parser.add_argument(
-            flag,
-            dest=key,
-            action=argparse.BooleanOptionalAction,
-            help=f"{text} ({key})",
-            default=argparse.SUPPRESS,
-        )
     parser.add_argument(
         "--set",
         action="append",
@@ -83,32 +35,43 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SECTION.KEY=VALUE",
         help="set any key of the configuration; may be repeated",
     )
+    groups = {name: parser.add_argument_group(name) for name in _GROUPS}
+    home = {section: name for name, sections in _GROUPS.items() for section in sections.split()}
+    for one in configs.declared():
+        if one.key.flag is None:
+            continue
+        default = "" if one.default in (None, False) else f", default: {one.default}"
+        switch = {"action": argparse.BooleanOptionalAction} if one.type is bool else {}
+        group = one.key.group or home[one.name.partition(".")[0]]
+        groups[group].add_argument(
+            one.key.flag,
+            dest=one.name,
+            help=f"{one.key.help} ({one.name}{default})",
+            default=argparse.SUPPRESS,
+            **({} if switch else {"metavar": one.metavar}),
+            **switch,
+        )
 
 
 def flag_values(args: argparse.Namespace) -> dict[str, Any]:
     """Returns the nested keys that the command line sets by flags and `--set`."""
     values: dict[str, Any] = {}
-    named = {**FLAGS, **SWITCHES}
-    for key, _ in named.values():
-        if key in vars(args):
-            value = vars(args)[key]
+    for one in configs.declared():
+        if one.name in vars(args):
+            value = vars(args)[one.name]
             text = value if isinstance(value, str) else str(value).lower()
-            merge(values, _assignment(key, text))
+            merge(values, _assignment(one, text))
     for text in args.set:
         merge(values, configs.parse_assignment(text))
     return values
 
 
-def _assignment(key: str, text: str) -> dict[str, Any]:
+def _assignment(one: configs.Declared, text: str) -> dict[str, Any]:
     """Reads a flag's text; a name, path or list such as `0,1` or `on` stays text."""
-    section, name = key.split(".")
-    if isinstance(getattr(getattr(Config(), section), name), str) or key in _TEXT:
+    if one.is_text:
+        section, name = one.name.split(".")
         return {section: {name: text}}
-    return configs.parse_assignment(f"{key}={text}")
-
-
-# Keys of text that default to nothing.
-_TEXT = {"model.weights", "model.freeze", "data.data_dir", "data.data_service", "train.workers"}
+    return configs.parse_assignment(f"{one.name}={text}")
 
 
 def resolve(args: argparse.Namespace) -> Config:
@@ -204,17 +167,14 @@ def resolve_resumed(args: argparse.Namespace, run: pathlib.Path) -> Config:
     if args.recipe:
         values["recipe"] = args.recipe
     wanted = _anchored(configs.update(saved, values, where="the command line"))
-    old, new = configs.to_dict(saved), configs.to_dict(wanted)
-    for section, keys in new.items():
-        if not isinstance(keys, Mapping):
-            keys, old[section] = {None: keys}, {None: old[section]}
-        for key, value in keys.items():
-            name = section if key is None else f"{section}.{key}"
-            if name not in RESUMABLE and value != old[section][key]:
-                raise UsageError(
-                    f"{name} (={value}) differs from the run in {run}, which was started with "
-                    f"{old[section][key]}. Drop it to resume, or start a new run with --out."
-                )
+    fixed = [one.name for one in configs.declared() if not one.key.resumable]
+    for name in ("recipe", *fixed):
+        old, new = configs.value_of(saved, name), configs.value_of(wanted, name)
+        if new != old:
+            raise UsageError(
+                f"{name} (={new}) differs from the run in {run}, which was started with "
+                f"{old}. Drop it to resume, or start a new run with --out."
+            )
     validate(wanted)
     if started_on and not wanted.train.workers and "TF_CONFIG" not in os.environ:
         count = len(started_on.split(","))

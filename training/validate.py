@@ -4,68 +4,19 @@ from __future__ import annotations
 
 import re
 
+from training import config as configs
 from training.config import Config, ModelConfig
 from training.errors import UsageError
-
-# Key -> (lowest, highest) allowed value; None: no bound.
-_RANGES: dict[str, tuple[float | None, float | None]] = {
-    "model.alpha": (0.05, 8),
-    "model.image_size": (32, 4096),
-    "model.dropout_rate": (0, 0.99),
-    "model.bn_momentum": (0, 0.9999),
-    "model.head_warmup_epochs": (0, None),
-    "model.unfreeze_epochs": (0, None),
-    "data.val_split": (0.001, 0.9),
-    "data.shift": (0, 0.5),
-    "data.color_jitter": (0, 1),
-    "data.mixup": (0, None),
-    "data.cutmix": (0, None),
-    "data.random_erasing": (0, 1),
-    "data.num_threads": (0, 256),
-    "optimizer.learning_rate": (0, None),
-    "optimizer.scale_to_batch": (0, None),
-    "optimizer.momentum": (0, 1),
-    "optimizer.weight_decay": (0, None),
-    "optimizer.rho": (0, 1),
-    "optimizer.epsilon": (1e-12, None),
-    "optimizer.global_clipnorm": (1e-9, None),
-    "optimizer.clipnorm": (1e-9, None),
-    "optimizer.clipvalue": (1e-9, None),
-    "optimizer.beta_1": (0, 1),
-    "optimizer.beta_2": (0, 1),
-    "optimizer.warmup_epochs": (0, None),
-    "optimizer.warmup_start": (0, 1),
-    "optimizer.end_rate": (0, 1),
-    "optimizer.power": (0, None),
-    "optimizer.decay_rate": (0, 1),
-    "optimizer.decay_epochs": (1e-3, None),
-    "train.epochs": (1, None),
-    "train.batch_size": (1, None),
-    "train.eval_batch_size": (0, None),
-    "train.accumulate": (1, None),
-    "train.seed": (0, 2**31 - 1),
-    "train.worker_index": (0, None),
-    "train.worker_wait_minutes": (0, None),
-    "train.reestimate_bn_batches": (0, None),
-    "train.ema": (0, 0.999999),
-    "train.label_smoothing": (0, 0.9),
-    "train.steps_per_execution": (1, None),
-    "train.checkpoint_steps": (0, None),
-    "train.keep_checkpoints": (2, None),
-    "train.early_stopping_epochs": (0, None),
-    "train.time_limit_minutes": (0, None),
-}
 
 
 def validate(config: Config) -> None:
     """Raises UsageError naming the first key that is out of range or contradicts another."""
-    for key, (low, high) in _RANGES.items():
-        section, name = key.split(".")
-        value = getattr(getattr(config, section), name)
+    for name, _, _, key in configs.declared():
+        value, low, high = configs.value_of(config, name), key.low, key.high
         if value is None or ((low is None or value >= low) and (high is None or value <= high)):
             continue
         bounds = f"at least {low}" if high is None else f"between {low} and {high}"
-        raise UsageError(f"{key} must be {bounds}. Received: {value}.")
+        raise UsageError(f"{name} must be {bounds}. Received: {value}.")
     low, high = config.data.crop_area
     if not 0 < low <= high <= 1:
         raise UsageError(

@@ -16,6 +16,11 @@ HELP = "Train a network and leave a run directory with weights, numbers and pict
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the flags; those of the configuration stand in `training.resolve`."""
+    parser.usage = "lightnets train --dataset DATA --out DIR [flags]"
+    parser.epilog = (
+        "A recipe, chosen for the data or named, sets other values than the defaults shown. "
+        "Any key, with a flag or without, is set by --set; docs/training.md explains them."
+    )
     parser.add_argument("--out", metavar="DIR", type=pathlib.Path, help="new run directory")
     parser.add_argument(
         "--resume",
