@@ -879,4 +879,11 @@ MUTATIONS = (
         '" ".join(["lightnets", *map(str, words)])',
         "test_words.py::test_a_command_with_any_path_comes_back_from_the_shell_as_it_was",
     ),
+    Mutation(
+        "a data set chosen for the user",
+        "training/config.py",
+        "dataset: str | None = key(\n        None,",
+        'dataset: str | None = key(\n        "digits",',
+        "test_resolve.py::test_no_data_set_is_chosen_for_the_user",
+    ),
 )

@@ -75,6 +75,11 @@ def test_every_command_explains_itself(name, capsys):
         (["train", "--out", "r", "--set", "train"], "--set takes section.key=value"),
         (["train", "--out", "r", "--config", "none.yaml"], "none.yaml: No such file"),
         (["train", "--resume", "--overwrite", "--out", "r"], "contradict each other"),
+        (
+            ["train", "--out", "r"],
+            "--dataset is missing: a folder with a subfolder of pictures for",
+        ),
+        (["train", "--dry-run"], "To try it: --dataset digits."),
         (["train", "--resume"], "--resume needs a run directory"),
         (["evaluate", "nowhere", "--batch-size", "0"], "--batch-size and --top must be at least 1"),
     ],
@@ -97,7 +102,7 @@ def test_usage_errors_say_what_to_do_and_exit_with_2(
     [
         (["train", "--out", "r", "--dataset", "./pictures"], "no data set at ./pictures"),
         (["train", "--out", "r", "--dataset", "list.csv"], "no data set at list.csv"),
-        (["train", "--out", "r", "--weights", "./w.pth"], "no weight file ./w.pth"),
+        (["train", "--out", "r", "--recipe", "digits", "--weights", "./w.pth"], "no weight file"),
         (["train", "--resume", "r"], "no run directory r"),
         (["evaluate", "nowhere"], "There is no nowhere"),
         (["evaluate", "nowhere", "--run", "r"], "no run directory r"),

@@ -35,6 +35,20 @@ def test_a_frozen_backbone_needs_no_other_flag():
         resolved("--freeze", "backbone", "--set", "model.head_warmup_epochs=2")
 
 
+def test_no_data_set_is_chosen_for_the_user():
+    parser = argparse.ArgumentParser()
+    resolve.add_arguments(parser)
+    assert resolve.resolve(parser.parse_args([])).data.dataset is None
+    assert resolve.resolve(parser.parse_args(["--recipe", "digits"])).data.dataset == "digits"
+
+
+def test_a_data_sets_name_stays_text():
+    for name in ("2024", "null", "a: b", "[x]"):
+        parser = argparse.ArgumentParser()
+        resolve.add_arguments(parser)
+        assert resolve.resolve(parser.parse_args(["--dataset", name])).data.dataset == name
+
+
 def test_nonsense_is_named_by_its_own_key():
     with pytest.raises(UsageError, match=r"train\.epochs must be"):
         resolved("--epochs", "-1")

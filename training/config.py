@@ -86,8 +86,8 @@ class ModelConfig:
 class DataConfig:
     """Where the pictures come from and what is done to them."""
 
-    dataset: str = key(
-        "digits", "TFDS name, folder of class folders, CSV or JSONL file", flag="--dataset"
+    dataset: str | None = key(
+        None, "TFDS name, folder of class folders, CSV or JSONL file", flag="--dataset"
     )
     data_dir: str | None = key(
         None, "where TFDS keeps prepared data", flag="--data-dir", resumable=True

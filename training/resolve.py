@@ -143,7 +143,7 @@ def default_recipe(config: Config) -> str:
     """Returns the recipe for a configuration that names none."""
     if config.data.dataset == "digits":
         return "digits"
-    if config.data.dataset.startswith("imagenet2012"):
+    if config.data.dataset and config.data.dataset.startswith("imagenet2012"):
         for family, name in _IMAGENET_RECIPES.items():
             if config.model.name.startswith(family):
                 return name

@@ -94,6 +94,11 @@ def _check_names(config: Config) -> None:
             "See lightnets list."
         )
     dataset = config.data.dataset
+    if dataset is None:
+        raise UsageError(
+            "--dataset is missing: a folder with a subfolder of pictures for each class, a CSV or "
+            "JSONL list, or the name of a TFDS data set. To try it: --dataset digits."
+        )
     looks_like_path = "/" in dataset or dataset.endswith((".csv", ".jsonl")) or dataset == "."
     # TFDS names may hold one slash (`cats_vs_dogs/config`): only a path has a known start.
     is_path = dataset.startswith((".", "/", "~")) or dataset.endswith((".csv", ".jsonl"))
