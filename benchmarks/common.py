@@ -27,7 +27,7 @@ from collections.abc import Callable, Iterable
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
 
 from training import quiet
-from training.run import replacing
+from training.writing import replacing
 
 quiet.quieten()
 

@@ -6,6 +6,7 @@ from training import cli
 from training import config as configs
 from training import run as runs
 from training.errors import UserError
+from training.writing import write_json
 
 
 def test_a_new_run_never_overwrites_an_old_one(tmp_path):
@@ -44,9 +45,9 @@ def test_a_run_without_its_files_is_explained(tmp_path):
 
 def test_replacing_keeps_the_old_file_when_writing_fails(tmp_path):
     path = tmp_path / "results.json"
-    runs.write_json(path, {"accuracy": 1})
+    write_json(path, {"accuracy": 1})
     with pytest.raises(TypeError, match="not JSON serializable"):
-        runs.write_json(path, {"accuracy": object()})
+        write_json(path, {"accuracy": object()})
     with pytest.raises(UnicodeEncodeError):
         runs.write_text(path, "half" * 100_000 + "\ud800")
     assert json.loads(path.read_text()) == {"accuracy": 1}
@@ -65,7 +66,7 @@ def test_a_run_without_weights_says_how_to_finish_it(command, tmp_path, capsys):
     run.mkdir()
     configs.save(configs.from_dict({"data": {"dataset": "digits"}}), run / "config.yaml")
     (run / "labels.txt").write_text("cat\ndog\n")
-    runs.write_json(run / "transform.json", EvalTransform(image_size=(32, 32)).to_dict())
+    write_json(run / "transform.json", EvalTransform(image_size=(32, 32)).to_dict())
     (tmp_path / "image.png").write_bytes(b"")
     places = {"RUN": str(run), "OUT": str(tmp_path / "out"), "image.png": f"{tmp_path}/image.png"}
     code = cli.main([places.get(word, word) for word in command])

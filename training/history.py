@@ -9,7 +9,7 @@ import pathlib
 from typing import Any
 
 from training.errors import UsageError
-from training.run import write_json, write_text
+from training.writing import write_json, write_text
 
 
 class History:

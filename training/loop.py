@@ -16,10 +16,11 @@ from training.errors import UserError
 from training.history import History
 from training.interrupts import Interrupted, Interrupts
 from training.progress import Progress
-from training.run import Run, write_json
+from training.run import Run
 from training.step import seen_so_far
 from training.trainer import Trainer
 from training.workers import resume_command
+from training.writing import write_json
 
 _SIGNAL, _TIME = 0, 1  # places in the vector of reasons to stop
 

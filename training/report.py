@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from training.run import replacing, write_text
+from training.writing import replacing, write_text
 
 # Beyond this many classes names and numbers in the picture could not be read.
 _MAX_NAMED_CLASSES = 40

@@ -19,12 +19,12 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 from training import config as configs
 from training.errors import UsageError, UserError
 from training.words import command
+from training.writing import write_json, write_text
 
 if TYPE_CHECKING:
     import keras
@@ -199,31 +199,3 @@ def load_network(path: pathlib.Path) -> keras.Model:
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(f"Cannot load {path}: {line}") from None
-
-
-@contextlib.contextmanager
-def replacing(path: pathlib.Path, mode: str = "w") -> Iterator[IO]:
-    """Opens a temporary sibling and renames it to `path` when all was written.
-
-    A crash or a full disk leaves the old file as it was.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open(mode, encoding=None if "b" in mode else "utf-8") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_text(path: pathlib.Path, text: str) -> None:
-    """Writes `text` to `path`, whole or not at all."""
-    with replacing(path) as file:
-        file.write(text)
-
-
-def write_json(path: pathlib.Path, value: Any) -> None:
-    """Writes `value` as JSON to `path`, whole or not at all."""
-    write_text(path, json.dumps(value, indent=2) + "\n")

@@ -62,7 +62,7 @@ def _check(args: argparse.Namespace) -> int:
     """Prints the findings; exit code 1 if something is wrong."""
     config = configs.from_dict({"data": {"dataset": args.dataset, "data_dir": args.data_dir}})
     from training.data import doctor
-    from training.run import replacing
+    from training.writing import replacing
 
     for path in filter(None, (args.fix_list, args.page)):
         doctor.check_writable(path)

@@ -18,6 +18,7 @@ from training import console
 from training import run as runs
 from training.errors import UsageError, UserError
 from training.words import count
+from training.writing import write_json
 
 if TYPE_CHECKING:
     import numpy as np
@@ -77,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
     rows = report.per_class(true, probabilities, splits.labels)
     if args.out:
         args.out.mkdir(parents=True, exist_ok=True)
-        runs.write_json(args.out / "results.json", {**results, "per_class": rows})
+        write_json(args.out / "results.json", {**results, "per_class": rows})
         report.write_per_class(rows, args.out / "per_class.csv")
         report.write_confusion_matrix(
             true, probabilities, splits.labels, args.out / "confusion_matrix.png"

@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
         names = artifact.labels or [str(number) for number in range(len(scores))]
         rows.append((path, [(names[number], float(scores[number])) for number in best]))
     if args.out:
-        from training.run import write_text
+        from training.writing import write_text
 
         text = io.StringIO()
         with contextlib.redirect_stdout(text):

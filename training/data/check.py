@@ -21,6 +21,7 @@ from training.data.tfds_source import cache_dir
 from training.errors import UserError
 from training.quiet import standard_error_aside
 from training.words import command, count
+from training.writing import write_json
 
 # Larger sets are not decoded before training unless they must be (about 1 ms an image and core).
 UNASKED_LIMIT = 50_000
@@ -143,8 +144,6 @@ def remembered(source: Source | Stream) -> dict[int, str] | None:
 
 def remember(source: Source | Stream, bad: dict[int, str]) -> None:
     """Keeps a result for `remembered`; a folder that cannot be written is no error."""
-    from training.run import write_json
-
     path = _memory(source)
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -9,8 +9,8 @@ from typing import Any
 
 from training.data.doctor import Look, Split
 from training.data.doctor_text import remarks, shown, wrong
-from training.run import replacing
 from training.words import count
+from training.writing import replacing
 
 # Pictures of each class and each group, groups, and pictures of the page (about 3 KB each) at most:
 # the page stays a few megabytes, however large the set.

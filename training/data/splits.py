@@ -17,6 +17,7 @@ from training.data import pipeline, split_file
 from training.data.source import Source
 from training.data.stream import Stream
 from training.words import count
+from training.writing import write_json
 
 
 @dataclass(frozen=True)
@@ -115,8 +116,6 @@ class Splits:
 
     def save(self, path: str | os.PathLike) -> None:
         """Writes `split.json` (into `path`, if that is a folder) for `load(config, saved=...)`."""
-        from training.run import write_json
-
         path = pathlib.Path(path)
         names = digest = None
         if self.whole is not None:
