@@ -6,7 +6,8 @@ are part of the interface, since weights are mapped by them.
 
 Padding: a 3x3 window with stride 2 is padded by one pixel on both sides, as in PyTorch
 and the networks' public weights. Keras' `"same"` would pad only the bottom and the right
-of an even-sized image: same shapes, other numbers.
+of an even-sized image: same shapes, other numbers. `padding="same"` asks for that, for
+weights that were trained with it.
 """
 
 from __future__ import annotations
@@ -69,11 +70,12 @@ def conv_bn(
     strides: int = 1,
     groups: int = 1,
     activation: str | None = "relu",
+    padding: str = "symmetric",
     norm: Norm,
     name: str,
 ) -> keras.KerasTensor:
     """Convolution without bias, batch normalization, activation."""
-    x, padding = _pad(x, kernel_size, strides, name)
+    x, padding = _pad(x, kernel_size, strides, name, padding)
     # Keras' own grouped convolution is compiled by XLA, which then also sits in every SavedModel;
     # its 1x1 convolutions train more slowly: MobileNet v2 as a whole by a factor of 1.1.
     own = groups > 1 or kernel_size == 1
@@ -97,6 +99,7 @@ def depthwise_bn(
     strides: int = 1,
     dilation: int = 1,
     activation: str | None = None,
+    padding: str = "symmetric",
     norm: Norm | None,
     name: str,
 ) -> keras.KerasTensor:
@@ -104,7 +107,7 @@ def depthwise_bn(
 
     `norm=None` leaves out both of the latter.
     """
-    x, padding = _pad(x, 3, strides, name)
+    x, padding = _pad(x, 3, strides, name, padding)
     x = DepthwiseConv2D(
         3,
         strides=strides,
@@ -174,14 +177,23 @@ def squeeze_excite(x: keras.KerasTensor, units: int, name: str) -> keras.KerasTe
 
 
 def _pad(
-    x: keras.KerasTensor, kernel_size: int, strides: int, name: str
+    x: keras.KerasTensor, kernel_size: int, strides: int, name: str, padding: str = "symmetric"
 ) -> tuple[keras.KerasTensor, str]:
-    """Returns the input and the Keras padding that together pad symmetrically."""
+    """Returns the input and the Keras padding that together pad as `padding` says.
+
+    `"symmetric"`: one pixel on every side. `"same"`: TensorFlow's rule. `"end"`: one pixel at
+    the bottom and the right, whatever the size; the same as `"same"` where the size is even.
+    """
     if kernel_size == 1:
         return x, "valid"
     sizes = x.shape[1:3]
-    if strides == 1 or all(size is not None and size % 2 for size in sizes):
-        return x, "same"  # pads symmetrically here, without an operation of its own
+    odd = all(size is not None and size % 2 for size in sizes)
+    even = all(size is not None and size % 2 == 0 for size in sizes)
+    # Keras' "same" does all these without an operation of its own.
+    if strides == 1 or padding == "same" or (odd if padding == "symmetric" else even):
+        return x, "same"
+    if padding == "end":
+        return keras.layers.ZeroPadding2D(((0, 1), (0, 1)), name=f"{name}_pad")(x), "valid"
     return keras.layers.ZeroPadding2D(kernel_size // 2, name=f"{name}_pad")(x), "valid"
 
 

@@ -41,6 +41,7 @@ def MobileNetV1(
     shallow: bool = False,
     depthwise_norm: bool = True,
     head_conv: bool = False,
+    padding: str | None = None,
     options: Options,
 ) -> keras.Model:
     """Builds MobileNet v1.
@@ -53,6 +54,10 @@ def MobileNetV1(
         depthwise_norm: False leaves out batch normalization and activation between a
             depthwise and its pointwise convolution (osmr's `mobilenetb`).
         head_conv: One more 1x1 convolution at the end (timm's `mobilenetv1_100h`).
+        padding: Where a stride meets an image: `"symmetric"`, a pixel on every side, or
+            `"same"`, as in `keras.applications`: at the bottom and the right. (There as here
+            the depthwise convolutions keep to that at odd sizes too, where TensorFlow's rule
+            pads every side.) Default: that of the weights, or `"symmetric"`.
 
     Returns:
         A `keras.Model`.
@@ -69,7 +74,7 @@ def MobileNetV1(
         "depthwise_norm": depthwise_norm,
         "head_conv": head_conv,
     }
-    net = Network("mobilenet_v1", variant, input_shape, options)
+    net = Network("mobilenet_v1", variant, input_shape, options, padding)
     norm = net.norm
 
     strides = 1 if options.small_input else net.strides.next(2)[0]
@@ -79,6 +84,7 @@ def MobileNetV1(
         3,
         strides=strides,
         activation=activation,
+        padding=net.padding,
         norm=norm,
         name="stem",
     )
@@ -91,6 +97,7 @@ def MobileNetV1(
             strides=strides,
             dilation=dilation,
             activation=activation,
+            padding="end" if net.padding == "same" else net.padding,
             norm=norm if depthwise_norm else None,
             name=f"block{number}_depthwise",
         )

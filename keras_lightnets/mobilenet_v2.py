@@ -38,6 +38,7 @@ def MobileNetV2(
     alpha: float = 1.0,
     channel_divisor: int = 8,
     expand_first: bool = False,
+    padding: str | None = None,
     options: Options,
 ) -> keras.Model:
     """Builds MobileNet v2.
@@ -48,6 +49,9 @@ def MobileNetV2(
         channel_divisor: Channels are rounded to multiples of it; 1 truncates them.
         expand_first: Keep the 1x1 convolution of the first unit, whose expansion is 1
             (osmr's `mobilenetv2`; everybody else leaves it out).
+        padding: Where a stride meets an image: `"symmetric"`, a pixel on every side, or
+            `"same"`, TensorFlow's rule, as in `keras.applications`: at an even size only at
+            the bottom and the right. Default: that of the weights, or `"symmetric"`.
 
     Returns:
         A `keras.Model`.
@@ -63,7 +67,7 @@ def MobileNetV2(
             f"`channel_divisor` must be a positive integer. Received: {channel_divisor!r}"
         )
     variant = {"alpha": alpha, "channel_divisor": channel_divisor, "expand_first": expand_first}
-    net = Network("mobilenet_v2", variant, input_shape, options)
+    net = Network("mobilenet_v2", variant, input_shape, options, padding)
     norm = net.norm
 
     x = conv_bn(
@@ -72,6 +76,7 @@ def MobileNetV2(
         3,
         strides=1 if options.small_input else net.strides.next(2)[0],
         activation="relu6",
+        padding=net.padding,
         norm=norm,
         name="stem",
     )
@@ -90,6 +95,7 @@ def MobileNetV2(
                 residual=nominal == 1 and x.shape[-1] == filters,
                 strides=strides,
                 dilation=dilation,
+                padding=net.padding,
                 norm=norm,
                 name=f"stage{stage}_unit{unit}",
             )
@@ -109,6 +115,7 @@ def _inverted_residual(
     residual: bool,
     strides: int,
     dilation: int,
+    padding: str,
     norm: Norm,
     name: str,
 ) -> keras.KerasTensor:
@@ -123,6 +130,7 @@ def _inverted_residual(
         strides=strides,
         dilation=dilation,
         activation="relu6",
+        padding=padding,
         norm=norm,
         name=f"{name}_depthwise",
     )

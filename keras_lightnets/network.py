@@ -10,7 +10,7 @@ import keras
 from keras_lightnets import weights as weights_lib
 from keras_lightnets.blocks import Norm, Strides
 from keras_lightnets.classifier import classify
-from keras_lightnets.options import Options, check_input_shape
+from keras_lightnets.options import PADDINGS, Options, check_choice, check_input_shape
 from keras_lightnets.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 
 
@@ -21,6 +21,7 @@ class Network:
         x: The (normalized) image, `(batch, height, width, channels)`.
         norm: Constants of batch normalization.
         strides: Plans strides and dilations.
+        padding: `"symmetric"` or `"same"`, of windows that stride.
     """
 
     def __init__(
@@ -29,6 +30,7 @@ class Network:
         variant: dict[str, Any],
         input_shape: Sequence[int | None],
         options: Options,
+        padding: str | None = None,
     ) -> None:
         """Checks the input and the weights, then makes the input.
 
@@ -37,12 +39,16 @@ class Network:
             variant: The builder's own arguments; decides which published weights fit.
             input_shape: `(height, width, channels)`.
             options: The shared arguments.
+            padding: Of windows that stride; None: that of the weights.
         """
+        if padding is not None:
+            check_choice("padding", padding, PADDINGS)
         shape = check_input_shape(input_shape)
         self.family = family
         self.options = options
         self.norm = Norm(options.bn_momentum, options.bn_epsilon)
         self.strides = Strides(options.output_stride)
+        self.padding = padding or "symmetric"
         self._features: dict[str, keras.KerasTensor] = {}
         self._source = weights_lib.resolve(options.weights, family, variant)
         self._inputs = self.x = _image(shape, options.input_tensor)

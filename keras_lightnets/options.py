@@ -10,6 +10,7 @@ from typing import Any
 
 OUTPUT_STRIDES = (8, 16, 32)
 POOLINGS = (None, "avg", "max")
+PADDINGS = ("symmetric", "same")
 MINIMUM_SIZE = 32  # pixels: the deepest feature map of a stride-32 network is then 1x1
 
 _DOCS = """include_top: Whether to end in the classifier. Without it any image size will do.

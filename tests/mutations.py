@@ -59,9 +59,16 @@ MUTATIONS = (
     Mutation(
         '"same" padding at stride 2',
         "keras_lightnets/blocks.py",
-        'return x, "same"  #',
-        'return x, "same"\n    if sizes:\n        return x, "same"  #',
+        '(odd if padding == "symmetric" else even)',
+        "True",
         _parity("torchvision__mobilenet_v2"),
+    ),
+    Mutation(
+        "TensorFlow's padding where keras.applications has its own",
+        "keras_lightnets/mobilenet_v1.py",
+        '"end" if net.padding == "same" else net.padding',
+        "net.padding",
+        "test_models.py::test_same_padding_is_that_of_keras_applications",
     ),
     Mutation(
         "floor-mode pooling",

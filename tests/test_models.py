@@ -312,3 +312,35 @@ def test_bad_arguments_of_a_network_are_refused(builder, arguments, message):
 def test_misspelt_argument_is_refused():
     with pytest.raises(TypeError, match="unexpected keyword argument 'clases'"):
         keras_lightnets.MobileNetV1(clases=5)
+
+
+# Layers in the order of the variables are the same in both packages, but for v1's classifier.
+KERAS = {
+    "MobileNetV1": (keras.applications.MobileNet, {"activation": "relu6"}),
+    "MobileNetV2": (keras.applications.MobileNetV2, {"alpha": 0.35}),
+}
+
+
+@pytest.mark.parametrize("builder", KERAS)
+@pytest.mark.parametrize("size", [(64, 64), (75, 64), (97, 97), (None, None)])
+def test_same_padding_is_that_of_keras_applications(builder, size):
+    application, arguments = KERAS[builder]
+    arguments = {"alpha": 0.25, **arguments}
+    shape = (*size, 3)
+    theirs = application(shape, alpha=arguments["alpha"], weights=None, include_top=False)
+    ours = getattr(keras_lightnets, builder)(
+        shape, padding="same", include_top=False, bn_epsilon=1e-3, **arguments
+    )
+    ours.set_weights(theirs.get_weights())
+    height, width = size if size[0] else (64, 64)
+    close(ours(images(height, width)), theirs(images(height, width)))
+
+
+@pytest.mark.parametrize("builder", KERAS)
+def test_symmetric_padding_is_the_default_and_others_are_refused(builder):
+    image = images(64, 64)
+    symmetric, same = narrow(builder), narrow(builder, padding="same")
+    share_weights(same, symmetric)
+    assert np.abs(np.asarray(symmetric(image)) - np.asarray(same(image))).max() > 1e-4
+    with pytest.raises(ValueError, match="`padding` must be one of 'symmetric', 'same'"):
+        narrow(builder, padding="valid")
