@@ -11,6 +11,7 @@ import keras
 
 from keras_lightnets.classifier import head_layers
 from keras_lightnets.convert import HEAD_PREFIXES, list_problems, warn_about_head
+from keras_lightnets.text import first_line
 
 _ERRORS = (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile)
 
@@ -113,8 +114,7 @@ def _with_classes(model: keras.Model, classes: int | None) -> keras.Model:
 
 
 def _unreadable(path: pathlib.Path, error: Exception) -> ValueError:
-    lines = str(error).strip().splitlines() or [type(error).__name__]
     return ValueError(
-        f"{path} cannot be loaded ({lines[0]}). It may be truncated, of another format or of "
-        "another network."
+        f"{path} cannot be loaded ({first_line(error)}). It may be truncated, of another "
+        "format or of another network."
     )

@@ -19,6 +19,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from keras_lightnets.text import first_line
+
 # PyTorch's storage classes -> little-endian NumPy types; bfloat16 is widened by hand.
 _STORAGES = {
     "DoubleStorage": "<f8",
@@ -212,8 +214,7 @@ def _array(raw: bytes, dtype: str) -> np.ndarray:
 
 
 def _damaged(path: pathlib.Path, error: Exception) -> ValueError:
-    reason = str(error) or type(error).__name__
     return ValueError(
-        f"{path} cannot be read as {path.suffix} ({reason}). It may be truncated or of another "
-        "format: get it again."
+        f"{path} cannot be read as {path.suffix} ({first_line(error)}). It may be truncated "
+        "or of another format: get it again."
     )

@@ -882,8 +882,8 @@ MUTATIONS = (
     Mutation(
         "suggested commands unquoted",
         "training/words.py",
-        'shlex.join(["lightnets", *map(str, words)])',
-        '" ".join(["lightnets", *map(str, words)])',
+        "return shlex.quote(text)",
+        "return text",
         "test_words.py::test_a_command_with_any_path_comes_back_from_the_shell_as_it_was",
     ),
     Mutation(
@@ -892,5 +892,12 @@ MUTATIONS = (
         "dataset: str | None = key(\n        None,",
         'dataset: str | None = key(\n        "digits",',
         "test_resolve.py::test_no_data_set_is_chosen_for_the_user",
+    ),
+    Mutation(
+        "line separators of Unicode are shown as they are",
+        "keras_lightnets/text.py",
+        r"\x9f\u2028\u2029",
+        r"\x9f\u2029",
+        "test_text.py::test_nothing_that_a_terminal_obeys_is_left",
     ),
 )

@@ -18,7 +18,8 @@ ALLOWED = {
     "options": set(),
     "model_rows": set(),
     "weight_rows": set(),
-    "weight_files": set(),
+    "text": set(),
+    "weight_files": {"text"},
     "state_dict_names": set(),
     "complexity": set(),
     "registry": {"model_rows", "weight_rows"},
@@ -27,7 +28,7 @@ ALLOWED = {
     "downloads": {"weight_rows"},
     "convert": {"classifier", "state_dict_names"},
     "osmr": {"convert", "downloads"},
-    "saved_weights": {"classifier", "convert"},
+    "saved_weights": {"classifier", "convert", "text"},
     "weights": {
         "convert",
         "downloads",

@@ -1,9 +1,11 @@
 """Words in messages."""
 
+import os
 import pathlib
 import re
-import shlex
+import subprocess
 
+from keras_lightnets.text import visible
 from training.words import command, count, nearest
 
 
@@ -19,8 +21,25 @@ def test_only_a_close_name_is_proposed():
 
 
 def test_a_command_with_any_path_comes_back_from_the_shell_as_it_was():
-    for path in ("my runs/1", "it's", "$HOME", "a;b", "exp[1]", "-", "new\nline"):
-        assert shlex.split(command("serve", pathlib.Path(path))) == ["lightnets", "serve", path]
+    paths = [
+        "my runs/1",
+        "it's",
+        "$HOME",
+        "a;b",
+        "exp[1]",
+        "-",
+        "b\\n",
+        "new\nline",
+        "\x1b'\\[\u2028",
+    ]
+    paths.append(os.fsdecode(b"caf\xe9"))
+    shown = [command("serve", pathlib.Path(path)) for path in paths]
+    assert all(visible(line) == line for line in shown)
+    script = "\n".join(line.replace("lightnets serve", "printf '%s\\0'", 1) for line in shown)
+    done = subprocess.run(
+        ["bash", "-c", script], env={"LC_ALL": "C.UTF-8"}, capture_output=True, check=True
+    )
+    assert done.stdout.split(b"\0")[:-1] == [os.fsencode(path) for path in paths]
     assert command("evaluate", "runs/1") == "lightnets evaluate runs/1"
 
 

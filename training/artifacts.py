@@ -15,6 +15,7 @@ import numpy as np
 
 from keras_lightnets.preprocessing import EvalTransform
 from keras_lightnets.serving import runtimes
+from keras_lightnets.text import first_line
 from training.errors import UserError
 from training.run import Run, load_network
 
@@ -79,8 +80,7 @@ def open(target: str | os.PathLike, *, images: int = 0) -> Artifact:
     try:
         predict = load(path)
     except (OSError, ValueError, RuntimeError) as error:
-        line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(f"Cannot load {path}: {line}") from None
+        raise UserError(f"Cannot load {path}: {first_line(error)}") from None
     return Artifact(labels, transform, predict)
 
 

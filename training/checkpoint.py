@@ -16,8 +16,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from keras_lightnets.text import first_line
 from training.errors import UserError
-from training.tf_errors import reason
 
 _PREFIX = "ckpt"
 
@@ -87,7 +87,7 @@ class Checkpoints:
             kept = f" The checkpoint of step {good[-1]} is intact." if good else ""
             raise UserError(
                 f"Cannot write the checkpoint of step {step} to {self.folder} "
-                f"({reason(error)}).{kept} Make room, then resume."
+                f"({first_line(error)}).{kept} Make room, then resume."
             ) from None
 
     def steps(self) -> list[int]:
@@ -148,14 +148,14 @@ class Checkpoints:
         # Truncated data raises IndexError, damaged ones OpError (measured on TF 2.21), a
         # damaged table of objects whatever its parser finds.
         except (IndexError, KeyError, TypeError, tf.errors.OpError, json.JSONDecodeError) as error:
-            return f"{_damaged(path, error)} is damaged ({reason(error)})."
+            return f"{_damaged(path, error)} is damaged ({first_line(error)})."
         except (AssertionError, ValueError) as error:
-            return f"{path}.index does not fit this run ({reason(error)})."
+            return f"{path}.index does not fit this run ({first_line(error)})."
         except Exception as error:
             # protobuf's DecodeError is no public name of TensorFlow.
             if type(error).__name__ != "DecodeError":
                 raise
-            return f"{path}.index is damaged ({reason(error)})."
+            return f"{path}.index is damaged ({first_line(error)})."
         return None
 
     def _open(self) -> tf.train.CheckpointManager:

@@ -20,6 +20,7 @@ from typing import Any, Literal
 
 import yaml
 
+from keras_lightnets.text import first_line
 from training.errors import UsageError
 from training.words import nearest
 
@@ -351,7 +352,7 @@ def load(path: str | pathlib.Path) -> dict[str, Any]:
     except OSError as error:
         raise UsageError(f"Cannot read the configuration {path}: {error.strerror}.") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        line = str(error).splitlines()[0]
+        line = first_line(error)
         raise UsageError(f"{path} is not valid YAML: {line}.") from None
     if values is None:
         return {}

@@ -14,6 +14,7 @@ import tensorflow as tf
 
 import keras_lightnets
 from keras_lightnets import registry
+from keras_lightnets.text import first_line
 from training import batch_norm, finetune
 from training.config import Config, ModelConfig
 from training.data import Splits
@@ -105,8 +106,7 @@ class Judge:
         try:
             self.model.load_weights(path)
         except (OSError, ValueError, KeyError) as error:
-            reason = (str(error) or type(error).__name__).splitlines()[0]
-            raise UserError(f"Cannot read the weights in {path}: {reason}") from None
+            raise UserError(f"Cannot read the weights in {path}: {first_line(error)}") from None
 
 
 # Arguments of a builder that follow from the data and from what training does with a network.

@@ -21,6 +21,7 @@ import sys
 import zipfile
 from typing import TYPE_CHECKING, Any
 
+from keras_lightnets.text import first_line
 from training import config as configs
 from training.errors import UsageError, UserError
 from training.words import command
@@ -197,5 +198,4 @@ def load_network(path: pathlib.Path) -> keras.Model:
     try:
         return keras.models.load_model(path, compile=False)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
-        line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(f"Cannot load {path}: {line}") from None
+        raise UserError(f"Cannot load {path}: {first_line(error)}") from None

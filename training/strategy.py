@@ -6,10 +6,10 @@ import re
 
 import tensorflow as tf
 
+from keras_lightnets.text import first_line
 from training import rendezvous
 from training.config import TrainConfig
 from training.errors import UsageError, UserError
-from training.tf_errors import reason
 from training.workers import Cluster
 
 
@@ -68,7 +68,7 @@ def _of_workers(devices: str, members: Cluster) -> tf.distribute.Strategy:
     except (tf.errors.UnknownError, tf.errors.InvalidArgumentError) as error:
         raise UserError(
             f"Worker {members.index} cannot listen on {members.addresses[members.index]}: "
-            f"{reason(error)}."
+            f"{first_line(error)}."
         ) from None
 
 

@@ -6,6 +6,8 @@ import difflib
 import shlex
 from collections.abc import Iterable
 
+from keras_lightnets.text import visible
+
 
 def nearest(name: str, choices: Iterable[str]) -> str:
     """Returns ` Did you mean 'x'?`, or nothing when no choice is close."""
@@ -20,4 +22,13 @@ def count(number: int, noun: str, plural: str | None = None) -> str:
 
 def command(*words: object) -> str:
     """Returns a command of ours that can be pasted into a shell: `lightnets serve 'my models'`."""
-    return shlex.join(["lightnets", *map(str, words)])
+    return " ".join(["lightnets", *map(_quoted, words)])
+
+
+def _quoted(word: object) -> str:
+    text = visible(word)
+    if text == str(word):
+        return shlex.quote(text)
+    # Bash and others read escapes in this form, and no line is broken.
+    kept = str(word).replace("\\", "\\\\").replace("'", "\\'")
+    return f"$'{visible(kept)}'"

@@ -9,9 +9,9 @@ import os
 import re
 from collections.abc import Iterator
 
+from keras_lightnets.text import first_line
 from training.config import TrainConfig
 from training.errors import UsageError, UserError
-from training.tf_errors import reason
 from training.words import command
 
 
@@ -120,5 +120,5 @@ def explain_failures(members: Cluster | None, resume: str) -> Iterator[None]:
     except lost as error:
         raise UserError(
             f"Worker {members.index} lost contact with another of the {len(members.addresses)} "
-            f"workers and stops ({reason(error)}). Start all of them again, each with: {resume}"
+            f"workers and stops ({first_line(error)}). Start all of them again, each with: {resume}"
         ) from None

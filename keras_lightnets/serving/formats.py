@@ -22,6 +22,7 @@ from keras_lightnets.layers.grouped_conv2d import Form, GroupedConv2D, grouped_c
 from keras_lightnets.serving import bundle, gate, runtimes
 from keras_lightnets.serving.errors import ExportError
 from keras_lightnets.serving.inference import frozen_function, inference_model
+from keras_lightnets.text import first_line
 
 DIRECTORY = bundle.FORMATS
 TOLERANCE = 1e-4  # largest difference of two probabilities; the runtimes sum in other orders
@@ -73,8 +74,7 @@ def convert(
         except (ExportError, OSError):
             raise
         except Exception as error:  # whatever a converter raises
-            line = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise ExportError(f"The conversion to {name} failed: {line}") from error
+            raise ExportError(f"The conversion to {name} failed: {first_line(error)}") from error
         received = np.concatenate(
             [
                 np.array(predict(held_out.images[start : start + _BATCH_SIZE]))

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from keras_lightnets.serving.errors import ExportError
+from keras_lightnets.text import first_line
 
 Predict = Callable[[Any], Any]
 
@@ -148,10 +149,7 @@ def load_openvino(path: pathlib.Path) -> Predict:
         with without_notices():
             model = openvino.Core().compile_model(str(path), "CPU", settings)
     except RuntimeError as error:
-        # The first lines name lines of OpenVINO's own source code.
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        told = [line for line in lines if not line.startswith(("Exception from", "Check '"))]
-        raise ExportError((told or lines or [type(error).__name__])[0]) from None
+        raise ExportError(first_line(error)) from None
     dtype = model.inputs[0].element_type.to_dtype()
     return lambda images: model([images.astype(dtype)])[0]
 

@@ -14,6 +14,8 @@ import urllib.parse
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from keras_lightnets.text import first_line
+
 Spec = tuple[str, int | None, str | None]  # model, version, label
 
 # Busy, or a gateway in between failed; everything else would fail again.
@@ -142,7 +144,7 @@ class RestTransport:
     def _unreachable(self, error: Exception) -> ClientError:
         if isinstance(error, TimeoutError):
             return ClientError(f"{self._url} did not answer within {self._policy.timeout_s:g} s")
-        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        reason = first_line(error)
         if isinstance(error, http.client.BadStatusLine) and not isinstance(error, OSError):
             reason = "it does not speak HTTP (gRPC has a port of its own)"
         return ClientError(f"Cannot reach {self._url}: {reason}")

@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from keras_lightnets.text import first_line
 from training import config as configs
 from training import console
 from training import run as runs
@@ -105,7 +106,6 @@ def _checked(
     predict: Callable[[np.ndarray], np.ndarray], target: str, classes: int
 ) -> Callable[[np.ndarray], np.ndarray]:
     """Returns `predict`, which names what a model that was made elsewhere does not do."""
-    from training.tf_errors import reason
 
     def checked(images: np.ndarray) -> np.ndarray:
         height, width = images.shape[1:3]
@@ -115,7 +115,7 @@ def _checked(
             raise
         except Exception as error:  # every runtime has its own
             raise UserError(
-                f"{target} does not take images of {width}x{height} pixels: {reason(error)}"
+                f"{target} does not take images of {width}x{height} pixels: {first_line(error)}"
             ) from None
         shape = tuple(probabilities.shape)
         if shape != (len(images), classes):

@@ -9,6 +9,7 @@ from typing import Any
 import tensorflow as tf
 
 from keras_lightnets import preprocessing
+from keras_lightnets.text import first_line
 from training.config import Config
 from training.data import check
 from training.data.source import Source
@@ -16,7 +17,6 @@ from training.data.splits import Splits
 from training.data.stream import Stream
 from training.errors import UserError
 from training.quiet import standard_error_aside
-from training.tf_errors import reason
 from training.words import command
 
 # What the operations that read and decode raise; a device that fails raises others.
@@ -71,7 +71,7 @@ def explain(
 
 
 def _own_words(error: Exception) -> str:
-    text = reason(error)
+    text = first_line(error)
     return text.partition("Error: ")[2] or text
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
+from keras_lightnets.text import first_line
 from training.config import DataConfig
 from training.data.digits import Digits
 from training.data.files import choose_splits
@@ -54,8 +55,7 @@ def find_builder(data: DataConfig) -> tfds.core.DatasetBuilder:
         name = data.dataset.partition(":")[0].partition("/")[0]
         if isinstance(error, tfds.core.DatasetNotFoundError):
             raise UserError(_unknown(data, name)) from None
-        line = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"TFDS cannot open {data.dataset!r}: {line}") from None
+        raise UserError(f"TFDS cannot open {data.dataset!r}: {first_line(error)}") from None
     if not builder.is_prepared():
         _prepare(builder, data)
         builder = tfds.builder(data.dataset, data_dir=data_dir)
@@ -96,8 +96,8 @@ def _prepare(builder: tfds.core.DatasetBuilder, data: DataConfig) -> None:
             fresh = tfds.builder(data.dataset, data_dir=data.data_dir, file_format=_FORMAT)
             fresh.download_and_prepare()
         except (OSError, AssertionError, ValueError, RuntimeError) as error:
-            line = str(error).strip().splitlines()[0] if str(error) else type(error).__name__
-            raise UserError(f"TFDS could not prepare {builder.name}: {line}") from None
+            reason = first_line(error)
+            raise UserError(f"TFDS could not prepare {builder.name}: {reason}") from None
 
 
 def prepared_digits(data_dir: str | os.PathLike | None = None) -> tfds.core.DatasetBuilder:
@@ -203,7 +203,7 @@ def open_split(builder: tfds.core.DatasetBuilder, split: str) -> Source | Stream
         instructions = info.file_instructions
     except (KeyError, ValueError, AssertionError) as error:
         known = ", ".join(builder.info.splits)
-        message = str(error).splitlines()[0].strip("'\"")
+        message = first_line(error).strip("'\"")
         raise UserError(
             f"{builder.name} has no split {split!r} ({message}). It has: {known}."
         ) from None
