@@ -136,8 +136,8 @@ MUTATIONS = (
     Mutation(
         "ReLU in place of ReLU6",
         "keras_lightnets/mobilenet_v1.py",
-        '        activation=activation,\n        padding=net.padding,\n        norm=norm,\n        name="stem"',
-        '        activation="relu",\n        padding=net.padding,\n        norm=norm,\n        name="stem"',
+        "        activation=activation,\n        padding=",
+        '        activation="relu",\n        padding=',
         _parity("timm__mobilenetv1_100"),
     ),
     Mutation(
