@@ -66,24 +66,29 @@ def run(args: argparse.Namespace) -> int:
 
 
 def find(names: Sequence[str]) -> Iterator[pathlib.Path]:
-    """Yields the files that the names, folders and globs stand for.
+    """Yields the files that the names, folders and globs stand for; says what folders skip.
 
     Raises:
         UserError: One of them stands for nothing.
     """
-    from training.data.files import SUFFIXES
+    from training.data import listing
 
     for name in names:
         path = pathlib.Path(name)
-        if path.is_dir():
-            found = [p for p in sorted(path.rglob("*")) if p.suffix.lower() in SUFFIXES]
-        elif path.exists():
-            found = [path]
-        else:
-            found = [pathlib.Path(match) for match in sorted(glob.glob(name, recursive=True))]  # noqa: PTH207
-        if not found:
+        matches = [name] if path.exists() else sorted(glob.glob(name, recursive=True))  # noqa: PTH207
+        files = []
+        for match in map(pathlib.Path, matches):
+            if match.is_dir():
+                found = listing.find_images(match)
+                files += map(pathlib.Path, found.images)
+                if found.skipped:
+                    left_out = listing.counted(found.skipped)
+                    sys.stderr.write(f"lightnets: {match}: left out: {left_out}\n")
+            else:
+                files.append(match)
+        if not files:
             raise UserError(f"There is no image {name}.")
-        yield from found
+        yield from files
 
 
 def predictions(artifact, paths: Sequence[pathlib.Path], batch_size: int) -> Iterator[tuple]:

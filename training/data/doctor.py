@@ -18,7 +18,7 @@ import tensorflow as tf
 
 from keras_lightnets import preprocessing
 from training.config import Config
-from training.data import check, files, tfds_source
+from training.data import check, files, listing, tfds_source
 from training.data.near import flat, near_groups, perceptual_hash
 from training.data.source import Source
 from training.data.stream import Stream
@@ -31,14 +31,6 @@ _THUMBNAIL = 64
 _MOST_THUMBNAILS = 50_000
 # Files in memory at a time.
 _CHUNK = 64
-
-_SUFFIXES = {
-    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
-    "PNG": (".png",),
-    "GIF": (".gif",),
-    "BMP": (".bmp",),
-    "WebP": (".webp",),
-}
 
 
 @dataclass(frozen=True)
@@ -149,11 +141,9 @@ def open_splits(config: Config) -> dict[str, Split]:
 
 
 def _of_folder(folder: pathlib.Path) -> Split:
-    listing = files.scan(folder)
-    beside = {str(folder), str(folder) + os.sep}
-    ignored = [name for name in listing.others if os.path.dirname(name) in beside]  # noqa: PTH120
-    strays = [name for name in listing.others if name not in set(ignored)]
-    return Split(listing.source(), listing.classes, strays, ignored)
+    found = files.scan(folder)
+    strays = [path for path, reason in found.skipped.items() if reason == listing.NO_IMAGE]
+    return Split(found.source(), found.classes, strays, list(found.beside))
 
 
 def _looks(split: Split, kept: int) -> Iterator[Look]:
@@ -197,7 +187,7 @@ def contents_of(source: Source | Stream) -> Iterator[bytes | Exception]:
 def _look(name: str, label: str | None, contents: bytes | Exception, *, thumbnail: bool) -> Look:
     if isinstance(contents, Exception):
         return Look(name, label, None, None, None, check.reason(contents))
-    digest, kind = hashlib.sha256(contents).hexdigest(), files.kind_of(contents[:12])
+    digest, kind = hashlib.sha256(contents).hexdigest(), listing.kind_of(contents[:12])
     try:
         size, small = _shrink(contents)
     except tf.errors.OpError as error:
@@ -311,8 +301,7 @@ def _describe(split: Split) -> dict[str, Any]:
 
 def _misnamed(look: Look) -> bool:
     suffix = os.path.splitext(look.name)[1].lower()  # noqa: PTH122 (a name, maybe no path)
-    known = suffix in files.SUFFIXES
-    return look.kind is not None and known and suffix not in _SUFFIXES[look.kind]
+    return look.kind is not None and listing.SUFFIXES.get(suffix, look.kind) != look.kind
 
 
 Group = list[tuple[str, Look]]

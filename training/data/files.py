@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import hashlib
 import json
 import os
 import pathlib
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import tensorflow as tf
 
 from training.config import DataConfig
+from training.data import listing
 from training.data.source import Source
 from training.errors import UserError
-
-SUFFIXES = (".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".webp")
 
 # Folder or split names that hold evaluation images, the best one first.
 TRAIN_NAMES = ("train", "training")
 EVAL_NAMES = ("val", "valid", "validation", "test", "testing")
+
+BESIDE = "beside the class folders"
 
 _PATH_COLUMNS = ("path", "file", "filename", "image", "image_path")
 _LABEL_COLUMNS = ("label", "class", "category", "target")
@@ -35,26 +37,31 @@ class Listing:
         paths: Of the files.
         labels: int32 `(files,)`, indices into `classes`.
         classes: Names, sorted.
-        others: Files that lie among them but are no images.
+        skipped: What lies among them but is no picture that is read, with the reason.
+        beside: What lies beside the class folders, with the reason.
     """
 
     paths: list[str]
     labels: np.ndarray
     classes: list[str]
-    others: Sequence[str] = ()
+    skipped: Mapping[str, str] = field(default_factory=dict)
+    beside: Mapping[str, str] = field(default_factory=dict)
 
     def source(self) -> Source:
         """Returns the pipeline's view of it."""
-        paths, labels = tf.constant(self.paths, tf.string), tf.constant(self.labels, tf.int64)
+        # Bytes: a file's name need not be UTF-8.
+        paths = tf.constant(list(map(os.fsencode, self.paths)), tf.string)
+        labels = tf.constant(self.labels, tf.int64)
 
         def fingerprint() -> str:
             state = hashlib.sha256()
             for path in self.paths:
                 try:
                     info = os.stat(path)  # noqa: PTH116 (a million of them: Path costs as much)
-                    state.update(f"{path}\0{info.st_size}\0{info.st_mtime_ns}\n".encode())
+                    facts = f"\0{info.st_size}\0{info.st_mtime_ns}\n"
                 except OSError:
-                    state.update(f"{path}\0missing\n".encode())
+                    facts = "\0missing\n"
+                state.update(os.fsencode(path) + facts.encode())
             return state.hexdigest()
 
         return Source(
@@ -69,7 +76,7 @@ class Listing:
     def with_classes(self, classes: list[str]) -> Listing:
         """Returns the listing with indices into another, larger list of classes."""
         new = np.array([classes.index(name) for name in self.classes], np.int32)
-        return Listing(self.paths, new[self.labels], classes, self.others)
+        return dataclasses.replace(self, labels=new[self.labels], classes=classes)
 
 
 def find_folders(root: pathlib.Path) -> dict[str, pathlib.Path]:
@@ -106,85 +113,24 @@ def scan(root: pathlib.Path) -> Listing:
     Raises:
         UserError: There are no classes or no images.
     """
-    try:
-        classes = sorted(
-            entry.name
-            for entry in os.scandir(root)
-            if entry.is_dir() and not entry.name.startswith(".")
-        )
-    except OSError as error:
-        raise UserError(f"Cannot read {root}: {error.strerror}.") from None
-    paths: list[str] = []
-    counts, others = [], []
-    for name in classes:
-        before = len(paths)
-        for path in _walk(str(root / name)):
-            (paths if _is_image(path) else others).append(path)
-        counts.append(len(paths) - before)
-    others += [entry.path for entry in os.scandir(root) if _is_stray(entry)]
-    if not paths:
+    beside, found, counts = listing.Found(), listing.Found(), []
+    folders = listing.look(root, beside)
+    for folder in folders:
+        before = len(found.images)
+        listing.find_images(folder, found)
+        counts.append(len(found.images) - before)
+    if not found.images:
         raise UserError(
             f"{root} holds no images in class folders. Wanted: {root}/<class>/<image>, or "
             "train/ and val/ with those in them."
         )
     return Listing(
-        paths, np.repeat(np.arange(len(classes), dtype=np.int32), counts), classes, others
+        found.images,
+        np.repeat(np.arange(len(folders), dtype=np.int32), counts),
+        [os.path.basename(folder) for folder in folders],  # noqa: PTH119
+        found.skipped,
+        beside.skipped | dict.fromkeys(beside.images, BESIDE),
     )
-
-
-def _is_stray(entry: os.DirEntry) -> bool:
-    return entry.is_file() and not entry.name.startswith(".")
-
-
-def _walk(folder: str) -> Iterator[str]:
-    """Yields the visible files below a folder in sorted order, each real folder once."""
-    seen = set()
-    stack = [folder]
-    while stack:
-        current = stack.pop()
-        real = os.path.realpath(current)
-        if real in seen:
-            continue
-        seen.add(real)
-        folders = []
-        try:
-            entries = sorted(os.scandir(current), key=lambda entry: entry.name)
-        except OSError as error:
-            raise UserError(f"Cannot read {current}: {error.strerror}.") from None
-        for entry in entries:
-            if entry.name.startswith("."):
-                continue
-            if entry.is_dir():
-                folders.append(entry.path)
-            else:
-                yield entry.path
-        stack += reversed(folders)
-
-
-def _is_image(path: str) -> bool:
-    """By its name, so that a damaged image is not passed over, or else by its bytes."""
-    if path.lower().endswith(SUFFIXES):
-        return True
-    try:
-        with pathlib.Path(path).open("rb") as file:
-            return kind_of(file.read(12)) is not None
-    except OSError:
-        return False
-
-
-def kind_of(head: bytes) -> str | None:
-    """Returns the format that the first 12 bytes of a file belong to, None if we know none."""
-    if head.startswith(b"\xff\xd8\xff"):
-        return "JPEG"
-    if head.startswith(b"\x89PNG"):
-        return "PNG"
-    if head.startswith(b"GIF8"):
-        return "GIF"
-    if head.startswith(b"BM"):
-        return "BMP"
-    if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
-        return "WebP"
-    return None
 
 
 def read_list(path: pathlib.Path) -> dict[str | None, Listing]:
