@@ -17,12 +17,11 @@ from serving_models import ServeProcess, colour_png, write_version
 from tensorflow_serving.apis import prediction_log_pb2
 from tensorflow_serving.config import model_server_config_pb2
 
-from keras_lightnets.serving import Client, ClientError
+from keras_lightnets.serving import Client, ClientError, models_config
 from keras_lightnets.serving.server import (
     engines,
     grpc_api,
     layout,
-    models_config,
     servable,
     warmup,
 )
@@ -221,6 +220,7 @@ def test_the_container_sees_models_and_settings_read_only(bundle, tmp_path):
     assert f"--batching_parameters_file=/config/{layout.BATCHING_FILE}" in command
     (entry,) = models_config.read(work_dir / "models.config")
     assert entry.base_path == "/models/colour"
+    assert "--allow_version_labels_for_unavailable_models=true" in command
 
 
 def test_policies_and_labels_reach_the_real_server(tmp_path):
@@ -230,7 +230,7 @@ def test_policies_and_labels_reach_the_real_server(tmp_path):
     engines.binary_command("x", [model], ServerOptions(), None, tmp_path)
     (entry,) = models_config.read(tmp_path / "models.config")
     assert entry.base_path == str(model.base_path)
-    assert models_config.served_model(entry, model.base_path) == model
+    assert layout.served_model(entry, model.base_path) == model
 
 
 def test_help_and_mistakes_do_not_import_tensorflow(bundle):

@@ -103,6 +103,8 @@ def staging(parent: pathlib.Path) -> Iterator[pathlib.Path]:
         path.mkdir(parents=True)
     except OSError as error:
         raise ExportError(f"Cannot write to {parent}: {error.strerror}.") from None
+    for directory in made:
+        make_readable(directory)
     _remove_leftovers(parent)
     try:
         yield path
@@ -132,6 +134,7 @@ def publish(staged: pathlib.Path, final: pathlib.Path) -> None:
         ExportError: Somebody else published this version in the meantime.
     """
     for path in [*staged.rglob("*"), staged]:
+        make_readable(path)
         sync(path)
     try:
         staged.rename(final)
@@ -150,6 +153,11 @@ def locked(directory: pathlib.Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)  # which gives the lock back
+
+
+def make_readable(path: pathlib.Path) -> None:
+    """Lets every user read a file or directory: servers often run as another one."""
+    path.chmod(0o755 if path.is_dir() else 0o644)
 
 
 def sync(path: pathlib.Path) -> None:

@@ -3,32 +3,46 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import itertools
 import json
 import pathlib
 import re
+import textwrap
+from collections import Counter
 from collections.abc import Sequence
 
-from keras_lightnets.serving import bundle, warmup
+from keras_lightnets.serving import bundle, models_config, warmup
 from keras_lightnets.serving.errors import ExportError
 from keras_lightnets.serving.handbook import handbook
+from keras_lightnets.serving.models_config import MODELS_FILE
 from keras_lightnets.serving.server import batching_parameters
 from keras_lightnets.serving.server.batching_parameters import BatchingParameters
-from keras_lightnets.serving.server.engines import IMAGE, MONITORING_CONFIG
-from keras_lightnets.serving.server.layout import BATCHING_FILE, MODELS_FILE
+from keras_lightnets.serving.server.engines import IMAGE, LABELS_FLAG, MONITORING_CONFIG
+from keras_lightnets.serving.server.layout import BATCHING_FILE
 from keras_lightnets.serving.server.options import GRPC_PORT, REST_PORT
 from keras_lightnets.serving.tuning import Tuning
 
 _MOUNT = "/models"
 
+# KServe appends up to 18 characters to the name of a service, and 63 is the most.
+_HOST_LENGTH = 45
+
+# Ends a file that an export may replace: behind it stands the digest of all lines before.
+_STAMP = "Written by lightnets export, which leaves this file alone once it is changed:"
+
 # A TCP connection by bash: the official image has neither curl nor wget. The status code alone
 # does not tell whether a version is available, the state does; the quotes keep the error code
 # UNAVAILABLE of a version that could not be loaded from counting.
-_HEALTH = (
-    f"exec 3<>/dev/tcp/127.0.0.1/{REST_PORT} && "
-    "printf 'GET /v1/models/{name} HTTP/1.0\\r\\nHost: localhost\\r\\n\\r\\n' >&3 && "
-    "grep -q '\"AVAILABLE\"' <&3"
-)
+_HEALTH = f"""
+names=$(sed 's/#.*//' {_MOUNT}/{MODELS_FILE} | grep -Eo '\\bname: *"[^"]*"' | cut -d'"' -f2)
+for name in $names; do
+  exec 3<>/dev/tcp/127.0.0.1/{REST_PORT} &&
+  printf 'GET /v1/models/%s HTTP/1.0\\r\\nHost: localhost\\r\\n\\r\\n' "$name" >&3 &&
+  grep -q '"AVAILABLE"' <&3 || exit 1
+done
+test -n "$names"
+"""
 
 
 def batching_of(base_dir: pathlib.Path) -> BatchingParameters | None:
@@ -82,63 +96,113 @@ def stage_ready_files(
     base_dir: pathlib.Path,
     staged: pathlib.Path,
     name: str,
+    version: int,
     batch_sizes: Sequence[int],
     tuned: Tuning | None = None,
-) -> list[pathlib.Path]:
-    """Writes what starts a server for all models in `base_dir` into `staged`; returns the files.
+) -> list[str]:
+    """Writes what starts a server for all models in `base_dir` into `staged`.
 
-    `models.config` and `compose.yaml` are written anew, since they name the models;
-    `batching_parameters.txt` is left alone once it exists, unless it was measured anew: its
-    numbers belong to a machine.
+    What somebody has changed stays as it is: the model is added to the other entries of
+    `models.config`, and beside any other changed file goes what would have been written, as
+    `FILE.new`. `batching_parameters.txt` is left alone once it exists, unless it was measured
+    anew: its numbers belong to a machine.
 
     Args:
         base_dir: Holds `<name>/<version>/saved_model.pb`.
         staged: A directory on the same file system; `place_ready_files` moves its files.
         name: Of a model that is about to be published.
+        version: Of that model.
         batch_sizes: That batches are padded to, those of the warm-up requests.
         tuned: What was measured, if it was.
+
+    Returns:
+        Lines for a person: what was left alone, what of it does not fit.
     """
-    batching = batching_text(batch_sizes, tuned)
-    keep = tuned is None and (base_dir / BATCHING_FILE).exists()
-    if keep:
-        batching = (base_dir / BATCHING_FILE).read_text(encoding="utf-8")
-    names = sorted(
-        {name}
-        | {
-            path.name
-            for path in base_dir.iterdir()
-            if any((path / str(v) / "saved_model.pb").is_file() for v in bundle.versions(path))
-        }
-    )
-    files = {
-        MODELS_FILE: _models_config(names),
-        BATCHING_FILE: batching,
-        "monitoring.config": MONITORING_CONFIG,
-        "compose.yaml": _compose(names[0]),
-        "kserve.yaml": "---\n".join(_kserve(name) for name in names),
+    files = {"monitoring.config": MONITORING_CONFIG, BATCHING_FILE: batching_text(batch_sizes)}
+    files = {file: text for file, text in files.items() if not (base_dir / file).exists()}
+    if tuned is not None:
+        files[BATCHING_FILE] = batching_text(batch_sizes, tuned)
+    batching = files.get(BATCHING_FILE) or (base_dir / BATCHING_FILE).read_text("utf-8")
+    names = sorted({name, *(path.name for path in base_dir.iterdir() if _is_model(path))})
+    wholes = {
+        MODELS_FILE: models_config.text(models_config.entry(n, f"{_MOUNT}/{n}") for n in names),
+        "compose.yaml": _compose(),
+        "kserve.yaml": "---\n".join(_kserve(*both) for both in kubernetes_names(names).items()),
         "README.md": handbook(names, IMAGE, _comment(batching)),
     }
-    if keep:
-        del files[BATCHING_FILE]
+    notes = []
+    for file, whole in wholes.items():
+        current = _read(base_dir / file)
+        new = _stamped(whole, "<!-- {} -->" if file.endswith(".md") else "# {}")
+        if current is None or _is_as_written(current):
+            files[file] = new
+            continue
+        if file == MODELS_FILE:
+            extended, found = _extended(current, name, version, names)
+            notes += [f"{base_dir / file}: {line}." for line in found]
+            if extended is not None:
+                files[file] = extended
+                continue
+        if new != _read(base_dir / f"{file}.new"):
+            files[f"{file}.new"] = new
+            notes.append(f"{base_dir / file} was changed and stays; compare it with {file}.new.")
     for file, text in files.items():
-        (staged / file).write_text(text, encoding="utf-8")
-    return [staged / file for file in files]
+        (staged / file).write_bytes(text.encode())
+    return notes
 
 
-def place_ready_files(base_dir: pathlib.Path, staged: Sequence[pathlib.Path]) -> None:
+def place_ready_files(base_dir: pathlib.Path, staged: pathlib.Path) -> None:
     """Moves what `stage_ready_files` wrote to its place, each file whole."""
-    for path in staged:
+    for path in staged.iterdir():
+        bundle.make_readable(path)
         bundle.sync(path)
         path.replace(base_dir / path.name)
 
 
-def _models_config(names: Sequence[str]) -> str:
-    entries = "".join(
-        f'  config {{\n    name: "{name}"\n    base_path: "{_MOUNT}/{name}"\n'
-        '    model_platform: "tensorflow"\n  }\n'
-        for name in names
-    )
-    return f"model_config_list {{\n{entries}}}\n"
+def _is_model(path: pathlib.Path) -> bool:
+    return any((path / str(v) / "saved_model.pb").is_file() for v in bundle.versions(path))
+
+
+def _read(path: pathlib.Path) -> str | None:
+    """Returns the text of a file with its own line ends, None if there is no such file."""
+    return path.read_bytes().decode(errors="surrogateescape") if path.exists() else None
+
+
+def _stamped(text: str, comment: str) -> str:
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    return text + comment.format(f"{_STAMP} {digest[:16]}") + "\n"
+
+
+def _is_as_written(text: str) -> bool:
+    """Whether nobody has changed what an export wrote."""
+    *lines, last = text.splitlines(keepends=True) or [""]
+    before, stamp, _ = last.partition(_STAMP)
+    after = " -->" if before.startswith("<") else ""
+    return bool(stamp) and text == _stamped("".join(lines), f"{before}{{}}{after}")
+
+
+def _extended(
+    config: str, name: str, version: int, names: Sequence[str]
+) -> tuple[str | None, list[str]]:
+    """Adds a model to a changed `models.config`.
+
+    Returns:
+        The new text, None if it cannot be extended, and what a person should know about it.
+    """
+    try:
+        extended = models_config.with_model(config, name, f"{_MOUNT}/{name}")
+        entries = models_config.entries(extended)
+    except ImportError:
+        return None, ["without the package tensorflow-serving-api no entry can be added"]
+    except ValueError as error:
+        return None, [f"no entry was added, since {error}"]
+    notes = models_config.problems(entries, names)
+    for entry in entries:
+        pinned = entry.model_version_policy.specific.versions
+        if models_config.folder_of(entry) == name and pinned and version not in pinned:
+            kept = ", ".join(map(str, pinned))
+            notes.append(f"{entry.name!r} stays at version {kept}, version {version} is not served")
+    return extended, notes
 
 
 def batching_text(batch_sizes: Sequence[int], tuned: Tuning | None = None) -> str:
@@ -175,8 +239,8 @@ def _comment(batching: str) -> str:
     return text if text.startswith("Measured") else ""
 
 
-def _compose(name: str) -> str:
-    health = _HEALTH.format(name=name).replace("'", "''")
+def _compose() -> str:
+    health = textwrap.indent(_HEALTH.strip().replace("$", "$$"), 10 * " ")
     return f"""services:
   serving:
     image: {IMAGE}
@@ -186,16 +250,18 @@ def _compose(name: str) -> str:
     volumes:
       - .:{_MOUNT}:ro
     command:
-      - --model_config_file={_MOUNT}/models.config
+      - --model_config_file={_MOUNT}/{MODELS_FILE}
+      - {LABELS_FLAG}
       - --monitoring_config_file={_MOUNT}/monitoring.config
       - --enable_batching
       - --batching_parameters_file={_MOUNT}/batching_parameters.txt
-    healthcheck:
+    healthcheck:  # of all models in {MODELS_FILE}
       test:
         - CMD
         - bash
         - -c
-        - '{health}'
+        - |
+{health}
       interval: 10s
       timeout: 3s
       start_period: 60s
@@ -203,17 +269,17 @@ def _compose(name: str) -> str:
 """
 
 
-def _kserve(name: str) -> str:
+def _kserve(name: str, service: str) -> str:
     return f"""apiVersion: serving.kserve.io/v1beta1
 kind: InferenceService
 metadata:
-  name: {kubernetes_name(name)}  # also the model's name in URLs there
+  name: {service}  # also the model's name in URLs there
 spec:
   predictor:
     minReplicas: 1
     maxReplicas: 4
-    scaleMetric: concurrency  # requests in flight for each replica
-    scaleTarget: 16
+    # Without `scaleMetric`, Knative scales by concurrency and a HorizontalPodAutoscaler by cpu.
+    # The latter takes cpu or memory only.
     model:
       modelFormat:
         name: tensorflow
@@ -229,8 +295,16 @@ spec:
 """
 
 
-def kubernetes_name(name: str) -> str:
-    """Returns the name of a model as that of a service: lower case, no dots, a letter first."""
-    host = re.sub(r"[^a-z0-9]+", "-", name.lower())
-    host = host if host[0].isalpha() else f"model-{host}"
-    return host[:63].rstrip("-")
+def kubernetes_names(names: Sequence[str]) -> dict[str, str]:
+    """Returns the names of models as those of services: lower case, no dots, a letter first.
+
+    Those that would be too long or the same end in digits of the model's own name.
+    """
+    hosts = {name: re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") for name in names}
+    hosts = {name: h if h[:1].isalpha() else f"model-{h}" for name, h in hosts.items()}
+    same = Counter(hosts.values())
+    for name, host in hosts.items():
+        if len(host) > _HOST_LENGTH or (same[host] > 1 and host != name):
+            digest = hashlib.sha256(name.encode()).hexdigest()[:6]
+            hosts[name] = f"{host[: _HOST_LENGTH - 7].rstrip('-')}-{digest}"
+    return hosts

@@ -154,9 +154,13 @@ def export_saved_model(
             bundle.write_json(extra / bundle.TUNING, tuned.to_dict())
         with bundle.locked(base_dir):
             # All that needs space on the disk comes before the version appears.
-            ready = deployment.stage_ready_files(base_dir, scratch, name, sizes, tuned)
+            ready = scratch / "ready"
+            ready.mkdir()
+            notes = deployment.stage_ready_files(base_dir, ready, name, version, sizes, tuned)
             bundle.publish(staged, model_dir / str(version))
             deployment.place_ready_files(base_dir, ready)
+    for note in notes:
+        progress(note)
     return model_dir / str(version)
 
 

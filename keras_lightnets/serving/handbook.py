@@ -40,12 +40,29 @@ appears. `assets.extra/` in a version has `labels.txt`, `metadata.json` (input s
 or `lightnets serve .`, or `kubectl apply -f kserve.yaml` once the models are in a volume claim
 named `models` (in URLs they have the names of that file then).
 
+| | reads | ignores |
+|---|---|---|
+| `docker compose up` | `compose.yaml`, `models.config`, `monitoring.config`, \
+`batching_parameters.txt` | `kserve.yaml` |
+| `kubectl apply -f kserve.yaml` | `kserve.yaml`: one service for each model | all others, \
+so pins, labels and batching too |
+
+Change these files as you like. Later exports add a new model to a changed `models.config`; any
+other file stays as you left it, and beside it goes what would have been written, as `FILE.new`.
+
 ## Versions
 
 To go back, move the folder of the newest version away: the server returns to the one before. To
 keep to one, say so in its entry of `models.config`, then restart the server:
 
     model_version_policy {{ specific {{ versions: 1 }} }}
+
+A label gives a version another name, `/v1/models/{name}/labels/stable:predict`:
+
+    version_labels {{ key: "stable" value: 1 }}
+
+A server that is started without `--allow_version_labels_for_unavailable_models`, as in
+`compose.yaml`, refuses a file with labels.
 
 ## Batching
 

@@ -7,6 +7,8 @@ import pathlib
 import shutil
 from collections.abc import Sequence
 
+from keras_lightnets.serving import models_config
+from keras_lightnets.serving.models_config import MODELS_FILE
 from keras_lightnets.serving.server.layout import ServedModel
 from keras_lightnets.serving.server.options import (
     GRPC_PORT,
@@ -19,6 +21,9 @@ BINARY = "tensorflow_model_server"
 # Of the files beside a bundle, too. No container engine was at hand: this image was not run here.
 IMAGE = "tensorflow/serving:2.19.1"
 MONITORING_CONFIG = f'prometheus_config {{\n  enable: true\n  path: "{METRICS_PATH}"\n}}\n'
+
+# A label may name a version that is not loaded yet; without this, the server refuses the file.
+LABELS_FLAG = "--allow_version_labels_for_unavailable_models=true"
 
 # Where the container sees the models and this module's files.
 _CONTAINER_MODELS = pathlib.PurePosixPath("/models")
@@ -103,7 +108,8 @@ def container_command(
 
 def _flags(config_dir: pathlib.Path, batching_file: pathlib.Path | None) -> list[str]:
     flags = [
-        f"--model_config_file={config_dir / 'models.config'}",
+        f"--model_config_file={config_dir / MODELS_FILE}",
+        LABELS_FLAG,
         f"--monitoring_config_file={config_dir / 'monitoring.config'}",
     ]
     if batching_file is not None:
@@ -112,18 +118,13 @@ def _flags(config_dir: pathlib.Path, batching_file: pathlib.Path | None) -> list
 
 
 def _write_configs(work_dir: pathlib.Path, models: Sequence[tuple[ServedModel, str]]) -> None:
-    entries = "".join(_model_config(model, path) for model, path in models)
-    (work_dir / "models.config").write_text(f"model_config_list {{\n{entries}}}\n")
+    entries = (models_config.entry(m.name, path, _policy(m)) for m, path in models)
+    (work_dir / MODELS_FILE).write_text(models_config.text(entries))
     (work_dir / "monitoring.config").write_text(MONITORING_CONFIG)
 
 
-def _model_config(model: ServedModel, base_path: str) -> str:
-    # JSON's quoting is valid in text protos for the characters that occur in paths.
-    lines = [
-        f"name: {json.dumps(model.name)}",
-        f"base_path: {json.dumps(base_path)}",
-        'model_platform: "tensorflow"',
-    ]
+def _policy(model: ServedModel) -> list[str]:
+    lines = []
     if model.policy == "specific":
         chosen = " ".join(f"versions: {version}" for version in model.versions)
         lines.append(f"model_version_policy {{ specific {{ {chosen} }} }}")
@@ -131,9 +132,7 @@ def _model_config(model: ServedModel, base_path: str) -> str:
         lines.append("model_version_policy { all {} }")
     elif model.latest > 1:
         lines.append(f"model_version_policy {{ latest {{ num_versions: {model.latest} }} }}")
-    lines += [
+    return lines + [
         f"version_labels {{ key: {json.dumps(label)} value: {version} }}"
         for label, version in model.labels
     ]
-    body = "".join(f"    {line}\n" for line in lines)
-    return f"  config {{\n{body}  }}\n"

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
+from typing import Any
+
+from keras_lightnets.serving import models_config
+from keras_lightnets.serving.models_config import MODELS_FILE
 
 # A served directory may be a model, a bundle of models, or a folder of bundles.
 _MAX_DEPTH = 2
 
 BATCHING_FILE = "batching_parameters.txt"
-MODELS_FILE = "models.config"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,13 +122,26 @@ def _with_config(path: pathlib.Path) -> ServedModel:
     config = path.parent / MODELS_FILE
     if not config.is_file():
         return ServedModel(path.name, path)
-    # Needs the protos of extra `serve`, so it is imported only where there is a file to read.
-    from keras_lightnets.serving.server import models_config
-
-    for entry in models_config.read(config):
-        if pathlib.PurePosixPath(entry.base_path).name == path.name:
-            return models_config.served_model(entry, path)
+    entries = models_config.read(config)
+    for problem in models_config.problems(entries, [p.name for p in _subdirectories(path.parent)]):
+        raise ValueError(f"{config}: {problem}.")
+    for entry in entries:
+        if models_config.folder_of(entry) == path.name:
+            return served_model(entry, path)
     return ServedModel(path.name, path)
+
+
+def served_model(entry: Any, base_path: pathlib.Path) -> ServedModel:
+    """A `ModelConfig` entry with the path where the model really lies."""
+    policy = entry.model_version_policy
+    return ServedModel(
+        name=entry.name,
+        base_path=base_path,
+        policy=policy.WhichOneof("policy_choice") or "latest",
+        latest=max(policy.latest.num_versions, 1),
+        versions=tuple(policy.specific.versions),
+        labels=tuple(sorted(entry.version_labels.items())),
+    )
 
 
 def batching_file(root: pathlib.Path, models: list[ServedModel]) -> pathlib.Path | None:
