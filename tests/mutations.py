@@ -935,4 +935,11 @@ MUTATIONS = (
         r"\x9f\u2029",
         "test_text.py::test_nothing_that_a_terminal_obeys_is_left",
     ),
+    Mutation(
+        "the layers of a saved network are not registered",
+        "keras_lightnets/__init__.py",
+        'importlib.import_module("keras_lightnets.layers")',
+        "pass",
+        "test_imports.py::test_saved_networks_load_in_a_fresh_process[keras]",
+    ),
 )

@@ -83,7 +83,7 @@ def test_public_names_resolve_and_importing_the_package_is_cheap():
         "assert not {'tensorflow', 'keras', 'numpy'} & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
-    with pytest.raises(AttributeError, match="has no attribute 'ResNet'"):
+    with pytest.raises(AttributeError, match="No keras_lightnets attribute ResNet"):
         _ = keras_lightnets.ResNet
     for name in keras_lightnets.__all__:
         assert getattr(keras_lightnets, name) is not None

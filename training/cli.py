@@ -83,6 +83,8 @@ def _run(argv: list[str]) -> int:
     if argv[0] in ("--version", "-V"):
         print(f"lightnets {__version__}")
         return 0
+    if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
+        raise UsageError("The commands run on TensorFlow: unset KERAS_BACKEND.")
     name, *rest = argv
     if name not in COMMANDS:
         raise UsageError(

@@ -190,9 +190,6 @@ def load_network(path: pathlib.Path) -> keras.Model:
     """
     import keras
 
-    # Registers the custom layers under their serialized names.
-    import keras_lightnets.layers  # noqa: F401
-
     if not zipfile.is_zipfile(path):  # Keras would say that there is no such file
         raise UserError(f"Cannot load {path}: it is no .keras file, or is cut off")
     try:

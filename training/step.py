@@ -21,7 +21,7 @@ import keras
 import tensorflow as tf
 
 from keras_lightnets.layers import recompute_activations
-from keras_lightnets.replicas import sum_over_replicas
+from keras_lightnets.layers.replicas import sum_over_replicas
 from training import batch_norm
 from training.config import OptimizerConfig, TrainConfig
 from training.ema import WeightAverage

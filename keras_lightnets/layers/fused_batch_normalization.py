@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from keras_lightnets.layers import recomputation, wide_channels
 from keras_lightnets.layers.graphs import in_cpu_graph
-from keras_lightnets.replicas import mean_over_replicas
+from keras_lightnets.layers.replicas import mean_over_replicas
 
 _FUSED_DTYPES = ("float32", "bfloat16", "float16")
 

@@ -1,0 +1,2 @@
+from .client import Client as Client
+from .transport import ClientError as ClientError

@@ -1,0 +1,81 @@
+"""Fresh processes: what loads, and what a backend other than TensorFlow is told."""
+
+import subprocess
+import sys
+
+import pytest
+
+import keras_lightnets
+from tests.test_architecture import ROOT, imports
+from training.fit import FitModel
+
+FIRST = {
+    "package": "import keras_lightnets, keras",
+    "keras": "import keras, keras_lightnets",
+    "tensorflow": "import keras_lightnets, tensorflow, keras",
+    "layers": "import keras_lightnets.layers.replicas, keras",
+    "network": "import keras_lightnets.preprocessing, keras",
+}
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """A network, and a checkpoint of a `FitModel`, which `save` writes."""
+    folder = tmp_path_factory.mktemp("saved")
+    network = keras_lightnets.ShuffleNetV2((32, 32, 3), alpha=0.5, classes=2)
+    network.save(folder / "network.keras")
+    FitModel(network).save(folder / "fit.keras")
+    return folder
+
+
+@pytest.mark.parametrize(
+    "order",
+    [
+        "package",
+        "keras",
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in ("tensorflow", "layers", "network")
+        ),
+    ],
+)
+def test_saved_networks_load_in_a_fresh_process(order, saved):
+    code = f"""
+{FIRST[order]}
+for name in ("network", "fit"):
+    model = keras.models.load_model(f"{saved}/{{name}}.keras")
+    assert {{type(layer).__module__.split(".")[0] for layer in model.layers}} == {{
+        "keras", "keras_lightnets"
+    }}
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+def test_another_backend_is_told_in_one_line_what_works(monkeypatch):
+    monkeypatch.setenv("KERAS_BACKEND", "openvino")
+    code = """
+import keras_lightnets
+assert keras_lightnets.model_info("squeezenet").parameters > 0
+try:
+    keras_lightnets.SqueezeNet()
+except ImportError as error:
+    assert "KERAS_BACKEND=tensorflow" in str(error), error
+else:
+    raise SystemExit("no error")
+"""
+    run = [sys.executable, "-c", code]
+    done = subprocess.run(run, capture_output=True, text=True, timeout=120, check=True)
+    (line,) = [line for line in done.stderr.splitlines() if "keras_lightnets" in line]
+    assert "KERAS_BACKEND=openvino only list_models, model_info and serving.Client work" in line
+
+    run = [sys.executable, "-m", "training.cli", "list"]
+    done = subprocess.run(run, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("lightnets: The commands run on TensorFlow")
+
+
+def test_layers_need_nothing_else_of_the_package():
+    """Else the import of Keras, which registers them, could meet a module half imported."""
+    for path in (ROOT / "keras_lightnets/layers").glob("*.py"):
+        names = [name for name in imports(path) if name.startswith("keras_lightnets.")]
+        assert all(name.startswith("keras_lightnets.layers.") for name in names), path
