@@ -915,6 +915,13 @@ MUTATIONS = (
         "test_evaluate_command.py::test_other_images_are_prepared_as_the_model_wants_them",
     ),
     Mutation(
+        "the name of a run is a pattern",
+        "training/checkpoint.py",
+        "with literal_path(self.folder) as folder:",
+        "for folder in (self.folder,):",
+        "test_checkpoint.py::test_the_name_of_a_folder_is_no_pattern",
+    ),
+    Mutation(
         "suggested commands unquoted",
         "training/words.py",
         "return shlex.quote(text)",

@@ -7,7 +7,7 @@ import shutil
 import pytest
 import tensorflow as tf
 
-from training.checkpoint import Checkpoints
+from training.checkpoint import Checkpoints, HostState
 from training.errors import UserError
 
 
@@ -104,6 +104,50 @@ def test_remains_of_a_killed_write_are_cleared(folder):
     assert not (folder / "ckpt-4_temp").exists()
 
 
+def test_a_first_write_that_was_killed_leaves_a_new_run(tmp_path):
+    (tmp_path / "ckpt-1_temp").mkdir()
+    _, checkpoints = make(tmp_path)
+    assert checkpoints.restore() == (None, [])
+    checkpoints.save(1)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint", *sorted(names(1))]
+
+
+@pytest.mark.parametrize("name", ["exp[1]", "a*c", "a?c", "back\\slash", "line\nbreak", "end "])
+def test_the_name_of_a_folder_is_no_pattern(tmp_path, name):
+    """Caught: a name that fits no file, and one that fits the files of another run."""
+    beside, others = make(tmp_path / "abc", 9.0)
+    for step in (1, 2):
+        others.save(step)
+    for step, value in ((1, 1.0), (2, 2.0), (3, 3.0)):
+        _, checkpoints = make(tmp_path / name, value, keep=1)
+        checkpoints.save(step)
+        assert checkpoints.steps() == [step]
+    variable, checkpoints = make(tmp_path / name)
+    assert checkpoints.restore() == (3, [])
+    assert variable.numpy()[0] == 3.0
+    assert others.steps() == [1, 2]
+    assert others.restore() == (2, [])
+    assert beside.numpy()[0] == 9.0
+    flip(tmp_path / name / "ckpt-3.data-00000-of-00001")
+    with pytest.raises(UserError, match="is damaged"):
+        checkpoints.restore()
+
+
+def test_a_checkpoint_of_an_earlier_version_is_read(tmp_path):
+    variable = tf.Variable(tf.fill((100,), 7.0))
+    host = HostState({"rows": [1]})
+    manager = tf.train.CheckpointManager(
+        tf.train.Checkpoint(model=[variable], host=host),
+        str(tmp_path),
+        max_to_keep=3,
+        checkpoint_name="ckpt",
+    )
+    manager.save(checkpoint_number=5)
+    variable, checkpoints = make(tmp_path)
+    assert checkpoints.restore() == (5, [])
+    assert variable.numpy()[0] == 7.0
+
+
 def test_a_full_disk_is_named_and_the_last_good_checkpoint_stays(folder):
     """The file size limit stands in for the full disk: the write fails halfway just the same."""
     variable = tf.Variable(tf.ones((100_000,)))
@@ -128,7 +172,7 @@ def test_no_space_left_on_the_device_is_said_in_plain_words(monkeypatch, folder)
     def write(*_, **__):
         raise tf.errors.ResourceExhaustedError(None, None, "x; No space left on device")
 
-    monkeypatch.setattr(tf.train.CheckpointManager, "save", write)
+    monkeypatch.setattr(tf.train.Checkpoint, "write", write)
     with pytest.raises(UserError, match=r"the disk is full.*step 3 is intact.*Make room"):
         checkpoints.save(4)
     assert shutil.disk_usage(folder).free

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import shutil
 import time
 import types
 
@@ -54,6 +55,17 @@ def test_files_are_classified_and_what_is_no_image_is_named(model, pictures, cap
 def test_no_image_of_a_name_is_an_error(model, pictures, capsys):
     assert cli.main(["predict", model, str(pictures / "*.gif")]) == 1
     assert "There is no image" in capsys.readouterr().err
+
+
+def test_what_exists_is_no_pattern(model, pictures, capsys):
+    folder = pictures.rename(pictures.parent / "a[1]*")
+    shutil.copytree(folder, pictures.parent / "a1b")
+    shutil.copy(folder / "a" / "0.png", folder / "a" / ".0.png")
+    for name, number in ((folder, 6), (folder / "a", 3), (folder / "?" / "[0-3].png", 4)):
+        assert cli.main(["predict", model, str(name), "--format", "jsonl"]) == 0
+        files = [json.loads(line)["file"] for line in capsys.readouterr().out.splitlines()]
+        assert len(files) == number
+        assert all(file.startswith(f"{folder}/") for file in files)
 
 
 def test_a_sound_folder_passes_the_check(pictures, capsys):

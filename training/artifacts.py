@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_lightnets.literal_path import literal_path
 from keras_lightnets.preprocessing import EvalTransform
 from keras_lightnets.serving import runtimes
 from keras_lightnets.text import first_line
@@ -154,7 +155,8 @@ def _load_keras(path: pathlib.Path, images: int) -> Callable[[np.ndarray], np.nd
 def _load_saved_model(path: pathlib.Path) -> Callable[[np.ndarray], np.ndarray]:
     import tensorflow as tf
 
-    loaded = tf.saved_model.load(str(path))
+    with literal_path(path) as folder:
+        loaded = tf.saved_model.load(str(folder))
     signature = loaded.signatures.get("serving_default")
     if signature is None:
         raise ValueError("it has no signature serving_default")

@@ -1,12 +1,14 @@
 """Checkpoints to resume from: written whole or not at all, read back whole or refused.
 
-`tf.train.CheckpointManager` writes to a temporary name and renames, and checks sums when it
-reads. What it lacks is added here: a damaged newest checkpoint gives way to the one before,
-and a damaged or missing `checkpoint` index file never makes a run start from zero.
+`tf.train.Checkpoint` writes to a temporary name and renames, and checks sums when it reads. What
+it lacks is added here: a damaged newest checkpoint gives way to the one before, and which there
+are is read from their files. `tf.train.CheckpointManager` would take the names of the oldest for
+patterns when it deletes them.
 """
 
 from __future__ import annotations
 
+import fnmatch
 import json
 import pathlib
 import re
@@ -16,10 +18,12 @@ from typing import Any
 
 import tensorflow as tf
 
+from keras_lightnets.literal_path import literal_path
 from keras_lightnets.text import first_line
 from training.errors import UserError
 
 _PREFIX = "ckpt"
+_REMAINS = f"{_PREFIX}-*temp*"  # of a write that was killed
 
 
 class HostState(tf.train.experimental.PythonState):
@@ -63,7 +67,7 @@ class Checkpoints:
         self._host = host
         tracked = {name: list(values) for name, values in variables.items()}
         self._checkpoint = tf.train.Checkpoint(**tracked, host=HostState(host))
-        self._manager: tf.train.CheckpointManager | None = None
+        _ = self._checkpoint.save_counter  # made by being asked for; part of every checkpoint
 
     def save(self, step: int) -> None:
         """Writes all values; the oldest checkpoint beyond `keep` is deleted.
@@ -74,15 +78,15 @@ class Checkpoints:
         if not self._writer:
             return
         try:
-            if self._manager is None:
-                self._manager = self._open()
-            self._manager.save(checkpoint_number=step)
-            # The manager forgets those of earlier processes.
-            for old in [s for s in self.steps() if s < step][: -self._keep + 1]:
+            self._clear_remains()
+            path = self._checkpoint.write(str(self.folder / f"{_PREFIX}-{step}"))
+            # For `tf.train.latest_checkpoint` of others.
+            tf.compat.v1.train.update_checkpoint_state(str(self.folder), path)
+            older = [s for s in self.steps() if s < step]
+            for old in older[: max(len(older) + 1 - self._keep, 0)]:
                 self._remove(old)
         except (tf.errors.OpError, OSError) as error:
             self._remove(step)  # gives back the room of what was written
-            self._manager = None
             good = self.steps()
             kept = f" The checkpoint of step {good[-1]} is intact." if good else ""
             raise UserError(
@@ -121,7 +125,8 @@ class Checkpoints:
                 f"would discard the run. {' '.join(problems)} Restore the folder from a copy, "
                 "or train anew with --overwrite."
             )
-        if self.folder.is_dir() and (left := sorted(p.name for p in self.folder.iterdir())):
+        left = sorted(p.name for p in self.folder.iterdir()) if self.folder.is_dir() else []
+        if left := [name for name in left if not fnmatch.fnmatch(name, _REMAINS)]:
             raise UserError(
                 f"{self.folder} holds {left[0]} but no checkpoint: its files were deleted. "
                 "Restore them from a copy, or train anew with --overwrite."
@@ -144,7 +149,8 @@ class Checkpoints:
             if not (self.folder / name).is_file():
                 return f"{self.folder / name} is missing."
         try:
-            self._checkpoint.restore(str(path)).assert_consumed()
+            with literal_path(self.folder) as folder:
+                self._checkpoint.read(str(folder / path.name)).assert_consumed()
         # Truncated data raises IndexError, damaged ones OpError (measured on TF 2.21), a
         # damaged table of objects whatever its parser finds.
         except (IndexError, KeyError, TypeError, tf.errors.OpError, json.JSONDecodeError) as error:
@@ -158,17 +164,11 @@ class Checkpoints:
             return f"{path}.index is damaged ({first_line(error)})."
         return None
 
-    def _open(self) -> tf.train.CheckpointManager:
-        """Returns the manager, in a folder without remains of a crash."""
+    def _clear_remains(self) -> None:
+        """Makes the folder, or removes what a crash has left in it."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        for left in self.folder.glob(f"{_PREFIX}-*temp*"):
+        for left in self.folder.glob(_REMAINS):
             shutil.rmtree(left) if left.is_dir() else left.unlink()
-        # Which checkpoints there are is read from their files. A damaged index file would
-        # only make the manager fail.
-        (self.folder / "checkpoint").unlink(missing_ok=True)
-        return tf.train.CheckpointManager(
-            self._checkpoint, str(self.folder), max_to_keep=self._keep, checkpoint_name=_PREFIX
-        )
 
     def _remove(self, step: int) -> None:
         for pattern in (f"{_PREFIX}-{step}.*", f"{_PREFIX}-{step}_*"):

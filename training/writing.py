@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import pathlib
+import uuid
 from collections.abc import Iterator
 from typing import IO, Any
 
@@ -16,7 +17,8 @@ def replacing(path: pathlib.Path, mode: str = "w") -> Iterator[IO]:
 
     A crash or a full disk leaves the old file as it was.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # Not longer than any name of a file may be, whatever the name of this one.
+    temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
     try:
         with temporary.open(mode, encoding=None if "b" in mode else "utf-8") as file:
             yield file

@@ -15,6 +15,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_lightnets.literal_path import literal_path
 from keras_lightnets.preprocessing import EvalTransform, evaluation_image
 from keras_lightnets.serving import readback
 from keras_lightnets.serving.errors import ParityError
@@ -188,7 +189,7 @@ def _read_back(
     saved_model: pathlib.Path, expected: Reference, scratch: pathlib.Path | None
 ) -> list[dict[str, np.ndarray]]:
     """Returns the outputs with oneDNN on and with oneDNN off; the two run side by side."""
-    with tempfile.TemporaryDirectory(dir=scratch) as name:
+    with tempfile.TemporaryDirectory(dir=scratch) as name, literal_path(saved_model) as served:
         folder = pathlib.Path(name)
         np.save(folder / readback.IMAGES_FILE, expected.held_out.images)
         np.save(folder / readback.LENGTHS_FILE, [len(file) for file in expected.files])
@@ -196,7 +197,7 @@ def _read_back(
             blob.writelines(expected.files)
         results = [folder / f"onednn_{flag}.npz" for flag in ("1", "0")]
         processes = [
-            _start(flag, [saved_model, folder, result, _BATCH_SIZE])
+            _start(flag, [served, folder, result, _BATCH_SIZE])
             for flag, result in zip(("1", "0"), results, strict=True)
         ]
         try:

@@ -74,10 +74,8 @@ def find(names: Sequence[str]) -> Iterator[pathlib.Path]:
     from training.data import listing
 
     for name in names:
-        path = pathlib.Path(name)
-        matches = [name] if path.exists() else sorted(glob.glob(name, recursive=True))  # noqa: PTH207
         files = []
-        for match in map(pathlib.Path, matches):
+        for match in _matches(pathlib.Path(name)):
             if match.is_dir():
                 found = listing.find_images(match)
                 files += map(pathlib.Path, found.images)
@@ -89,6 +87,15 @@ def find(names: Sequence[str]) -> Iterator[pathlib.Path]:
         if not files:
             raise UserError(f"There is no image {name}.")
         yield from files
+
+
+def _matches(path: pathlib.Path) -> list[pathlib.Path]:
+    """Returns what a name or glob stands for. What exists is no glob: a folder may be `exp[1]`."""
+    if path.exists():
+        return [path]
+    base = next(parent for parent in path.parents if parent.is_dir())
+    pattern = str(path.relative_to(base))
+    return [base / name for name in sorted(glob.glob(pattern, root_dir=base, recursive=True))]  # noqa: PTH207
 
 
 def predictions(artifact, paths: Sequence[pathlib.Path], batch_size: int) -> Iterator[tuple]:

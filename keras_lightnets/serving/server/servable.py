@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from keras_lightnets.literal_path import literal_path
 from keras_lightnets.serving.server import errors
 
 PREDICT_METHOD = "tensorflow/serving/predict"
@@ -130,9 +131,9 @@ class Servable:
         graph = tf.Graph()
         self._session = tf.compat.v1.Session(graph=graph, config=config)
         try:
-            with graph.as_default():
+            with graph.as_default(), literal_path(path) as folder:
                 meta_graph = tf.compat.v1.saved_model.loader.load(
-                    self._session, [tf.saved_model.SERVING], str(path)
+                    self._session, [tf.saved_model.SERVING], str(folder)
                 )
         except BaseException:
             self._session.close()
