@@ -418,6 +418,13 @@ MUTATIONS = (
         "test_export.py::test_a_corrupt_file_harms_no_other_file_of_the_batch[no image]",
     ),
     Mutation(
+        "serving: images of another shape are answered",
+        "keras_lightnets/serving/signatures.py",
+        "tf.ensure_shape(images, interface.input_spec.shape)",
+        "tf.identity(images)",
+        "test_export.py::test_images_of_another_shape_are_refused_by_every_signature[uint8]",
+    ),
+    Mutation(
         "serving: a version is written over",
         "keras_lightnets/serving/bundle.py",
         "    if version in existing:\n",

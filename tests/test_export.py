@@ -2,11 +2,13 @@
 
 import json
 import pathlib
+import re
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.core.protobuf import config_pb2
 
 import keras_lightnets
 from keras_lightnets.preprocessing import EvalTransform, evaluation_image
@@ -63,6 +65,14 @@ class Served:
         (tensor,) = definition.inputs.values()
         fetches = {key: info.name for key, info in definition.outputs.items()}
         return self.session.run(fetches, {tensor.name: values})
+
+    def unchecked(self, signature, values):
+        """As from C++: `session.run` of Python compares shapes with the placeholder's before."""
+        definition = self.signatures[signature]
+        feed = [info.name for info in definition.inputs.values()]
+        fetch = [info.name for info in definition.outputs.values()]
+        options = config_pb2.CallableOptions(feed=feed, fetch=fetch)
+        return self.session._make_callable_from_options(options)(values)
 
 
 def photos():
@@ -174,6 +184,35 @@ def test_a_request_without_any_image_is_an_error(exported):
     with pytest.raises(tf.errors.InvalidArgumentError, match="images: the request holds no image"):
         served("serving_default", np.zeros((0, *SIZE, 3), "uint8"))
     assert served("serve_bytes", photos())["valid"].all()  # and the next one is served
+
+
+@pytest.mark.usefixtures("no_gate")
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+def test_images_of_another_shape_are_refused_by_every_signature(tmp_path, dtype):
+    """Caught: pixels in another order fill the same reshape, and get an answer."""
+    model = small_net(f"shapes_{dtype}")
+    path = keras_lightnets.export_saved_model(
+        model, tmp_path, input_dtype=dtype, features=True, warmup_batch_sizes=(1,)
+    )
+    served = Served(path)
+    height, width = SIZE
+    wrong = [(200, 3, *SIZE), (*SIZE, 3), (1, 64, 64, 3), (1, 20, 24, 3), (2, width, height, 3)]
+    wrong += [(2, *SIZE, 1), (2, *SIZE, 4), (1, 1, *SIZE, 3), (2, height * width * 3), (3,), ()]
+    taking_images = [
+        name
+        for name, signature in served.signatures.items()
+        if any(info.dtype != tf.string.as_datatype_enum for info in signature.inputs.values())
+    ]
+    assert set(taking_images) == {"serving_default", "features"}
+    for name in taking_images:
+        assert served.unchecked(name, np.zeros((2, *SIZE, 3), dtype))[0].shape[0] == 2
+        for shape in wrong:
+            received = re.escape(str(list(shape)).replace(" ", ""))
+            message = rf"images.* {received} is not compatible with expected shape \[\?,40,48,3\]"
+            with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+                served.unchecked(name, np.zeros(shape, dtype))
+        with pytest.raises(tf.errors.InvalidArgumentError, match="request holds no image"):
+            served.unchecked(name, np.zeros((0, *SIZE, 3), dtype))
 
 
 def test_features_are_the_pooled_ones(exported):

@@ -68,11 +68,7 @@ def build(
 
     @tf.function(input_signature=[interface.input_spec], autograph=False)
     def serve_images(images):
-        # oneDNN fails on an empty batch too, but says something about channels.
-        message = "images: the request holds no image"
-        with tf.control_dependencies([tf.debugging.Assert(tf.shape(images)[0] > 0, [message])]):
-            images = tf.identity(images)
-        return _answer(module.network(images), interface)
+        return _answer(module.network(_checked(images, interface)), interface)
 
     bytes_spec = tf.TensorSpec((None,), tf.string, name="image_bytes")
 
@@ -93,12 +89,22 @@ def build(
     if interface.features:
         module.features = function(features_model(model))
         signatures[FEATURES] = tf.function(
-            lambda images: {"features": module.features(images)},
+            lambda images: {"features": module.features(_checked(images, interface))},
             input_signature=[interface.input_spec],
             autograph=False,
         )
     module.endpoints = signatures
     return module, {name: f.get_concrete_function() for name, f in signatures.items()}
+
+
+def _checked(images: tf.Tensor, interface: Interface) -> tf.Tensor:
+    """Returns `images` unless the request's have another shape, which a server does not check."""
+    # Not `tf.shape`: optimizers would put the declared shape in its place.
+    images = tf.ensure_shape(images, interface.input_spec.shape)
+    # oneDNN fails on an empty batch too, but says something about channels.
+    message = "images: the request holds no image"
+    with tf.control_dependencies([tf.debugging.Assert(tf.shape(images)[0] > 0, [message])]):
+        return tf.identity(images)
 
 
 def _answer(probabilities: tf.Tensor, interface: Interface) -> dict[str, tf.Tensor]:
