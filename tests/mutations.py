@@ -955,5 +955,17 @@ MUTATIONS = (
         'importlib.import_module("keras_lightnets.layers")',
         "pass",
         "test_imports.py::test_saved_networks_load_in_a_fresh_process[keras]",
+        'a loss that does not move is passed over',
+        'training/loop.py',
+        'row["loss"] < 0.99 * guessing',
+        'row["loss"] > 0.99 * guessing',
+        'test_loop.py::test_a_loss_that_does_not_move_is_said_once_with_what_to_try',
+    ),
+    Mutation(
+        'the halved batch is what the run keeps',
+        'training/loop.py',
+        'Run.create(self.out, trainer.asked,',
+        'Run.create(self.out, trainer.config,',
+        'test_loop.py::test_a_batch_larger_than_the_training_set_is_halved_until_it_fits',
     ),
 )

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from tests import processes, toy
-from training import train
-from training.errors import UserError
+from training import config as configs
+from training import progress, train
+from training.errors import UsageError, UserError
 from training.interrupts import Interrupted
 
 
@@ -53,7 +54,9 @@ def test_early_stopping_counts_on_over_a_resume(tmp_path):
 
 def test_a_time_limit_saves_and_the_run_can_be_continued(tmp_path):
     limited = toy.config(time_limit_minutes=1e-6)
-    results = processes.call(toy.run, limited, tmp_path / "limited")
+    lines, results = processes.call(said, limited, tmp_path / "limited")
+    again = f"Continue with: lightnets train --resume {tmp_path}/limited"
+    assert f"Stopped: time limit of 1e-06 minutes. {again}" in lines
     assert results["stopped"] == "time limit of 1e-06 minutes"
     assert results["steps"] == 1
     assert (tmp_path / "limited" / "weights" / "best.keras").exists()
@@ -61,6 +64,43 @@ def test_a_time_limit_saves_and_the_run_can_be_continued(tmp_path):
     processes.call(toy.run, toy.config(), tmp_path / "whole")
     limited, whole = (processes.call(toy.outcome, tmp_path / n) for n in ("limited", "whole"))
     assert limited == whole
+
+
+def said(config, out, **options):
+    """Runs; returns what the user was told, and the results."""
+    lines = []
+    progress.Progress.say = lambda self, text: lines.append(text)
+    results = toy.run(config, out, **options)
+    return lines, results
+
+
+def test_a_batch_larger_than_the_training_set_is_halved_until_it_fits(tmp_path):
+    asked, fits = toy.config(batch_size=64), toy.config(batch_size=8)
+    images = {"train_examples": 12}
+    lines, _ = processes.call(said, asked, tmp_path / "asked", **images)
+    assert any("batch 8 (not 64: there are fewer images) on" in line for line in lines)
+    lines, _ = processes.call(said, fits, tmp_path / "fits", **images)
+    assert any("batch 8 on" in line for line in lines)
+    found, expected = (processes.call(toy.outcome, tmp_path / name) for name in ("asked", "fits"))
+    assert found == expected
+    # What was asked for is what a resume compares with.
+    assert configs.load(tmp_path / "asked" / "config.yaml")["train"]["batch_size"] == 64
+    lines, _ = processes.call(said, asked, tmp_path / "asked", **images)
+    (finished,) = (line for line in lines if line.startswith("The run is finished."))
+    assert f"lightnets train --weights {tmp_path}/asked --model shufflenet_v1 " in finished
+    with pytest.raises(UsageError, match=r"batch_size \(=10\) must be .* There are 12 training im"):
+        processes.call(toy.run, toy.config(batch_size=20, accumulate=4), tmp_path / "odd", **images)
+
+
+def test_a_loss_that_does_not_move_is_said_once_with_what_to_try(tmp_path):
+    def warnings(**keys):
+        lines, _ = processes.call(said, toy.config(**keys), tmp_path / str(len(keys)))
+        return [line for line in lines if "has not moved" in line]
+
+    assert not warnings()
+    (line,) = warnings(optimizer__learning_rate=1e-9, label_smoothing=0.1)
+    assert "try optimizer.learning_rate=1e-10 (now 1e-09)" in line
+    assert "lightnets data show" in line
 
 
 def dry(folder):

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
-from training.scoring import score
+from training.scoring import guessing_loss, score
 
 
 def test_scores_equal_those_of_scikit_learn():
@@ -25,6 +25,20 @@ def test_k_is_cut_to_what_says_something():
 
 def test_a_confident_mistake_has_a_finite_loss():
     assert score([1], np.array([[1.0, 0.0]]))["loss"] == pytest.approx(-np.log(1e-7))
+
+
+def test_guessing_is_the_best_answer_that_is_the_same_for_all():
+    shares = np.array([0.7, 0.2, 0.1])
+    assert guessing_loss(np.ones(10) / 10) == pytest.approx(np.log(10))
+    assert guessing_loss(np.array([0.5, 0.5, 0.0])) == pytest.approx(np.log(2), abs=1e-5)
+    for smoothing in (0.0, 0.2):
+        targets = (1 - smoothing) * shares + smoothing / 3
+        losses = [
+            -np.sum(targets * np.log(answer))
+            for answer in np.random.default_rng(0).dirichlet(np.ones(3), 2000)
+        ]
+        assert guessing_loss(shares, smoothing) == pytest.approx(min(losses), abs=1e-2)
+        assert guessing_loss(shares, smoothing) <= min(losses)
 
 
 def test_no_images_are_refused():

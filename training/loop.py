@@ -19,6 +19,7 @@ from training.progress import Progress
 from training.run import Run
 from training.step import seen_so_far
 from training.trainer import Trainer
+from training.words import command
 from training.workers import resume_command
 from training.writing import write_json
 
@@ -41,6 +42,7 @@ class Loop:
         if self.train.time_limit_minutes:
             self.deadline = time.monotonic() + 60 * self.train.time_limit_minutes
         self.interrupts = Interrupts()
+        self.stuck = False
         self.tensorboard = None
         if self.train.tensorboard and trainer.chief:
             self.tensorboard = _tensorboard(trainer)
@@ -50,7 +52,7 @@ class Loop:
         self._start()
         try:
             with self.interrupts:
-                return self._finish(self._epochs())
+                return self._finish(*self._epochs())
         finally:
             self.progress.close()
 
@@ -68,14 +70,25 @@ class Loop:
         trainer = self.trainer
         restored = self._restore()
         if restored is None and trainer.chief:
-            Run.create(self.out, trainer.config, trainer.splits)
+            Run.create(self.out, trainer.asked, trainer.splits)
         self.progress.say(trainer.describe())
-        if restored is not None:
+        if self.epoch == self.train.epochs:
+            self.progress.say(f"The run is finished. {self._way_on()}")
+        elif restored is not None:
             self.progress.say(f"Resuming after step {restored}, in epoch {self.epoch + 1}.")
         steps = trainer.steps_per_epoch * self.train.epochs
         warning = batch_norm.few_steps_warning(steps, trainer.config.model.bn_momentum)
         if warning and batch_norm.statistics(trainer.judge.model):
             self.progress.say(f"Warning: {warning}")
+
+    def _way_on(self) -> str:
+        """How to train on from the end: the schedule of this run is over."""
+        model, dataset = self.trainer.config.model, self.trainer.config.data.dataset
+        words = ["train", "--weights", self.out, "--model", model.name, "--dataset", dataset]
+        words += ["--image-size", model.image_size]
+        words += ["--small-input"] if model.small_input else []
+        words += ["--out", "NEW"]
+        return f"To train on from its weights: {command(*words)}"
 
     def _restore(self) -> int | None:
         """Reads the newest checkpoint, the same one on all workers; returns its step."""
@@ -100,18 +113,19 @@ class Loop:
             self.checkpoints.restore_step(chosen)
         return None if chosen < 0 else chosen
 
-    def _epochs(self) -> str | None:
-        """Trains the epochs that are left; returns why it stopped early, if it did."""
+    def _epochs(self) -> tuple[str | None, str]:
+        """Trains the epochs that are left; returns why it stopped early, and how to go on."""
         batches = None
         while self.epoch < self.train.epochs:
             patience = self.train.early_stopping_epochs
             if patience and self.history.epochs_since_best >= patience:
-                return f"no better {self.train.monitor} for {patience} epochs"
+                return f"no better {self.train.monitor} for {patience} epochs", self._way_on()
             batches = batches or self.trainer.batches()
             if not self._train_epoch(batches):
-                return f"time limit of {self.train.time_limit_minutes:g} minutes"
+                again = f"Continue with: {resume_command(self.train, self.out)}"
+                return f"time limit of {self.train.time_limit_minutes:g} minutes", again
             self._end_epoch()
-        return None
+        return None, self._way_on()
 
     def _train_epoch(self, batches: Iterator[Any]) -> bool:
         """Takes the steps that are left of this epoch; returns False when time is up."""
@@ -160,7 +174,8 @@ class Loop:
     def _end_epoch(self) -> None:
         """Evaluates, records, writes. The checkpoint comes last: a kill before repeats it."""
         trainer = self.trainer
-        numbers = scoring.score(*trainer.evaluate(self._interrupt_together))
+        true, probabilities = trainer.evaluate(self._interrupt_together)
+        numbers = scoring.score(true, probabilities)
         if not math.isfinite(numbers["loss"]):
             self._stop_not_finite(f"The held-out loss is not finite after step {self.step}")
         row = {"epoch": self.epoch + 1, "step": self.step, **seen_so_far(trainer.state)}
@@ -179,13 +194,33 @@ class Loop:
         trainer.state.start_epoch()
         self._save()
         self.progress.end_epoch(row)
+        self._warn_if_stuck(row, true)
         self._interrupt_together()
 
-    def _finish(self, stopped: str | None) -> dict[str, Any]:
+    def _warn_if_stuck(self, row: dict[str, float], true: np.ndarray) -> None:
+        """Says, the first time, that an epoch ended no better than guessing."""
+        config = self.trainer.config
+        classes = len(self.trainer.splits.labels)
+        shares = np.bincount(true, minlength=classes) / len(true)
+        if config.data.class_weights == "balanced":
+            shares = np.full(classes, 1 / classes)
+        guessing = scoring.guessing_loss(shares, self.train.label_smoothing)
+        if self.stuck or row["loss"] < 0.99 * guessing:
+            return
+        self.stuck = True
+        rate = config.optimizer.learning_rate
+        self.progress.say(
+            f"Warning: the loss has not moved; that of guessing is {guessing:.3g}. If the next "
+            f"epoch does not lower it, try optimizer.learning_rate={rate / 10:g} (now {rate:g}) "
+            "or optimizer.global_clipnorm=1, and see whether pictures and classes fit: "
+            + command("data", "show", config.data.dataset)
+        )
+
+    def _finish(self, stopped: str | None, way_on: str) -> dict[str, Any]:
         """Writes the last weights, and the numbers and pictures of the best ones."""
-        if stopped:
-            self.progress.say(f"Stopped: {stopped}.")
         trainer = self.trainer
+        if stopped:
+            self.progress.say(f"Stopped: {stopped}. {way_on}")
         last = scoring.score(*trainer.evaluate(self._interrupt_together))
         results = {
             "best_epoch": self.history.best and self.history.best["epoch"],

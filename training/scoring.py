@@ -43,6 +43,17 @@ def score(true: np.ndarray, probabilities: np.ndarray, top: int = 5) -> dict[str
     return results
 
 
+def guessing_loss(shares: np.ndarray, smoothing: float = 0.0) -> float:
+    """Returns the least cross-entropy of an answer that is the same for every image.
+
+    Args:
+        shares: Of the classes in the images, `(classes,)`, summing to 1.
+        smoothing: `train.label_smoothing`.
+    """
+    mean = (1.0 - smoothing) * shares + smoothing / len(shares)
+    return float(-np.sum(mean * np.log(np.maximum(mean, _EPSILON))))
+
+
 def predict_split(
     predict: Callable[[np.ndarray], np.ndarray], splits: Splits, batch_size: int
 ) -> tuple[np.ndarray, np.ndarray]:

@@ -50,7 +50,7 @@ def train(
             # Batches are made in advance, and an error may overtake those before it.
             return range(step, step + config.train.steps_per_execution + 32)
 
-        batch = config.train.batch_size
+        batch = trainer.config.train.batch_size
         with failures.explain(trainer.splits, config, global_batch=batch, steps=steps):
             return _dry_run(trainer) if dry_run else Loop(trainer).run()
 

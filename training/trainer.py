@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import math
 import pathlib
@@ -29,7 +30,8 @@ class Trainer:
     """Everything built from a configuration; writes nothing by itself.
 
     Attributes:
-        config: The run.
+        config: The run; its batch fits the training set.
+        asked: The run as it was asked for.
         out: Run directory, or None.
         members: The workers, or None on a single machine.
         chief: Whether this process writes files and talks to the user.
@@ -49,7 +51,7 @@ class Trainer:
             resume: Whether `out` may hold the run already.
         """
         judge.check_arguments(config.model)
-        self.config = config
+        self.asked = self.config = config
         self.out = out
         self.resume = resume
         if config.train.deterministic:
@@ -62,17 +64,29 @@ class Trainer:
         self.policy = strategy.precision(config.train.precision)
         self._jit = strategy.jit(config.train.jit, self.strategy)
         self.splits = data.load(config, saved=out if resume else None, checked=True)
-        self.steps_per_epoch = self.splits.train_examples // config.train.batch_size
-        if not self.steps_per_epoch:
-            raise UsageError(
-                f"train.batch_size (={config.train.batch_size}) exceeds the "
-                f"{self.splits.train_examples} training images. Use a smaller one."
-            )
+        self._fit_batch()
+        self.steps_per_epoch = self.splits.train_examples // self.config.train.batch_size
         keras.utils.set_random_seed(config.train.seed)
         self._steps: Any = None
         with self.strategy.scope():
             self._build()
         self.start_epoch(0)
+
+    def _fit_batch(self) -> None:
+        """Halves a batch that is larger than the training set until it fits.
+
+        The run keeps what was asked for: this follows from it and the number of images, also
+        on another number of devices.
+        """
+        size, images = self.asked.train.batch_size, self.splits.train_examples
+        while size > images:
+            size //= 2
+        train = dataclasses.replace(self.asked.train, batch_size=size)
+        self.config = dataclasses.replace(self.asked, train=train)
+        try:
+            strategy.check_batch(train, self.replicas)
+        except UsageError as error:
+            raise UsageError(f"{error} There are {count(images, 'training image')}.") from None
 
     def _build(self) -> None:
         config = self.config
@@ -199,13 +213,16 @@ class Trainer:
     def describe(self) -> str:
         """Returns a line about what is trained on what, and one about the order of the images."""
         train = self.config.train
+        batch = f"{train.batch_size}"
+        if train.batch_size < self.asked.train.batch_size:
+            batch += f" (not {self.asked.train.batch_size}: there are fewer images)"
         weights = sum(math.prod(v.shape) for v in self.judge.model.trainable_variables)
         devices = count(self.replicas, "replica")
         if self.members is not None:
             devices += f" in {count(len(self.members.addresses), 'worker')}"
         return (
             f"{self.config.model.name}, {weights:,} weights, {self.policy}; "
-            f"{count(self.splits.train_examples, 'image')}, batch {train.batch_size} on {devices}; "
+            f"{count(self.splits.train_examples, 'image')}, batch {batch} on {devices}; "
             f"{count(train.epochs, 'epoch')} of {count(self.steps_per_epoch, 'step')}\n"
             f"Order of the images: {self.splits.order}"
         )
