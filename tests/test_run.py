@@ -2,11 +2,16 @@ import json
 
 import pytest
 
-from training import cli
+from training import cli, run_lock
 from training import config as configs
 from training import run as runs
 from training.errors import UserError
 from training.writing import write_json
+
+
+def claim(path, **options):
+    with runs.claim(path, **options):
+        pass
 
 
 def test_a_new_run_never_overwrites_an_old_one(tmp_path):
@@ -14,16 +19,16 @@ def test_a_new_run_never_overwrites_an_old_one(tmp_path):
     old.mkdir()
     (old / "config.yaml").write_text("{}")
     with pytest.raises(UserError, match=r"old exists\. Continue it with --resume"):
-        runs.claim(old, overwrite=False)
+        claim(old, overwrite=False)
     assert (old / "config.yaml").exists()
-    runs.claim(old, overwrite=True)
-    assert list(old.iterdir()) == []
+    with runs.claim(old, overwrite=True):
+        assert [path.name for path in old.iterdir()] == [run_lock.NAME]
 
 
 def test_overwrite_deletes_nothing_but_a_run(tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(UserError, match="is not a run directory"):
-        runs.claim(tmp_path, overwrite=True)
+        claim(tmp_path, overwrite=True)
     assert (tmp_path / "thesis.tex").exists()
 
 
@@ -31,9 +36,9 @@ def test_places_that_cannot_be_written_are_named(tmp_path):
     file = tmp_path / "file"
     file.write_text("")
     with pytest.raises(UserError, match=r"--out .*file is a file"):
-        runs.claim(file, overwrite=False)
+        claim(file, overwrite=False)
     with pytest.raises(UserError, match=r"Cannot create .*file/run: Not a directory"):
-        runs.claim(file / "run", overwrite=False)
+        claim(file / "run", overwrite=False)
 
 
 def test_a_run_without_its_files_is_explained(tmp_path):

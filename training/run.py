@@ -4,7 +4,7 @@ config.yaml        the resolved configuration        history.csv, history.json
 environment.json   versions, devices, commit, seed   results.json, per_class.csv
 labels.txt         one class name a line             curves.png, confusion_matrix.png
 transform.json     the evaluation transform          weights/best.keras, weights/last.keras
-split.json         which pictures were held out      checkpoints/
+split.json         which pictures were held out      checkpoints/, lock.json
 """
 
 from __future__ import annotations
@@ -19,10 +19,12 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from keras_lightnets.text import first_line
 from training import config as configs
+from training import run_lock
 from training.errors import UsageError, UserError
 from training.words import command
 from training.writing import write_json, write_text
@@ -121,29 +123,39 @@ def check_is_run(path: pathlib.Path) -> None:
         )
 
 
-def claim(path: pathlib.Path, *, overwrite: bool) -> None:
-    """Makes sure that a new run can be written to `path` and harms nothing there.
+@contextlib.contextmanager
+def claim(path: pathlib.Path, *, overwrite: bool) -> Iterator[None]:
+    """Makes an empty folder for a new run, and holds it.
 
     Raises:
-        UserError: The directory holds something already, or cannot be written.
+        UserError: It holds something already, is in use, or cannot be written.
     """
     if path.exists() and not path.is_dir():
         raise UserError(f"--out {path} is a file. Name a folder that does not exist yet.")
-    if path.is_dir() and any(path.iterdir()):
-        if not overwrite:
+    if path.is_dir() and _contents(path):
+        # Only a run is ever deleted: `--overwrite` on a home directory must do no harm.
+        if overwrite:
+            check_is_run(path)
+        else:
+            run_lock.check(path)
             raise UserError(
                 f"{path} exists. Continue it with --resume, replace it with --overwrite, "
                 "or name another folder with --out."
             )
-        # Only a run is ever deleted: `--overwrite` on a home directory must do no harm.
-        check_is_run(path)
-        shutil.rmtree(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"Cannot create {path}: {error.strerror}.") from None
     if not os.access(path, os.W_OK | os.X_OK):
         raise UserError(f"{path} is not writable.")
+    with run_lock.held(path):
+        for old in _contents(path):
+            shutil.rmtree(old) if old.is_dir() and not old.is_symlink() else old.unlink()
+        yield
+
+
+def _contents(path: pathlib.Path) -> list[pathlib.Path]:
+    return [entry for entry in path.iterdir() if entry.name != run_lock.NAME]
 
 
 def environment(config: configs.Config) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from training import workers
+from training import run_lock, workers
 from training.config import Config
 from training.data import failures
 from training.errors import UserError
@@ -38,11 +38,13 @@ def train(
 
     Raises:
         Interrupted: SIGTERM or SIGINT; the state is saved.
-        UserError: Something outside the program is wrong.
+        UserError: Something outside the program is wrong, or another job is in `out`.
     """
     members = workers.cluster(config.train)
     again = workers.resume_command(config.train, out) if out else "the same command"
-    with workers.explain_failures(members, again), _explain_memory(config):
+    writes = not dry_run and (members is None or members.is_chief)
+    place = run_lock.held(out) if writes else contextlib.nullcontext()
+    with place, workers.explain_failures(members, again), _explain_memory(config):
         trainer = Trainer(config, out, resume=resume)
 
         def steps() -> range:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import pathlib
 
-from training import resolve, workers
+from training import resolve, run_lock, workers
 from training import run as runs
 from training.config import Config
 from training.errors import UsageError, UserError
@@ -46,20 +47,15 @@ def run(args: argparse.Namespace) -> int:
     _check_names(config)
     members = workers.cluster(config.train)
     chief = members is None or members.is_chief  # the others write nothing
-    if chief and not (resumed or args.dry_run):
-        runs.claim(out, overwrite=args.overwrite)
-    if chief and not resumed and config.recipe != args.recipe:
-        print(f"Recipe: {config.recipe} (chosen for this data; --recipe names another)")
+    place = contextlib.nullcontext()
+    if chief and not args.dry_run:
+        place = run_lock.held(out) if resumed else runs.claim(out, overwrite=args.overwrite)
+    with place:
+        if chief and not resumed and config.recipe != args.recipe:
+            print(f"Recipe: {config.recipe} (chosen for this data; --recipe names another)")
+        from training import train
 
-    from training import train
-
-    try:
         results = train.train(config, out, resume=resumed, dry_run=args.dry_run)
-    except BaseException:
-        # A run that failed before it wrote anything must not stand in the way of the next try.
-        if chief and out is not None and out.is_dir() and not any(out.iterdir()):
-            out.rmdir()
-        raise
     if chief and not args.dry_run:
         _announce(out, results)
     return 0
