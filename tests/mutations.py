@@ -929,6 +929,13 @@ MUTATIONS = (
         "test_checkpoint.py::test_the_name_of_a_folder_is_no_pattern",
     ),
     Mutation(
+        "class names are read from lines alone",
+        "keras_lightnets/class_names.py",
+        "if lines != list(names):",
+        "if False:",
+        "test_bundle.py::test_class_names_of_any_script_come_back",
+    ),
+    Mutation(
         "suggested commands unquoted",
         "training/words.py",
         "return shlex.quote(text)",

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from keras_lightnets import class_names
 from keras_lightnets.serving import bundle
 from keras_lightnets.serving.errors import ExportError
 
@@ -96,9 +97,23 @@ def test_one_name_stands_for_one_model(tmp_path, where):
 
 
 def test_class_names_of_any_script_come_back(tmp_path):
-    labels = ["fünf", "猫", "a\u2028b", "\x85", " spaced ", "\r"]
-    bundle.write_extra(tmp_path / bundle.EXTRA, labels, {})
-    assert bundle.read_labels(tmp_path) == labels
+    labels = ["fünf", "猫", "a\u2028b", "\x85", " spaced ", "\r", "two\nlines", "\x1b[31m", r"a\nb"]
+    bundle.write_extra(tmp_path, labels, {})
+    assert class_names.read(tmp_path) == labels
+    shown = (tmp_path / "labels.txt").read_text("utf-8").splitlines()
+    escaped = [r"a\u2028b", r"\u0085", " spaced ", r"\r", r"two\nlines", r"\x1b[31m", r"a\nb"]
+    assert shown == ["fünf", "猫", *escaped]
+    # Names that lines can hold need no second file, and none of before is left.
+    bundle.write_extra(tmp_path, labels[:2], {})
+    assert class_names.read(tmp_path) == labels[:2]
+    assert not (tmp_path / "labels.json").exists()
+
+
+def test_names_that_no_file_or_server_can_hold_are_refused():
+    assert class_names.problem(["a\nb", "c"]) is None
+    assert class_names.problem(["a", ""]) == "A class has an empty name."
+    assert "'caf\\xe9' is not UTF-8" in class_names.problem([os.fsdecode(b"caf\xe9")])
+    assert "'a' occurs more than once" in class_names.problem(["a", "b", "a"])
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "..", ".hidden", "a b"])

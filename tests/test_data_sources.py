@@ -16,7 +16,7 @@ import training.data
 from tests import processes
 from training import config as configuration
 from training import strategy
-from training.data import order
+from training.data import convert, order
 from training.data.digits import Digits
 from training.errors import UserError
 from training.evaluate import distribute
@@ -235,6 +235,18 @@ def test_the_held_out_images_are_stratified_seeded_and_saved(tmp_path):
     (folder / "cat" / "new.png").write_bytes(picture(1000))
     with pytest.raises(UserError, match=r"have changed since the run was started \(20 then, 21"):
         training.data.load(config(folder), saved=tmp_path)
+
+
+def test_a_class_whose_name_cannot_be_kept_is_refused_first(tmp_path):
+    folder = make_folder(tmp_path / "pictures")
+    (folder / "cat").rename(folder / "a\nb ")
+    assert training.data.load(config(folder)).labels == ["a\nb ", "dog"]
+    with pytest.raises(UserError, match="TFDS cannot keep the name of the class 'a\nb '"):
+        convert.convert(config(folder), tmp_path / "converted")
+    assert not (tmp_path / "converted").exists()
+    (folder / "dog").rename(folder / os.fsdecode(b"caf\xe9"))
+    with pytest.raises(UserError, match=r"'caf\\xe9' is not UTF-8"):
+        training.data.load(config(folder))
 
 
 def test_damaged_files_stop_training_with_their_names(tmp_path):

@@ -6,7 +6,7 @@ from training import cli, run_lock
 from training import config as configs
 from training import run as runs
 from training.errors import UserError
-from training.writing import write_json
+from training.writing import write_json, write_text
 
 
 def claim(path, **options):
@@ -54,7 +54,7 @@ def test_replacing_keeps_the_old_file_when_writing_fails(tmp_path):
     with pytest.raises(TypeError, match="not JSON serializable"):
         write_json(path, {"accuracy": object()})
     with pytest.raises(UnicodeEncodeError):
-        runs.write_text(path, "half" * 100_000 + "\ud800")
+        write_text(path, "half" * 100_000 + "\ud800")
     assert json.loads(path.read_text()) == {"accuracy": 1}
     assert [p.name for p in tmp_path.iterdir()] == ["results.json"]
 

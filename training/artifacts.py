@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
@@ -13,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_lightnets import class_names
 from keras_lightnets.literal_path import literal_path
 from keras_lightnets.preprocessing import EvalTransform
 from keras_lightnets.serving import runtimes
@@ -116,8 +118,8 @@ def _about(path: pathlib.Path) -> tuple[list[str] | None, EvalTransform | None]:
         folder = path.parent
     labels = transform = None
     try:
-        if (folder / "labels.txt").is_file():
-            labels = (folder / "labels.txt").read_text(encoding="utf-8").splitlines()
+        with contextlib.suppress(FileNotFoundError):
+            labels = class_names.read(folder)
         if (folder / "metadata.json").is_file():
             about = json.loads((folder / "metadata.json").read_text(encoding="utf-8"))
             transform = EvalTransform.from_dict(about["transform"])

@@ -2,7 +2,7 @@
 
 config.yaml        the resolved configuration        history.csv, history.json
 environment.json   versions, devices, commit, seed   results.json, per_class.csv
-labels.txt         one class name a line             curves.png, confusion_matrix.png
+labels.txt (.json) one class name a line             curves.png, confusion_matrix.png
 transform.json     the evaluation transform          weights/best.keras, weights/last.keras
 split.json         which pictures were held out      checkpoints/, lock.json
 """
@@ -22,12 +22,13 @@ import zipfile
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from keras_lightnets import class_names
 from keras_lightnets.text import first_line
 from training import config as configs
 from training import run_lock
 from training.errors import UsageError, UserError
 from training.words import command
-from training.writing import write_json, write_text
+from training.writing import write_json
 
 if TYPE_CHECKING:
     import keras
@@ -60,7 +61,7 @@ class Run:
 
         try:
             config = configs.from_dict(configs.load(path / "config.yaml"), where="config.yaml")
-            labels = (path / "labels.txt").read_text(encoding="utf-8").splitlines()
+            labels = class_names.read(path)
             transform = EvalTransform.from_dict(json.loads((path / "transform.json").read_text()))
         except OSError as error:
             name = pathlib.Path(error.filename).name
@@ -68,7 +69,7 @@ class Run:
                 f"The run {path} lacks {name} ({error.strerror}). "
                 "Was it interrupted before its first step? Train it again with --overwrite."
             ) from None
-        except (json.JSONDecodeError, KeyError, TypeError, UsageError) as error:
+        except (ValueError, KeyError, TypeError, UsageError) as error:
             raise UserError(f"A file of the run {path} is damaged: {error}") from None
         return cls(path, config, labels, transform)
 
@@ -81,7 +82,7 @@ class Run:
         # First of all: it marks the folder as a run, which --resume and --overwrite ask for.
         configs.save(config, path / "config.yaml")
         (path / "weights").mkdir(exist_ok=True)
-        write_text(path / "labels.txt", "".join(f"{label}\n" for label in run.labels))
+        class_names.write(path, run.labels)
         write_json(path / "transform.json", run.transform.to_dict())
         splits.save(path)
         write_json(path / "environment.json", environment(config))

@@ -1,7 +1,8 @@
 """Versions on disk: numbered directories that appear whole or not at all.
 
     DIR/<name>/<version>/saved_model.pb              what a server loads
-    DIR/<name>/<version>/assets.extra/labels.txt     class names, one a line
+    DIR/<name>/<version>/assets.extra/labels.txt     class names, one a line, escaped
+    DIR/<name>/<version>/assets.extra/labels.json    the same exactly, where that differs
     DIR/<name>/<version>/assets.extra/metadata.json  input, preprocessing, versions, accuracy
     DIR/<name>/<version>/assets.extra/parity.json    the comparison with the Keras model
     DIR/<name>/<version>/assets.extra/tuning.json    measured speeds, if asked for
@@ -25,10 +26,11 @@ import uuid
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from keras_lightnets import class_names
 from keras_lightnets.serving.errors import ExportError
 
 EXTRA = "assets.extra"
-LABELS, METADATA, PARITY = "labels.txt", "metadata.json", "parity.json"
+METADATA, PARITY = "metadata.json", "parity.json"
 TUNING = "tuning.json"
 FORMATS = "formats"  # directory of files for other runtimes, in a version or beside all
 _STAGING = ".incoming"
@@ -76,7 +78,7 @@ def check_same_classes(model_dir: pathlib.Path, labels: Sequence[str]) -> None:
     newest += [formats / str(number) for number in versions(formats)[-1:]]
     for directory in newest:
         with contextlib.suppress(OSError):
-            published = _read_lines(directory / LABELS)
+            published = class_names.read(directory)
             if list(labels) != published:
                 raise ExportError(
                     f"{model_dir} holds another model of this name, with other classes "
@@ -172,24 +174,13 @@ def sync(path: pathlib.Path) -> None:
 def write_extra(directory: pathlib.Path, labels: Sequence[str], metadata: dict[str, Any]) -> None:
     """Writes labels and metadata into `directory`."""
     directory.mkdir(exist_ok=True)
-    (directory / LABELS).write_text("".join(f"{label}\n" for label in labels), encoding="utf-8")
+    class_names.write(directory, labels)
     write_json(directory / METADATA, metadata)
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:
     """Writes `value` as indented JSON."""
     path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-
-
-def read_labels(version_dir: pathlib.Path) -> list[str]:
-    """Returns the class names of an exported version."""
-    return _read_lines(version_dir / EXTRA / LABELS)
-
-
-def _read_lines(path: pathlib.Path) -> list[str]:
-    # Nothing but "\n" ends a line: a name may hold any other of Unicode's line breaks.
-    with path.open(encoding="utf-8", newline="\n") as file:
-        return [line.removesuffix("\n") for line in file]
 
 
 def read_metadata(version_dir: pathlib.Path) -> dict[str, Any]:

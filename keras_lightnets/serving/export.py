@@ -13,6 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_lightnets import class_names as naming
 from keras_lightnets import weights
 from keras_lightnets._version import __version__
 from keras_lightnets.preprocessing import EvalTransform
@@ -245,11 +246,8 @@ def make_interface(
         raise ExportError(
             f"{len(labels)} class names were given, but the model has {classes} classes."
         )
-    if any("\n" in label or not label for label in labels):
-        raise ExportError("A class name must not be empty or contain a line break.")
-    if len(set(labels)) < classes:
-        twice = next(label for label in labels if labels.count(label) > 1)
-        raise ExportError(f"Class names must differ. {twice!r} occurs more than once.")
+    if problem := naming.problem(labels):
+        raise ExportError(problem)
     if input_dtype not in ("uint8", "float32"):
         raise ExportError(f'`input_dtype` must be "uint8" or "float32". Received: {input_dtype!r}')
     if top_k < 1:

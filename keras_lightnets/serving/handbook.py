@@ -30,8 +30,9 @@ def handbook(names: Sequence[str], image: str, measured: str = "") -> str:
 {models}
 
 Each folder holds numbered versions; a server takes the highest and switches when a higher one
-appears. `assets.extra/` in a version has `labels.txt`, `metadata.json` (input size, classes),
-`parity.json` (how it was compared with the trained network) and the warm-up requests.
+appears. `assets.extra/` in a version has `labels.txt` (and `labels.json`, if a line cannot hold a
+name), `metadata.json` (input size, classes), `parity.json` (how it was compared with the trained
+network) and the warm-up requests.
 
 ## Start
 

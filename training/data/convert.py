@@ -42,6 +42,13 @@ def convert(config: Config, out: pathlib.Path) -> dict[str, int]:
     if out.exists():
         raise UserError(f"{out} exists already. Name a new folder.")
     opened = open_dataset(config)
+    for name in opened.labels:
+        # In its file of class names lines end at these, and blanks around a name are cut off.
+        if name != name.strip() or set(name) & {"\n", "\r"}:
+            raise UserError(
+                f"TFDS cannot keep the name of the class '{name}': it begins or ends with a blank "
+                "or has a line break. Rename it."
+            )
     sources = [source for source in (opened.train, opened.evaluation) if source is not None]
     names = [config.data.train_split or "train", config.data.eval_split or EVAL_NAMES[0]]
     names = names[: len(sources)]

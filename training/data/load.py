@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from keras_lightnets import class_names
 from keras_lightnets.preprocessing import EvalTransform
 from training.config import Config
 from training.data import cache, check, files, service, split_file, tfds_source
@@ -44,6 +45,8 @@ def load(
     if config.data.data_service and checked:
         service.check(config.data.data_service)
     opened = open_dataset(config)
+    if problem := class_names.problem(opened.labels):
+        raise UserError(f"{config.data.dataset}: {problem}")
     saved_split = split_file.read(saved)
     if saved_split and saved_split.labels != opened.labels:
         raise UserError(
