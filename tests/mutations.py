@@ -936,6 +936,20 @@ MUTATIONS = (
         "test_bundle.py::test_class_names_of_any_script_come_back",
     ),
     Mutation(
+        "names of classes are formulas",
+        "training/report.py",
+        '"parse_math": False',
+        '"parse_math": True',
+        "test_report.py::test_names_are_drawn_as_they_are_not_as_formulas",
+    ),
+    Mutation(
+        "one font for all names",
+        "training/report.py",
+        "return None if characters else families",
+        "return families",
+        "test_report.py::test_without_a_font_the_classes_have_numbers",
+    ),
+    Mutation(
         "suggested commands unquoted",
         "training/words.py",
         "return shlex.quote(text)",

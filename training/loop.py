@@ -240,8 +240,8 @@ class Loop:
         predictions = trainer.judge.predict(self._interrupt_together)
         results = {**scoring.score(*predictions), **results}
         if trainer.chief:
-            self._report(*predictions)
             write_json(self.out / "results.json", results)
+            self._report(*predictions)
         return results
 
     def _reestimate(self) -> dict[str, Any]:

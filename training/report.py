@@ -2,18 +2,40 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import functools
 import io
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from keras_lightnets.text import first_line, visible
+from training import console
 from training.writing import replacing, write_text
 
 # Beyond this many classes names and numbers in the picture could not be read.
 _MAX_NAMED_CLASSES = 40
+# Of characters in a name that is drawn.
+_LONGEST = 40
+
+
+def _only_a_picture(write: Callable[..., None]) -> Callable[..., None]:
+    """Makes one line of whatever keeps `write` from drawing its last argument, a path.
+
+    A picture comes at the end of hours of work, whose results it must not cost.
+    """
+
+    @functools.wraps(write)
+    def tried(*arguments: Any) -> None:
+        try:
+            write(*arguments)
+        except Exception as error:  # matplotlib raises what its parts raise
+            console.line(f"Warning: {arguments[-1]} was not drawn ({first_line(error)}).")
+
+    return tried
 
 
 def per_class(
@@ -48,6 +70,7 @@ def write_per_class(rows: Sequence[Mapping[str, Any]], path: pathlib.Path) -> No
     write_text(path, text.getvalue())
 
 
+@_only_a_picture
 def write_confusion_matrix(
     true: np.ndarray, probabilities: np.ndarray, labels: Sequence[str], path: pathlib.Path
 ) -> None:
@@ -73,9 +96,10 @@ def write_confusion_matrix(
     accuracy = float(np.mean(true == probabilities.argmax(-1))) if len(true) else 0.0
     axes.set_title(f"{len(true)} images, accuracy {accuracy:.4f}")
     if len(labels) <= _MAX_NAMED_CLASSES:
-        upright = max(map(len, labels)) <= 2
-        axes.set_xticks(range(len(labels)), labels, rotation=0 if upright else 90)
-        axes.set_yticks(range(len(labels)), labels)
+        names, style = drawable(labels)
+        upright = max(map(len, names)) <= 2
+        axes.set_xticks(range(len(names)), names, rotation=0 if upright else 90, **style)
+        axes.set_yticks(range(len(names)), names, **style)
         for row, column in zip(*np.nonzero(counts), strict=True):
             color = "white" if shares[row, column] > 0.5 else "black"
             text = str(counts[row, column])
@@ -83,6 +107,7 @@ def write_confusion_matrix(
     save_figure(figure, path)
 
 
+@_only_a_picture
 def write_curves(history: Sequence[Mapping[str, float]], path: pathlib.Path) -> None:
     """Draws loss, accuracy and learning rate by epoch.
 
@@ -114,6 +139,39 @@ def write_curves(history: Sequence[Mapping[str, float]], path: pathlib.Path) -> 
         if len(series) > 1:
             axes.legend()
     save_figure(figure, path)
+
+
+def drawable(names: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
+    """Returns what to draw for names of classes, and the arguments of matplotlib's texts.
+
+    Long names are cut. Where no installed fonts have all characters, it is the numbers of the
+    classes, as they come in `per_class.csv`, the first with 0.
+    """
+    shown = [visible(name) for name in names]
+    shown = [name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…" for name in shown]
+    families = _families({ord(character) for name in shown for character in name})
+    if families is None:
+        shown, families = [f"class {number}" for number in range(len(names))], []
+    # A dollar sign would start a formula.
+    return shown, {"parse_math": False, **({"fontfamily": families} if families else {})}
+
+
+def _families(characters: set[int]) -> list[str] | None:
+    """Returns installed fonts that have the characters together; None if there are none."""
+    from matplotlib import font_manager
+
+    usual = font_manager.FontProperties().get_name()
+    families = []
+    for family in [usual, *sorted({entry.name for entry in font_manager.fontManager.ttflist})]:
+        if not characters:
+            break
+        with contextlib.suppress(OSError, RuntimeError, ValueError):  # a font that is damaged
+            font = font_manager.get_font(font_manager.findfont(family, fallback_to_default=False))
+            covered = characters & font.get_charmap().keys() if font.scalable else set()
+            if covered:
+                families.append(family)
+                characters = characters - covered
+    return None if characters else families
 
 
 def new_figure(width: float, height: float) -> Any:

@@ -92,8 +92,9 @@ def write_grid(
     path: pathlib.Path, pixels: np.ndarray, labels: np.ndarray, names: Sequence[str]
 ) -> None:
     """Writes a PNG file with a row for each image and a column for each epoch."""
-    from training.report import new_figure, save_figure
+    from training.report import drawable, new_figure, save_figure
 
+    names, style = drawable(names)
     rows, columns = pixels.shape[:2]
     figure = new_figure(1.7 * max(columns, 2), 1.8 * rows)
     axes = figure.subplots(rows, columns, squeeze=False)
@@ -101,8 +102,7 @@ def write_grid(
         for column in range(columns):
             axis = axes[row, column]
             axis.imshow(np.clip(pixels[row, column] / 255, 0, 1), interpolation="nearest")
-            # Names may hold a dollar sign, which would start a formula.
-            axis.set_title(caption(labels[row, column], names), fontsize=7, parse_math=False)
+            axis.set_title(caption(labels[row, column], names), fontsize=7, **style)
             axis.set_xticks([])
             axis.set_yticks([])
     save_figure(figure, path)
