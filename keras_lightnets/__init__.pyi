@@ -10,6 +10,7 @@ from .layers.fused_batch_normalization import (
 from .layers.grouped_conv2d import GroupedConv2D as GroupedConv2D
 from .mobilenet_v1 import MobileNetV1 as MobileNetV1
 from .mobilenet_v2 import MobileNetV2 as MobileNetV2
+from .options import NetworkOptions as NetworkOptions
 from .registry import create_model as create_model
 from .registry import list_models as list_models
 from .registry import model_info as model_info

@@ -8,12 +8,18 @@ own sizes, 7x7 in and out, say so.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal, Unpack
 
 import keras
 
 from keras_lightnets.blocks import conv_bn, depthwise_bn
 from keras_lightnets.network import Network
-from keras_lightnets.options import Options, check_alpha, check_choice, takes_options
+from keras_lightnets.options import (
+    NetworkOptions,
+    check_alpha,
+    check_choice,
+    shared_options,
+)
 
 STEM_FILTERS = 32
 # Filters and stride of the 13 separable convolutions (Table 1).
@@ -32,17 +38,16 @@ SHALLOW_BLOCKS = BLOCKS[:6] + BLOCKS[11:]  # without the five of 512 filters (Ta
 ACTIVATIONS = ("relu", "relu6")
 
 
-@takes_options()
 def MobileNetV1(
     input_shape: Sequence[int | None] = (224, 224, 3),
     *,
     alpha: float = 1.0,
-    activation: str = "relu",
+    activation: Literal["relu", "relu6"] = "relu",
     shallow: bool = False,
     depthwise_norm: bool = True,
     head_conv: bool = False,
-    padding: str | None = None,
-    options: Options,
+    padding: Literal["symmetric", "same"] | None = None,
+    **options: Unpack[NetworkOptions],
 ) -> keras.Model:
     """Builds MobileNet v1.
 
@@ -58,6 +63,8 @@ def MobileNetV1(
             `"same"`, as in `keras.applications`: at the bottom and the right. (There as here
             the depthwise convolutions keep to that at odd sizes too, where TensorFlow's rule
             pads every side.) Default: that of the weights, or `"symmetric"`.
+        **options: Arguments that all networks share, such as `classes` and `weights`: see
+            `NetworkOptions`.
 
     Returns:
         A `keras.Model`.
@@ -65,6 +72,7 @@ def MobileNetV1(
     Raises:
         ValueError: If an argument is not among its choices.
     """
+    shared = shared_options(options)
     check_alpha(alpha)
     check_choice("activation", activation, ACTIVATIONS)
     variant = {
@@ -74,10 +82,10 @@ def MobileNetV1(
         "depthwise_norm": depthwise_norm,
         "head_conv": head_conv,
     }
-    net = Network("mobilenet_v1", variant, input_shape, options, padding)
+    net = Network("mobilenet_v1", variant, input_shape, shared, padding)
     norm = net.norm
 
-    strides = 1 if options.small_input else net.strides.next(2)[0]
+    strides = 1 if shared.small_input else net.strides.next(2)[0]
     x = conv_bn(
         net.x,
         _scale(STEM_FILTERS, alpha),
@@ -109,7 +117,7 @@ def MobileNetV1(
             name=f"block{number}_pointwise",
         )
     net.tap(x)
-    if head_conv and not options.features_only:
+    if head_conv and not shared.features_only:
         x = conv_bn(x, _scale(1024, alpha), activation=activation, norm=norm, name="head")
     return net.finish(x)
 

@@ -10,12 +10,13 @@ not reproducible.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal, Unpack
 
 import keras
 
 from keras_lightnets.blocks import Norm, conv_bn, depthwise_bn, make_divisible
 from keras_lightnets.network import Network
-from keras_lightnets.options import Options, check_alpha, takes_options
+from keras_lightnets.options import NetworkOptions, check_alpha, shared_options
 
 STEM_FILTERS = 32
 HEAD_FILTERS = 1280
@@ -31,15 +32,14 @@ STAGES = (
 )
 
 
-@takes_options(dropout_rate=0.2)
 def MobileNetV2(
     input_shape: Sequence[int | None] = (224, 224, 3),
     *,
     alpha: float = 1.0,
     channel_divisor: int = 8,
     expand_first: bool = False,
-    padding: str | None = None,
-    options: Options,
+    padding: Literal["symmetric", "same"] | None = None,
+    **options: Unpack[NetworkOptions],
 ) -> keras.Model:
     """Builds MobileNet v2.
 
@@ -52,6 +52,8 @@ def MobileNetV2(
         padding: Where a stride meets an image: `"symmetric"`, a pixel on every side, or
             `"same"`, TensorFlow's rule, as in `keras.applications`: at an even size only at
             the bottom and the right. Default: that of the weights, or `"symmetric"`.
+        **options: Arguments that all networks share, such as `classes` and `weights`: see
+            `NetworkOptions`. `dropout_rate` is 0.2.
 
     Returns:
         A `keras.Model`.
@@ -59,6 +61,7 @@ def MobileNetV2(
     Raises:
         ValueError: If an argument is out of range.
     """
+    shared = shared_options(options, dropout_rate=0.2)
     check_alpha(alpha)
     if isinstance(channel_divisor, bool) or not (
         isinstance(channel_divisor, int) and channel_divisor > 0
@@ -67,14 +70,14 @@ def MobileNetV2(
             f"`channel_divisor` must be a positive integer. Received: {channel_divisor!r}"
         )
     variant = {"alpha": alpha, "channel_divisor": channel_divisor, "expand_first": expand_first}
-    net = Network("mobilenet_v2", variant, input_shape, options, padding)
+    net = Network("mobilenet_v2", variant, input_shape, shared, padding)
     norm = net.norm
 
     x = conv_bn(
         net.x,
         make_divisible(STEM_FILTERS * alpha, channel_divisor),
         3,
-        strides=1 if options.small_input else net.strides.next(2)[0],
+        strides=1 if shared.small_input else net.strides.next(2)[0],
         activation="relu6",
         padding=net.padding,
         norm=norm,
@@ -100,7 +103,7 @@ def MobileNetV2(
                 name=f"stage{stage}_unit{unit}",
             )
     net.tap(x)
-    if not options.features_only:
+    if not shared.features_only:
         filters = make_divisible(HEAD_FILTERS * max(1.0, alpha), channel_divisor)
         x = conv_bn(x, filters, activation="relu6", norm=norm, name="head")
     return net.finish(x)

@@ -3,45 +3,80 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import inspect
+import os
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
+
+if TYPE_CHECKING:
+    import keras
 
 OUTPUT_STRIDES = (8, 16, 32)
 POOLINGS = (None, "avg", "max")
 PADDINGS = ("symmetric", "same")
 MINIMUM_SIZE = 32  # pixels: the deepest feature map of a stride-32 network is then 1x1
 
-_DOCS = """include_top: Whether to end in the classifier. Without it any image size will do.
-weights: None for random weights, a weight file (`.keras`, `.weights.h5`,
-    `.safetensors`, `.pth`, `.tf2.h5`), `"imagenet"`, or the tag of a published file
-    (`keras_lightnets.model_info(name)` lists them).
-input_tensor: Keras tensor to use instead of a new input.
-pooling: Without the classifier: None (feature maps), `"avg"` or `"max"` (global).
-classes: Number of classes. With pretrained weights, a number that is not the file's
-    loads everything but the classifier.
-classifier_activation: Activation behind the logits; None ends the model at the logits.
-name: Name of the model.
-features_only: Return a model whose output is a dict of feature maps, named by their
-    stride in pixels: `{"stride_4": ..., "stride_8": ..., ...}`.
-small_input: Stem with stride 1 and without pooling, for images of 32 to 64 pixels.
-output_stride: Stride of the deepest feature map: 32, 16 or 8. Below the network's own
-    stride, later strides become dilations (atrous convolution, for segmentation).
-bn_momentum: Momentum of the moving statistics: `moving = momentum * moving + (1 -
-    momentum) * batch`.
-bn_epsilon: Added to the variance in batch normalization.
-dropout_rate: Dropout before the classifier.
-include_preprocessing: Whether the model takes RGB values 0..255 (uint8 or float) and
-    normalizes them itself. Otherwise it takes normalized images.
-mean: Mean of red, green and blue on the scale 0..255; default: that of the weights, or
-    of ImageNet.
-std: Standard deviation of red, green and blue on the scale 0..255; default likewise."""
+
+class NetworkOptions(TypedDict, total=False):
+    """Arguments that all five networks share, each of them optional.
+
+    Attributes:
+        include_top: Whether to end in the classifier. Without it any image size will
+            do. Default: True.
+        weights: None for random weights, a weight file (`.keras`, `.weights.h5`,
+            `.safetensors`, `.pth`, `.tf2.h5`), `"imagenet"`, or the tag of a published
+            file (`keras_lightnets.model_info(name)` lists them). Default: None.
+        input_tensor: Keras tensor to use instead of a new input. Default: None.
+        pooling: Without the classifier: None (feature maps), `"avg"` or `"max"`
+            (global). Default: None.
+        classes: Number of classes. With pretrained weights, a number that is not the
+            file's loads everything but the classifier. Default: 1000.
+        classifier_activation: Activation behind the logits; None ends the model at the
+            logits. Default: `"softmax"`.
+        name: Name of the model. Default: the family's.
+        features_only: Return a model whose output is a dict of feature maps, named by
+            their stride in pixels: `{"stride_4": ..., "stride_8": ..., ...}`. Default:
+            False.
+        small_input: Stem with stride 1 and without pooling, for images of 32 to 64
+            pixels. Default: False.
+        output_stride: Stride of the deepest feature map: 32, 16 or 8. Below the
+            network's own stride, later strides become dilations (atrous convolution,
+            for segmentation). Default: 32 (SqueezeNet: 16).
+        bn_momentum: Momentum of the moving statistics: `moving = momentum * moving + (1
+            - momentum) * batch`. Default: 0.9.
+        bn_epsilon: Added to the variance in batch normalization. Default: 1e-5.
+        dropout_rate: Dropout before the classifier. Default: 0 (MobileNet v2: 0.2,
+            SqueezeNet: 0.5).
+        include_preprocessing: Whether the model takes RGB values 0..255 (uint8 or
+            float) and normalizes them itself. Otherwise it takes normalized images.
+            Default: False.
+        mean: Mean of red, green and blue on the scale 0..255; default: that of the
+            weights, or of ImageNet.
+        std: Standard deviation of red, green and blue on the scale 0..255; default
+            likewise.
+    """
+
+    include_top: bool
+    weights: str | os.PathLike[str] | None
+    input_tensor: keras.KerasTensor | None
+    pooling: Literal["avg", "max"] | None
+    classes: int
+    classifier_activation: str | None
+    name: str | None
+    features_only: bool
+    small_input: bool
+    output_stride: Literal[8, 16, 32]
+    bn_momentum: float
+    bn_epsilon: float
+    dropout_rate: float
+    include_preprocessing: bool
+    mean: Sequence[float] | None
+    std: Sequence[float] | None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options:
-    """Values of the shared arguments; see the docstring of any builder."""
+    """Checked values of `NetworkOptions`."""
 
     include_top: bool = True
     weights: Any = None
@@ -81,51 +116,24 @@ class Options:
             raise ValueError(f"`std` must be positive. Received: {self.std!r}")
 
 
-FIELDS = tuple(field.name for field in dataclasses.fields(Options))
-
-
-def takes_options(**family_defaults: Any) -> Callable[[Callable], Callable]:
-    """Gives a builder the shared arguments; it receives them as one `options`.
-
-    The builder's signature and docstring are completed, so that `help(ShuffleNetV1)`
-    and an editor show every argument.
+def shared_options(given: NetworkOptions, **family: Any) -> Options:
+    """Checks what a builder was given.
 
     Args:
-        **family_defaults: Defaults in which this network differs from the others.
+        given: The shared arguments.
+        **family: Defaults in which this network differs from the others.
     """
-    defaults = Options(**family_defaults)
-
-    def decorate(build: Callable) -> Callable:
-        own = inspect.signature(build).parameters
-
-        @functools.wraps(build)
-        def builder(*args: Any, **kwargs: Any) -> Any:
-            given = {key: kwargs.pop(key) for key in FIELDS if key in kwargs}
-            return build(*args, options=dataclasses.replace(defaults, **given), **kwargs)
-
-        shared = [
-            inspect.Parameter(
-                field.name,
-                inspect.Parameter.KEYWORD_ONLY,
-                default=getattr(defaults, field.name),
-                annotation=field.type,
-            )
-            for field in dataclasses.fields(Options)
-        ]
-        parameters = [*(p for name, p in own.items() if name != "options"), *shared]
-        builder.__signature__ = inspect.Signature(parameters, return_annotation="keras.Model")
-        builder.__doc__ = _complete(build.__doc__ or "")
-        return builder
-
-    return decorate
+    values: dict[str, Any] = {**family, **given}
+    unknown = values.keys() - NetworkOptions.__annotations__.keys()
+    if unknown:
+        raise TypeError(f"A network got an unexpected keyword argument {min(unknown)!r}")
+    return Options(**values)
 
 
-def _complete(docstring: str) -> str:
-    """Adds the shared arguments at the end of the `Args` section."""
-    text = inspect.cleandoc(docstring)
-    indented = "\n".join(f"    {line}" for line in _DOCS.splitlines())
-    head, separator, tail = text.partition("\n\nReturns:")
-    return f"{head}\n{indented}{separator}{tail}"
+def argument_names(builder: Callable[..., Any]) -> set[str]:
+    """Names of all arguments of a builder, its own and the shared ones."""
+    own = inspect.signature(builder).parameters
+    return {*own, *NetworkOptions.__annotations__} - {"options"}
 
 
 def check_choice(name: str, value: Any, choices: Sequence[Any], *, why: str = "") -> None:

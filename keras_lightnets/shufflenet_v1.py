@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Unpack
 
 import keras
 
@@ -24,7 +25,7 @@ from keras_lightnets.blocks import (
 )
 from keras_lightnets.layers.channel_shuffle import ChannelShuffle
 from keras_lightnets.network import Network
-from keras_lightnets.options import Options, check_choice, takes_options
+from keras_lightnets.options import NetworkOptions, check_choice, shared_options
 
 # Groups -> channels of stages 2, 3, 4 at width 1 (Table 1).
 CHANNELS = {
@@ -54,7 +55,6 @@ def channels(groups: int, alpha: float, stem_filters: int | None = None) -> tupl
     return (stem_filters, *(_round_up(c * alpha, 4 * groups) for c in CHANNELS[groups]))
 
 
-@takes_options()
 def ShuffleNetV1(
     input_shape: Sequence[int | None] = (224, 224, 3),
     *,
@@ -62,7 +62,7 @@ def ShuffleNetV1(
     alpha: float = 1.0,
     stem_filters: int | None = None,
     se: bool = False,
-    options: Options,
+    **options: Unpack[NetworkOptions],
 ) -> keras.Model:
     """Builds ShuffleNet v1.
 
@@ -77,6 +77,8 @@ def ShuffleNetV1(
             up to a multiple of `groups` (24 at width 1.5).
         se: Squeeze-and-excitation with reduction 16 at the end of each main branch (Table 5
             has the accuracy, but the paper not the layout).
+        **options: Arguments that all networks share, such as `classes` and `weights`: see
+            `NetworkOptions`.
 
     Returns:
         A `keras.Model`.
@@ -84,11 +86,12 @@ def ShuffleNetV1(
     Raises:
         ValueError: If an argument is not among its choices.
     """
+    shared = shared_options(options)
     check_choice("groups", groups, tuple(CHANNELS))
     check_choice("alpha", alpha, ALPHAS)
     check_choice(
         "output_stride",
-        options.output_stride,
+        shared.output_stride,
         (16, 32),
         why="at 8, ShuffleNetV1 would have to dilate the average pooling of its last stage",
     )
@@ -104,17 +107,17 @@ def ShuffleNetV1(
         "stem_filters": None if stem == channels(groups, alpha)[0] else stem,
         "se": se,
     }
-    net = Network("shufflenet_v1", variant, input_shape, options)
+    net = Network("shufflenet_v1", variant, input_shape, shared)
 
     x = conv_bn(
         net.x,
         stem,
         3,
-        strides=1 if options.small_input else net.strides.next(2)[0],
+        strides=1 if shared.small_input else net.strides.next(2)[0],
         norm=net.norm,
         name="stem",
     )
-    if not options.small_input:
+    if not shared.small_input:
         x = max_pool(x, strides=net.strides.next(2)[0], name="stem_pool")
     net.tap(x)
     for stage, (filters, repeats) in enumerate(zip(stages, REPEATS, strict=True), 2):

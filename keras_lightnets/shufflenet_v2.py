@@ -8,7 +8,7 @@ default because most public weights have it, the other one matches the paper's o
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple, Unpack
 
 import keras
 
@@ -23,7 +23,7 @@ from keras_lightnets.blocks import (
 from keras_lightnets.layers.channel_shuffle import ChannelShuffle
 from keras_lightnets.layers.channel_split import ChannelSplit
 from keras_lightnets.network import Network
-from keras_lightnets.options import Options, check_choice, takes_options
+from keras_lightnets.options import NetworkOptions, check_choice, shared_options
 
 
 class Plan(NamedTuple):
@@ -52,19 +52,18 @@ DOWNSAMPLES = ("half", "keep")
 STEM_POOLS = ("symmetric", "ceil")
 
 
-@takes_options()
 def ShuffleNetV2(
     input_shape: Sequence[int | None] = (224, 224, 3),
     *,
     alpha: float = 1.0,
     depth: int | None = None,
-    downsample: str = "half",
+    downsample: Literal["half", "keep"] = "half",
     se: bool = False,
     se_reduction: int = 1,
     residual: bool = False,
     head_filters: int | None = None,
-    stem_pool: str = "symmetric",
-    options: Options,
+    stem_pool: Literal["symmetric", "ceil"] = "symmetric",
+    **options: Unpack[NetworkOptions],
 ) -> keras.Model:
     """Builds ShuffleNet v2.
 
@@ -83,6 +82,8 @@ def ShuffleNetV2(
         head_filters: Filters of the last 1x1 convolution; None for the paper's 1024 or 2048.
         stem_pool: `"symmetric"` padding, or `"ceil"`: none, but a last window that may
             stick out (osmr's `shufflenetv2`, not its `shufflenetv2b`).
+        **options: Arguments that all networks share, such as `classes` and `weights`: see
+            `NetworkOptions`.
 
     Returns:
         A `keras.Model`.
@@ -90,6 +91,7 @@ def ShuffleNetV2(
     Raises:
         ValueError: If an argument is not among its choices.
     """
+    shared = shared_options(options)
     check_choice("alpha", alpha, tuple(WIDTHS))
     check_choice("depth", depth, (None, *DEEP))
     check_choice("downsample", downsample, DOWNSAMPLES)
@@ -108,7 +110,7 @@ def ShuffleNetV2(
         "head_filters": None if head_filters == plan.head else head_filters,
         "stem_pool": stem_pool,
     }
-    net = Network("shufflenet_v2", variant, input_shape, options)
+    net = Network("shufflenet_v2", variant, input_shape, shared)
     se_per_channel = 1 / se_reduction if se else 0.0
 
     x = _stem(net, plan.stem, ceil_max_pool if stem_pool == "ceil" else max_pool)
@@ -125,7 +127,7 @@ def ShuffleNetV2(
         for unit in range(2, repeats + 1):
             x = _unit(net, x, se_per_channel, residual, f"{name}{unit}")
     net.tap(x)
-    if not options.features_only:
+    if not shared.features_only:
         x = conv_bn(x, head_filters or plan.head, norm=net.norm, name="head")
     return net.finish(x)
 

@@ -10,12 +10,13 @@ one pixel although its kernel is 1x1.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal, Unpack
 
 import keras
 
 from keras_lightnets.blocks import Norm, activate, batch_norm, ceil_max_pool
 from keras_lightnets.network import Network
-from keras_lightnets.options import Options, check_choice, takes_options
+from keras_lightnets.options import NetworkOptions, Options, check_choice, shared_options
 
 # Version -> filters and kernel size of conv1; the Fire modules (by number) behind which
 # a max-pooling follows (Table 1; version 1.1: the authors' repository).
@@ -29,15 +30,14 @@ EXPAND_FILTERS = (128, 128, 256, 256, 384, 384, 512, 512)
 BYPASSES = (None, "simple", "complex")
 
 
-@takes_options(dropout_rate=0.5, output_stride=16)
 def SqueezeNet(
     input_shape: Sequence[int | None] = (224, 224, 3),
     *,
-    version: str = "1.1",
-    bypass: str | None = None,
+    version: Literal["1.0", "1.1"] = "1.1",
+    bypass: Literal["simple", "complex"] | None = None,
     batch_norm: bool = False,
     squeeze_ratio: float = 0.125,
-    options: Options,
+    **options: Unpack[NetworkOptions],
 ) -> keras.Model:
     """Builds SqueezeNet.
 
@@ -51,6 +51,8 @@ def SqueezeNet(
         batch_norm: Batch normalization behind each of a Fire module's convolutions, which
             keep their bias. Not in the paper; makes the network easier to train.
         squeeze_ratio: Squeeze filters per expand filter (section 5.2).
+        **options: Arguments that all networks share, such as `classes` and `weights`: see
+            `NetworkOptions`. `dropout_rate` is 0.5, `output_stride` 16 or 8.
 
     Returns:
         A `keras.Model`.
@@ -58,11 +60,12 @@ def SqueezeNet(
     Raises:
         ValueError: If an argument is not among its choices.
     """
+    shared = shared_options(options, dropout_rate=0.5, output_stride=16)
     check_choice("version", version, tuple(VERSIONS))
     check_choice("bypass", bypass, BYPASSES)
     check_choice(
         "output_stride",
-        options.output_stride,
+        shared.output_stride,
         (8, 16),
         why="the deepest feature map of SqueezeNet has stride 16",
     )
@@ -74,13 +77,13 @@ def SqueezeNet(
         "batch_norm": batch_norm,
         "squeeze_ratio": squeeze_ratio,
     }
-    net = Network("squeezenet", variant, input_shape, options)
+    net = Network("squeezenet", variant, input_shape, shared)
     stem_filters, stem_kernel, pools = VERSIONS[version]
 
     x = _conv(
-        net.x, stem_filters, stem_kernel, name="conv1", strides=1 if options.small_input else 2
+        net.x, stem_filters, stem_kernel, name="conv1", strides=1 if shared.small_input else 2
     )
-    if not options.small_input:
+    if not shared.small_input:
         net.strides.next(2)
         x = _pool(net, x, "pool1")
     norm = net.norm if batch_norm else None

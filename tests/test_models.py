@@ -1,7 +1,9 @@
 """What every network promises, whatever its family."""
 
+import dataclasses
 import functools
 import inspect
+import re
 
 import keras
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 import tensorflow as tf
 
 import keras_lightnets
+from keras_lightnets import options
 from keras_lightnets.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 
 # The narrowest of each family; `(batch, 64, 64, 3)` images are enough for all five strides.
@@ -245,10 +248,19 @@ def test_logits_model_shares_weights_and_refuses_headless_models():
 def test_signature_and_docstring_show_every_argument(builder):
     function = getattr(keras_lightnets, builder)
     parameters = inspect.signature(function).parameters
-    assert "options" not in parameters
+    assert parameters["options"].annotation == "Unpack[NetworkOptions]"
     for name in parameters:
-        assert f"    {name}: " in function.__doc__, name
-    assert parameters["classifier_activation"].default == "softmax"
+        assert f"    {name}: " in function.__doc__.replace("**", ""), name
+
+
+def test_the_shared_arguments_have_a_type_a_default_and_a_sentence():
+    typed = list(keras_lightnets.NetworkOptions.__annotations__)
+    assert typed == [field.name for field in dataclasses.fields(options.Options)]
+    documented = re.split(r"^        (\w+): ", keras_lightnets.NetworkOptions.__doc__, flags=re.M)[
+        1:
+    ]
+    assert documented[::2] == typed
+    assert all("efault" in text for text in documented[1::2])
 
 
 @BUILDERS

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 import pathlib
 from collections.abc import Callable, Mapping
@@ -14,6 +13,7 @@ import tensorflow as tf
 
 import keras_lightnets
 from keras_lightnets import registry
+from keras_lightnets.options import argument_names
 from keras_lightnets.text import first_line
 from training import batch_norm, finetune
 from training.config import Config, ModelConfig
@@ -119,7 +119,7 @@ _OURS = {
 def check_arguments(model: ModelConfig) -> None:
     """Raises UsageError if the builder does not know what the configuration gives it."""
     row = registry.find(model.name)
-    known = set(inspect.signature(registry.load_builder(row)).parameters) - _OURS
+    known = argument_names(registry.load_builder(row)) - _OURS
     given = {f"model.args.{key}": key for key in model.args}
     if model.alpha is not None:
         given["model.alpha"] = "alpha"
