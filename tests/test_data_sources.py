@@ -214,7 +214,7 @@ def test_folders_of_splits_and_sorted_classes(tmp_path):
 def test_classes_that_only_the_evaluation_has_are_named(tmp_path):
     make_folder(tmp_path / "train")
     make_folder(tmp_path / "val", ("cat", "dgo"), 2)
-    with pytest.raises(UserError, match="val has classes that train lacks: dgo"):
+    with pytest.raises(UserError, match="val has classes that the split train lacks: dgo"):
         training.data.load(config(tmp_path))
 
 

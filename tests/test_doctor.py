@@ -126,10 +126,13 @@ def test_near_copies_and_wrong_extensions_are_remarks(pictures, capfd):
 def test_classes_that_differ_and_classes_without_images(pictures, capfd):
     (pictures / "val" / "cat").rename(pictures / "val" / "cats")
     (pictures / "train" / "bird").mkdir()
+    (pictures / "train" / "bird" / "phone.heic").write_bytes(b"")
+    (pictures / "train" / "new folder").mkdir()
     code, found, _ = check(capfd, pictures)
     assert code == 1
     assert found["class_names_that_differ"] == {"train": ["cats"], "val": ["bird", "cat"]}
     assert found["splits"]["train"]["empty_classes"] == ["bird"]
+    assert set(found["left_over"].values()) == {"HEIC", "a folder without pictures"}
 
 
 def test_a_tfds_set_and_a_list_with_a_missing_file(tmp_path, pictures, capfd):

@@ -7,7 +7,7 @@ import shutil
 import keras
 import pytest
 import tensorflow as tf
-from colour_run import make_run
+from colour_run import make_run, write_pictures
 
 from training.cli import main
 
@@ -99,3 +99,88 @@ def test_other_images_are_prepared_as_the_model_wants_them(run, tmp_path, capfd)
         losses.append(loss(tmp_path / "net.keras", "--dataset", run.parent / "pictures"))
     assert losses[0] == loss(run)
     assert losses[1] != losses[0]
+
+
+def measure(capfd, *arguments):
+    """Runs the command, which must succeed, and returns its answer."""
+    capfd.readouterr()
+    assert main(["evaluate", *map(str, arguments), "--json"]) == 0
+    return json.loads(capfd.readouterr().out)
+
+
+def sizes(results):
+    return {name: own["images"] for name, own in results["splits"].items()}
+
+
+@pytest.fixture
+def own_run(tmp_path):
+    """A run whose data has train, val and test."""
+    path = make_run(tmp_path)
+    write_pictures(tmp_path / "pictures", "test", 2, 1.0)
+    return path
+
+
+def test_a_whole_new_test_set_is_measured_whole(run, tmp_path, capfd):
+    """Caught: a fifth of it, held out as if one were to train on the rest."""
+    write_pictures(tmp_path, "test42", 14, 1.0)
+    results = measure(capfd, run, "--dataset", tmp_path / "test42")
+    assert (results["images"], results["accuracy"]) == (42, 1.0)
+    assert (results["missing_classes"], results["notes"]) == ([], [])
+    err = complaint(capfd, run, "--dataset", tmp_path / "test42", "--split", "nonsense")
+    assert "has no split 'nonsense'. It has: train" in err
+    write_pictures(tmp_path / "own", "Test_Set", 3, 1.0)
+    for split in ((), ("--split", "test")):
+        results = measure(capfd, run, "--dataset", tmp_path / "own", *split)
+        assert sizes(results) == {"test_set": 9}
+
+
+def test_classes_of_a_test_set_are_mapped_by_name(run, tmp_path, capfd):
+    """Caught: numbers of another order of classes, and a set that lacks one being refused."""
+    write_pictures(tmp_path, "pictures", 4, 1.0)
+    rows = [f"{path},{path.parent.name},Val" for path in (tmp_path / "pictures").glob("[gr]*/*")]
+    (tmp_path / "list.csv").write_text("\n".join(["path,label,split", *rows]))
+    results = measure(capfd, run, "--dataset", tmp_path / "list.csv")
+    assert (results["images"], results["accuracy"], sizes(results)) == (8, 1.0, {"val": 8})
+    assert results["missing_classes"] == ["blue"]
+    assert main(["evaluate", str(run), "--dataset", str(tmp_path / "list.csv")]) == 0
+    out = capfd.readouterr().out
+    assert out.startswith(f"{run}: 8 held-out images (val)\n")
+    assert "No images of: blue\n" in out
+    (tmp_path / "list.csv").write_text("\n".join(["path,label,split", *rows, "x.jpg,pink,val"]))
+    err = complaint(capfd, run, "--dataset", tmp_path / "list.csv")
+    assert f"has classes that {run} lacks: pink. It has: blue, green, red." in err
+
+
+def test_all_that_was_not_trained_on_is_measured_and_named(own_run, tmp_path, capfd):
+    pictures = tmp_path / "pictures"
+    results = measure(capfd, own_run)
+    assert (results["images"], sizes(results)) == (18, {"val": 12, "test": 6})
+    # Naming the run's own data changes nothing, whatever the spelling.
+    assert measure(capfd, own_run, "--dataset", f"{pictures}/../pictures") == results
+    assert sizes(measure(capfd, own_run, "--split", "testing")) == {"test": 6}
+    results = measure(capfd, own_run, "--split", "train")
+    assert results["notes"] == ["The run was trained on these images."]
+    err = complaint(capfd, own_run, "--split", "nonsense")
+    assert "has no split 'nonsense'. It has: test, train, val." in err
+
+
+def test_copies_of_training_images_in_other_data_are_counted(run, tmp_path, capfd):
+    write_pictures(tmp_path, "copies", 6, 1.0)
+    write_pictures(tmp_path / "new", "x", 5, 1.0)
+    shutil.copytree(tmp_path / "new" / "x" / "red", tmp_path / "copies" / "red" / "more")
+    results = measure(capfd, run, "--dataset", tmp_path / "copies")
+    assert (results["images"], results["notes"]) == (
+        23,
+        ["The run was trained on 18 of these images."],
+    )
+
+
+def test_of_a_file_alone_the_training_split_is_left_out(run, tmp_path, capfd):
+    for name in ("transform.json", "weights/best.keras", "labels.txt"):
+        shutil.copy(run / name, tmp_path)
+    pictures = run.parent / "pictures"
+    results = measure(capfd, tmp_path / "best.keras", "--dataset", pictures)
+    assert sizes(results) == {"val": 12}
+    assert results["left_out"] == {"train": "it may have been trained on"}
+    asked = measure(capfd, tmp_path / "best.keras", "--dataset", pictures, "--split", "train")
+    assert sizes(asked) == {"train": 18}

@@ -225,7 +225,7 @@ def test_evaluate_prints_the_same_numbers_for_every_artefact(run, tmp_path, capf
         code, text, err = lightnets(capfd, "evaluate", target, "--run", run)
         assert (code, err) == (0, "")
         first, *rest = text.splitlines()
-        assert first == f"{target}: 12 held-out images"
+        assert first == f"{target}: 12 held-out images (val)"
         return rest
 
     expected = printed(run)

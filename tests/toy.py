@@ -31,6 +31,7 @@ class ToySplits:
     """The contract of `training.data.Splits`, computed: the class is the brightest quarter."""
 
     order = "computed"
+    dataset = None
     # Nothing is read that could be damaged.
     train_source = eval_source = types.SimpleNamespace(decoded=True)
 

@@ -83,6 +83,9 @@ class ModelConfig:
     )
 
 
+LAYOUTS = ("auto", "classes", "splits")
+
+
 @dataclass(frozen=True)
 class DataConfig:
     """Where the pictures come from and what is done to them."""
@@ -95,6 +98,9 @@ class DataConfig:
     )
     download: bool = key(
         False, "let TFDS download what is not prepared", flag="--download", resumable=True
+    )
+    layout: Literal["auto", "classes", "splits"] = key(
+        "auto", "what the folders in a folder are, where both make sense", flag="--layout"
     )
     train_split: str | None = key(None, "TFDS split syntax; None: found")
     eval_split: str | None = key(None, "TFDS split syntax; None: found")

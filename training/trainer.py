@@ -220,8 +220,9 @@ class Trainer:
         devices = count(self.replicas, "replica")
         if self.members is not None:
             devices += f" in {count(len(self.members.addresses), 'worker')}"
+        about = f"{self.splits.dataset.describe()}\n" if self.splits.dataset else ""
         return (
-            f"{self.config.model.name}, {weights:,} weights, {self.policy}; "
+            f"{about}{self.config.model.name}, {weights:,} weights, {self.policy}; "
             f"{count(self.splits.train_examples, 'image')}, batch {batch} on {devices}; "
             f"{count(train.epochs, 'epoch')} of {count(self.steps_per_epoch, 'step')}\n"
             f"Order of the images: {self.splits.order}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import shlex
 from collections.abc import Iterable
 
@@ -13,6 +14,12 @@ def nearest(name: str, choices: Iterable[str]) -> str:
     """Returns ` Did you mean 'x'?`, or nothing when no choice is close."""
     matches = difflib.get_close_matches(name, list(choices), n=1)
     return f" Did you mean {matches[0]!r}?" if matches else ""
+
+
+def is_path(name: str) -> bool:
+    """Whether the name of a data set can only be a path, not one of TFDS (`name/config:1.0.0`)."""
+    named = re.fullmatch(r"[A-Za-z]\w*([:/][\w.*+-]+)*", name)
+    return named is None or name.endswith((".csv", ".jsonl"))
 
 
 def count(number: int, noun: str, plural: str | None = None) -> str:

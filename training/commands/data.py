@@ -23,6 +23,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     check = actions.add_parser("check", help=text, description=text)
     check.add_argument("dataset", metavar="DATA", help="TFDS name, folder, CSV or JSONL file")
     check.add_argument("--data-dir", help="where TFDS keeps prepared data")
+    check.add_argument(
+        "--layout", choices=("auto", "classes", "splits"), help="what the folders in DATA are"
+    )
     check.add_argument("--json", action="store_true", help="print one JSON object")
     check.add_argument(
         "--fix-list", type=pathlib.Path, metavar="FILE", help="write paths to remove, one a line"
@@ -49,6 +52,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     convert.add_argument("dataset", metavar="DATA", help="TFDS name, folder, CSV or JSONL file")
     convert.add_argument("out", metavar="OUT", type=pathlib.Path, help="new folder")
     convert.add_argument("--data-dir", help="where TFDS keeps prepared data")
+    convert.add_argument(
+        "--layout", choices=("auto", "classes", "splits"), help="what the folders in DATA are"
+    )
     convert.add_argument("--skip-corrupt", action="store_true", help="leave out damaged images")
     convert.set_defaults(action_run=_convert)
 
@@ -60,14 +66,18 @@ def run(args: argparse.Namespace) -> int:
 
 def _check(args: argparse.Namespace) -> int:
     """Prints the findings; exit code 1 if something is wrong."""
-    config = configs.from_dict({"data": {"dataset": args.dataset, "data_dir": args.data_dir}})
+    config = configs.from_dict({"data": _values(args)})
     from training.data import doctor
+    from training.data.dataset import find
     from training.writing import replacing
 
     for path in filter(None, (args.fix_list, args.page)):
         doctor.check_writable(path)
-    splits = doctor.examine(config, thumbnails=args.page is not None)
-    found = doctor.findings(splits)
+    dataset = find(config.data)
+    if not args.json:
+        console.line(dataset.describe())
+    splits = doctor.examine(config, thumbnails=args.page is not None, dataset=dataset)
+    found = doctor.findings(splits, dataset)
     if args.fix_list:
         with replacing(args.fix_list, "wb") as file:
             file.write(b"".join(os.fsencode(name) + b"\n" for name in found["remove"]))
@@ -102,14 +112,19 @@ def _show(args: argparse.Namespace) -> int:
 
 def _convert(args: argparse.Namespace) -> int:
     """Writes the shards and says what is in them."""
-    values = {"dataset": args.dataset, "data_dir": args.data_dir, "skip_corrupt": args.skip_corrupt}
-    config = configs.from_dict({"data": values})
+    config = configs.from_dict({"data": _values(args) | {"skip_corrupt": args.skip_corrupt}})
     from training.data.convert import convert
 
     for split, number in convert(config, args.out).items():
         console.line(f"{split}: {count(number, 'image')}")
     console.line(f"Next: {command('train', '--dataset', args.out, '--out', 'RUN')}")
     return 0
+
+
+def _values(args: argparse.Namespace) -> dict[str, str]:
+    """Returns the keys of the section `data` that the flags set."""
+    keys = "dataset", "data_dir", "layout"
+    return {key: vars(args)[key] for key in keys if vars(args)[key] is not None}
 
 
 def _print(found: dict[str, Any]) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import contextlib
 import csv
-import dataclasses
 import io
 import json
+import os
 import pathlib
 import re
 from collections.abc import Callable
@@ -24,6 +24,8 @@ from training.writing import write_json
 if TYPE_CHECKING:
     import numpy as np
 
+    from training.data.held_out import HeldOut
+
 HELP = "Measure accuracy on held-out images: of a run, a model file, an export or a server."
 _URL = re.compile(r"^(https?|grpc)://")
 
@@ -39,8 +41,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--run", type=pathlib.Path, metavar="RUN", help="take the held-out images of this run"
     )
-    parser.add_argument("--dataset", help="measure on the held-out images of another data set")
-    parser.add_argument("--split", help="split of --dataset or of the run's data, TFDS syntax")
+    parser.add_argument("--dataset", metavar="DATA", help="measure on another data set")
+    parser.add_argument(
+        "--split", help="measure on this split alone; else on all that was not trained on"
+    )
+    parser.add_argument("--layout", choices=configs.LAYOUTS, help="what the folders in DATA are")
     parser.add_argument("--data-dir", help="where TFDS keeps prepared data")
     parser.add_argument("--batch-size", type=int, default=32, help="images in one call")
     parser.add_argument("--top", type=int, default=5, metavar="K", help="K of the top-K accuracy")
@@ -62,34 +67,47 @@ def run(args: argparse.Namespace) -> int:
     if not _URL.match(args.target) and not pathlib.Path(args.target).exists():
         raise UserError(f"There is no {args.target}.")
 
+    import numpy as np
+
     from training import artifacts, report, scoring
+    from training.data import Splits, evaluation_transform
 
     with contextlib.closing(artifacts.open(args.target)) as artifact:
-        splits = _splits(args, source, artifact)
-        if artifact.transform is not None:
-            splits = dataclasses.replace(splits, transform=artifact.transform)
-        if list(artifact.labels or splits.labels) != list(splits.labels):
-            raise UserError(
-                f"The classes of {args.target} ({_few(artifact.labels)}) are not those of the data "
-                f"({_few(splits.labels)})."
+        found, config, notes = _held_out(args, source, artifact)
+        predict = _checked(artifact.predict, args.target, len(found.labels))
+        answers = {}
+        for name, images in found.sources.items():
+            splits = Splits(
+                found.labels,
+                artifact.transform or evaluation_transform(config),
+                images,
+                images,
+                config,
             )
-        predict = _checked(artifact.predict, args.target, len(splits.labels))
-        true, probabilities = scoring.predict_split(predict, splits, args.batch_size)
-    results = {"target": args.target, **scoring.score(true, probabilities, args.top)}
-    rows = report.per_class(true, probabilities, splits.labels)
+            answers[name] = scoring.predict_split(predict, splits, args.batch_size)
+    true, probabilities = map(np.concatenate, zip(*answers.values(), strict=True))
+    results = {
+        "target": args.target,
+        **scoring.score(true, probabilities, args.top),
+        "splits": {name: scoring.score(*own, args.top) for name, own in answers.items()},
+        "left_out": found.left_out,
+        "missing_classes": found.missing(true),
+        "notes": notes,
+    }
+    rows = report.per_class(true, probabilities, found.labels)
     if args.out:
         args.out.mkdir(parents=True, exist_ok=True)
         write_json(args.out / "results.json", {**results, "per_class": rows})
         report.write_per_class(rows, args.out / "per_class.csv")
         report.write_confusion_matrix(
-            true, probabilities, splits.labels, args.out / "confusion_matrix.png"
+            true, probabilities, found.labels, args.out / "confusion_matrix.png"
         )
     if args.predictions:
-        _write_predictions(args.predictions, true, probabilities, splits.labels)
+        _write_predictions(args.predictions, true, probabilities, found.labels)
     if args.json:
         print(json.dumps({**results, "per_class": rows}))
     else:
-        _print(results, rows)
+        _print(results, rows, found)
     return 0
 
 
@@ -144,35 +162,65 @@ def _find_run(args: argparse.Namespace) -> pathlib.Path | None:
     return None
 
 
-def _splits(args: argparse.Namespace, source: pathlib.Path | None, artifact: Any) -> Any:
-    """Returns the data to measure on, transformed as the run does it, if there is one."""
+def _held_out(
+    args: argparse.Namespace, source: pathlib.Path | None, artifact: Any
+) -> tuple[HeldOut, configs.Config, list[str]]:
+    """Returns the images to measure on, how they are read, and what is to be said of them."""
     from training import data
+    from training.data import held_out
+    from training.data.dataset import find
 
-    changes = {
-        key: value
-        for key, value in (
-            ("dataset", args.dataset),
-            ("eval_split", args.split),
-            ("data_dir", args.data_dir),
-        )
-        if value is not None
-    }
-    if source is not None:
-        run = runs.Run.open(source)
-        if not changes:
-            return run.splits()
-        config = run.config
-        saved = None if args.dataset else run.path
-    elif args.dataset:
-        if artifact.transform is None:
-            raise UserError(f"{args.target} does not say how images are prepared. Add --run RUN.")
-        size = artifact.transform.image_size[0]
-        config = configs.from_dict({"model": {"image_size": size}})
-        saved = None
-    else:
+    keys = "dataset", "data_dir", "layout"
+    given = {key: vars(args)[key] for key in keys if vars(args)[key] is not None}
+    run = None if source is None else runs.Run.open(source)
+    if run is not None and _is_same(args.dataset, run.config.data.dataset):
+        given.pop("dataset", None)
+        config = configs.update(run.config, {"data": given}, where="the command line")
+        splits = data.load(config, saved=run.path)
+        found, notes = held_out.of_run(splits), []
+        if args.split is not None:
+            found, trained = held_out.of_split(splits, args.split)
+            notes += ["The run was trained on these images."] * trained
+        if artifact.labels and list(artifact.labels) != found.labels:
+            found = found.for_network(artifact.labels, args.target)
+        return found, config, notes
+    if not args.dataset:
         raise UsageError("Which images? Add --run RUN or --dataset NAME.")
-    section = configs.update(config.data, changes, where="the command line")
-    return data.load(dataclasses.replace(config, data=section), saved=saved)
+    if run is None and artifact.transform is None:
+        raise UserError(f"{args.target} does not say how images are prepared. Add --run RUN.")
+    if run is None:
+        size = artifact.transform.image_size[0]
+        config = configs.from_dict({"model": {"image_size": size}, "data": given})
+    else:
+        # Where the run's own data lies and what its folders are says nothing of other data.
+        own = {"layout": "auto", "train_split": None, "eval_split": None}
+        config = configs.update(run.config, {"data": own | given}, where="the command line")
+    dataset = find(config.data)
+    labels = artifact.labels or (dataset.classes if run is None else run.labels)
+    found = held_out.of_dataset(
+        dataset, labels, args.target, split=args.split, known=run is not None
+    )
+    return found, config, [] if run is None else _overlap(run, found)
+
+
+def _is_same(dataset: str | None, own: str) -> bool:
+    """Whether a data set is the run's own, which needs not be named."""
+    if dataset is None or dataset == own:
+        return True
+    paths = pathlib.Path(dataset).expanduser(), pathlib.Path(own).expanduser()
+    return all(path.exists() for path in paths) and os.path.samefile(*paths)  # noqa: PTH121
+
+
+def _overlap(run: runs.Run, found: HeldOut) -> list[str]:
+    """Says if images to measure on were trained on, as far as that can be told."""
+    from training.data.held_out import seen_in_training
+
+    try:
+        train = run.splits().train_source
+    except UserError as error:
+        return [f"Whether the run was trained on some of them cannot be told: {error}"]
+    seen = seen_in_training(train, found.sources.values())
+    return [f"The run was trained on {seen} of these images."] if seen else []
 
 
 def _write_predictions(
@@ -188,11 +236,23 @@ def _write_predictions(
     runs.write_text(path, text.getvalue())
 
 
-def _print(results: dict[str, Any], rows: list[dict[str, Any]]) -> None:
-    console.line(f"{results['target']}: {count(results['images'], 'held-out image')}")
+def _print(results: dict[str, Any], rows: list[dict[str, Any]], found: HeldOut) -> None:
+    from training.data.dataset import some
+
+    splits = results["splits"]
+    named = f" ({', '.join(splits)})" if found.dataset.divided else ""
+    console.line(f"{results['target']}: {count(results['images'], 'held-out image')}{named}")
     for key, value in results.items():
-        if key not in ("target", "images"):
+        if isinstance(value, float):
             console.line(f"  {key.replace('_', ' '):<16}{value:.4f}")
+    if len(splits) > 1:
+        console.table(
+            ("split", "accuracy", "loss", "images"),
+            [
+                [name, f"{own['accuracy']:.4f}", f"{own['loss']:.4f}", own["images"]]
+                for name, own in splits.items()
+            ],
+        )
     console.table(
         ("class", "precision", "recall", "f1", "images"),
         [
@@ -204,8 +264,10 @@ def _print(results: dict[str, Any], rows: list[dict[str, Any]]) -> None:
             for row in rows
         ],
     )
-
-
-def _few(labels: Any) -> str:
-    labels = list(labels)
-    return ", ".join(labels[:5]) + (f", ... {len(labels)} in all" if len(labels) > 5 else "")
+    if results["missing_classes"]:
+        console.line(f"No images of: {some(results['missing_classes'])}")
+    for name, reason in found.left_out.items():
+        console.line(f"Not measured: {name} ({reason})")
+    for note in results["notes"]:
+        console.line(note)
+    console.line(found.dataset.describe())

@@ -10,7 +10,7 @@ from training import resolve, run_lock, workers
 from training import run as runs
 from training.config import Config
 from training.errors import UsageError, UserError
-from training.words import command, nearest
+from training.words import command, is_path, nearest
 
 HELP = "Train a network and leave a run directory with weights, numbers and pictures."
 
@@ -95,10 +95,7 @@ def _check_names(config: Config) -> None:
             "--dataset is missing: a folder with a subfolder of pictures for each class, a CSV or "
             "JSONL list, or the name of a TFDS data set. To try it: --dataset digits."
         )
-    looks_like_path = "/" in dataset or dataset.endswith((".csv", ".jsonl")) or dataset == "."
-    # TFDS names may hold one slash (`cats_vs_dogs/config`): only a path has a known start.
-    is_path = dataset.startswith((".", "/", "~")) or dataset.endswith((".csv", ".jsonl"))
-    if looks_like_path and is_path and not pathlib.Path(dataset).expanduser().exists():
+    if is_path(dataset) and not pathlib.Path(dataset).expanduser().exists():
         raise UserError(f"There is no data set at {dataset}.")
     weights = config.model.weights
     if weights and "/" in weights and not pathlib.Path(weights).expanduser().exists():

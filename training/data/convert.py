@@ -10,12 +10,11 @@ import tempfile
 
 import tensorflow_datasets as tfds
 
-from training import config as configs
+from training import console
 from training.config import Config
-from training.data import check
-from training.data.doctor import contents_of, open_splits
-from training.data.files import EVAL_NAMES, choose_splits
-from training.data.load import open_dataset
+from training.data import check, layout
+from training.data.dataset import Dataset, find
+from training.data.doctor import contents_of
 from training.data.source import Source
 from training.data.stream import Stream
 from training.data.tfds_source import quiet
@@ -41,21 +40,24 @@ def convert(config: Config, out: pathlib.Path) -> dict[str, int]:
     """
     if out.exists():
         raise UserError(f"{out} exists already. Name a new folder.")
-    opened = open_dataset(config)
-    for name in opened.labels:
+    dataset = find(config.data)
+    console.line(dataset.describe())
+    chosen = _chosen(dataset, config)
+    chosen |= {name: name for name in dataset.sizes if name not in chosen}
+    names = list(chosen.values())
+    parts = [dataset.open(name) for name in chosen]
+    labels = parts[0].classes
+    for name in labels:
         # In its file of class names lines end at these, and blanks around a name are cut off.
         if name != name.strip() or set(name) & {"\n", "\r"}:
             raise UserError(
                 f"TFDS cannot keep the name of the class '{name}': it begins or ends with a blank "
                 "or has a line break. Rename it."
             )
-    sources = [source for source in (opened.train, opened.evaluation) if source is not None]
-    names = [config.data.train_split or "train", config.data.eval_split or EVAL_NAMES[0]]
-    names = names[: len(sources)]
-    for name in _further_splits(config):
-        names.append(name)
-        named = configs.update(config, {"data": {"eval_split": name}}, where="split")
-        sources.append(open_dataset(named).evaluation)
+    sources = [
+        part.of_classes(labels, f"{dataset.name}: the split {name}", f"the split {names[0]}")
+        for name, part in zip(chosen, parts, strict=True)
+    ]
     sources, _ = check.sound(sources, config.data)
     # TFDS syntax such as train[:80%] is no name of a split.
     names = [re.sub(r"\W+", "_", name).strip("_") for name in names]
@@ -66,20 +68,22 @@ def convert(config: Config, out: pathlib.Path) -> dict[str, int]:
     except OSError as error:
         raise UserError(f"Cannot write {out}: {error.strerror}.") from None
     try:
-        parts = dict(zip(names, sources, strict=True))
-        _build(folder, out.name, opened.labels, parts).rename(out)
+        written = dict(zip(names, sources, strict=True))
+        _build(folder, out.name, labels, written).rename(out)
     except OSError as error:
         raise UserError(f"Cannot write {out}: {error.strerror or error}.") from None
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    return {name: source.count for name, source in parts.items()}
+    return {name: source.count for name, source in written.items()}
 
 
-def _further_splits(config: Config) -> list[str]:
-    """Returns the splits that a run would not choose, such as `test` beside `val`."""
-    names = list(open_splits(config))
-    chosen = choose_splits(names, config.data, fallback=names[0])
-    return [name for name in names if name not in chosen]
+def _chosen(dataset: Dataset, config: Config) -> dict[str, str]:
+    """Returns the splits that a run would choose, by what they are called in the new set."""
+    if all(layout.role(name) in ("val", "test") for name in dataset.sizes):
+        return {}
+    train, evaluation = dataset.choose(config.data)
+    chosen = {train: config.data.train_split or "train"}
+    return chosen if evaluation is None else chosen | {evaluation: config.data.eval_split or "val"}
 
 
 def _build(

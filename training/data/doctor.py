@@ -18,7 +18,9 @@ import tensorflow as tf
 
 from keras_lightnets import preprocessing
 from training.config import Config
-from training.data import check, files, listing, tfds_source
+from training.data import check, layout, listing
+from training.data.dataset import Dataset, find
+from training.data.load import open_dataset
 from training.data.near import flat, near_groups, perceptual_hash
 from training.data.source import Source
 from training.data.stream import Stream
@@ -66,7 +68,6 @@ class Split:
         source: Where the images are.
         classes: Names, in the order of the labels.
         strays: Files among the images that are none.
-        ignored: Files beside the class folders, which nobody reads.
         looks: One for each image, in order.
         parts: What a run reads instead of `source`, one after the other, if it divides it.
     """
@@ -74,22 +75,24 @@ class Split:
     source: Source | Stream
     classes: list[str]
     strays: list[str] = field(default_factory=list)
-    ignored: list[str] = field(default_factory=list)
     looks: list[Look] = field(default_factory=list)
     parts: list[Source | Stream] = field(default_factory=list)
 
 
-def examine(config: Config, *, thumbnails: bool = False) -> dict[str, Split]:
+def examine(
+    config: Config, *, thumbnails: bool = False, dataset: Dataset | None = None
+) -> dict[str, Split]:
     """Reads and decodes all images of all splits, with a bar if standard error is a terminal.
 
     Args:
         config: Names the data set; nothing else of it is used.
         thumbnails: Keep small pictures for a page.
+        dataset: What `find` has made of it already.
 
     Raises:
         UserError: There is no such data set, or it holds no images at all.
     """
-    splits = open_splits(config)
+    splits = open_splits(config, dataset or find(config.data))
     kept = _MOST_THUMBNAILS if thumbnails else 0
     total = sum(split.source.count for split in splits.values())
     # libjpeg writes to file descriptor 2 itself, whatever TensorFlow's log level.
@@ -109,41 +112,20 @@ def examine(config: Config, *, thumbnails: bool = False) -> dict[str, Split]:
     return splits
 
 
-def open_splits(config: Config) -> dict[str, Split]:
+def open_splits(config: Config, dataset: Dataset) -> dict[str, Split]:
     """Opens every split there is, also those whose classes do not fit to each other's."""
-    name = config.data.dataset
-    path = pathlib.Path(name).expanduser()
-    if path.is_dir() and not tfds_source.is_prepared_folder(path):
-        folders = files.find_folders(path) or {"train": path}
-        return {split: _of_folder(folder) for split, folder in folders.items()}
-    if path.is_file() and path.suffix.lower() in (".csv", ".jsonl"):
-        listings = files.read_list(path)
-        return {
-            split or "train": Split(listing.source(), listing.classes)
-            for split, listing in listings.items()
-        }
-    from training.data.load import open_dataset
-
-    opened = open_dataset(config)  # tells, in one line, what a name or path lacks
-    builder = tfds_source.find_builder(config.data)
-    labels = builder.info.features[tfds_source.feature_keys(builder)[1]].names
-    splits = {
-        split: Split(tfds_source.open_split(builder, split), list(labels))
-        for split, info in builder.info.splits.items()
-        if info.num_examples
-    }
-    if len(splits) == 1 and opened.evaluation is not None:
+    splits = {}
+    for name in dataset.sizes:
+        part = dataset.open(name)
+        strays = [path for path, reason in part.skipped.items() if reason == listing.NO_IMAGE]
+        splits[name] = Split(part.source, part.classes, strays)
+    if dataset.prepared and not dataset.divided:
         # Of TFRecord files a run holds out the last ones: the two parts of the only split.
+        opened = open_dataset(config)
         (split,) = splits.values()
-        if opened.train.count + opened.evaluation.count == split.source.count:
+        if opened.evaluation is not None:
             split.parts = [opened.train, opened.evaluation]
     return splits
-
-
-def _of_folder(folder: pathlib.Path) -> Split:
-    found = files.scan(folder)
-    strays = [path for path, reason in found.skipped.items() if reason == listing.NO_IMAGE]
-    return Split(found.source(), found.classes, strays, list(found.beside))
 
 
 def _looks(split: Split, kept: int) -> Iterator[Look]:
@@ -242,7 +224,7 @@ class _bar:  # noqa: N801 (used as a function: `with _bar(total) as advance`)
             self._file.close()
 
 
-def findings(splits: dict[str, Split]) -> dict[str, Any]:
+def findings(splits: dict[str, Split], dataset: Dataset) -> dict[str, Any]:
     """Returns everything that was found, ready for JSON.
 
     `wrong` and `remarks` are lines for a person; the data set is clean if `wrong` is empty.
@@ -269,6 +251,8 @@ def findings(splits: dict[str, Split]) -> dict[str, Any]:
             if len({split for split, _ in group}) > 1
         ],
         "class_names_that_differ": _differing(splits),
+        "class_names_alike": layout.alike(dataset.classes),
+        "left_over": dict(dataset.left_over),
         "remove": _to_remove(splits, groups),
     }
     from training.data.doctor_text import every_line, remarks, wrong
@@ -295,7 +279,6 @@ def _describe(split: Split) -> dict[str, Any]:
         "damaged": {look.name: look.error for look in split.looks if look.error},
         "misnamed": {look.name: look.kind for look in split.looks if _misnamed(look)},
         "no_images": list(split.strays),
-        "ignored": list(split.ignored),
     }
 
 
@@ -347,7 +330,7 @@ def _to_remove(splits: dict[str, Split], groups: list[Group]) -> list[str]:
     for group in groups:
         if not _contradict(group):
             # Sorting keeps the order within a split; a file listed twice is no copy of itself.
-            held_out_first = sorted(group, key=lambda item: item[0] in files.TRAIN_NAMES)
+            held_out_first = sorted(group, key=lambda item: layout.role(item[0]) == "train")
             kept = held_out_first[0][1].name
             names += [look.name for _, look in held_out_first[1:] if look.name != kept]
     return list(dict.fromkeys(names))

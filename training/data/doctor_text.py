@@ -52,6 +52,9 @@ def wrong(found: dict[str, Any]) -> Kinds:
             kinds["classes"].append(text)
         kinds["damaged"] += [f"{path}: {reason}" for path, reason in split["damaged"].items()]
         kinds["no images"] += [f"{path}: no image, among the images" for path in split["no_images"]]
+    every = {name for split in found["splits"].values() for name in split["classes"]}
+    if len(every) < 2:
+        kinds["classes"].append(f"There is one class only ({some(sorted(every))})")
     for name, classes in found["class_names_that_differ"].items():
         text = f"{name}: lacks the classes {some(classes)}, which another split has"
         kinds["classes"].append(text)
@@ -66,7 +69,19 @@ def wrong(found: dict[str, Any]) -> Kinds:
 
 def remarks(found: dict[str, Any]) -> Kinds:
     """Returns one line for everything that deserves a look but may be meant."""
-    kinds: Kinds = {"splits": [], "images that look alike": [], "misnamed": []}
+    kinds: Kinds = {
+        "left over": [],
+        "classes": [],
+        "splits": [],
+        "images that look alike": [],
+        "misnamed": [],
+    }
+    reasons = sorted(set(found["left_over"].values()))
+    for reason in reasons:
+        paths = [path for path, why in found["left_over"].items() if why == reason]
+        kinds["left over"].append(f"Not read, {reason} ({len(paths)}): {some(paths)}")
+    for group in found["class_names_alike"]:
+        kinds["classes"].append(f"Classes of nearly the same name: {some(group)}")
     across = _first(found["near_copies_across_splits"])
     for group in found["near_copies"]:
         where = " (in different splits)" if group[0] in across else ""
@@ -74,8 +89,6 @@ def remarks(found: dict[str, Any]) -> Kinds:
     for name, split in found["splits"].items():
         for path, kind in split["misnamed"].items():
             kinds["misnamed"].append(f"{path}: is a {kind} by its bytes (no error)")
-        if split["ignored"]:
-            kinds["splits"].append(f"{name}: not read: {some(split['ignored'])}")
         if split["unlabelled"]:
             text = f"{name}: {count(split['unlabelled'], 'image')} without a label"
             kinds["splits"].append(text)

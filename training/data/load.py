@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -11,7 +12,8 @@ import numpy as np
 from keras_lightnets import class_names
 from keras_lightnets.preprocessing import EvalTransform
 from training.config import Config
-from training.data import cache, check, files, service, split_file, tfds_source
+from training.data import cache, check, folders, service, split_file, tfds_source
+from training.data.dataset import Dataset, find, some
 from training.data.source import Source
 from training.data.splits import Splits
 from training.data.stream import Stream
@@ -20,12 +22,13 @@ from training.words import command
 
 
 class Opened(NamedTuple):
-    """What a name of a data set leads to, before anything is held out."""
+    """What a run reads of a data set, before anything is held out."""
 
     labels: list[str]
     train: Source | Stream
     evaluation: Source | Stream | None
-    prepared: bool = False  # by TFDS, which may have splits without labels
+    unread: Mapping[str, str]
+    dataset: Dataset
 
 
 def load(
@@ -47,6 +50,7 @@ def load(
     opened = open_dataset(config)
     if problem := class_names.problem(opened.labels):
         raise UserError(f"{config.data.dataset}: {problem}")
+    _check_trainable(opened)
     saved_split = split_file.read(saved)
     if saved_split and saved_split.labels != opened.labels:
         raise UserError(
@@ -55,7 +59,7 @@ def load(
         )
     excluded: dict[str, str] = {}
     sources = [source for source in (opened.train, opened.evaluation) if source is not None]
-    if opened.prepared:
+    if opened.dataset.prepared:
         for source in sources:
             tfds_source.check_labelled(source)
     if saved_split:
@@ -63,6 +67,7 @@ def load(
         sources = [split_file.without(source, excluded) for source in sources]
     elif checked:
         sources, excluded = check.sound(sources, config.data)
+        _check_left(opened, sources[0], excluded)
     whole = None
     if len(sources) == 1:
         whole = sources[0]
@@ -81,87 +86,56 @@ def load(
         config=config,
         whole=whole,
         excluded=excluded,
+        dataset=opened.dataset,
     )
 
 
 def open_dataset(config: Config) -> Opened:
-    """Opens a folder, a list or a TFDS data set.
+    """Opens the splits to train and to evaluate on.
 
     Raises:
         UserError: There is no such data set or it cannot be used.
     """
-    name = config.data.dataset
-    path = pathlib.Path(name).expanduser()
-    if path.is_dir() and not tfds_source.is_prepared_folder(path):
-        return _open_folder(path, config)
-    if path.is_file():
-        if path.suffix.lower() not in (".csv", ".jsonl"):
-            raise UserError(f"{path} is a file, but no .csv or .jsonl list of images.")
-        return _open_listings(files.read_list(path), str(path), config)
-    if not path.exists() and _looks_like_a_path(name):
-        raise UserError(f"There is no file or folder {name}.")
-    builder = tfds_source.find_builder(config.data)
-    _, label_key = tfds_source.feature_keys(builder)
-    train, evaluation = tfds_source.find_splits(builder, config.data)
-    labels = builder.info.features[label_key].names
-    source = tfds_source.open_split(builder, train)
+    dataset = find(config.data)
+    train, evaluation = dataset.choose(config.data)
+    part = dataset.open(train)
+    source, classes = part.source, part.classes
     large = source.count > check.UNASKED_LIMIT
     if evaluation is None and isinstance(source, Stream) and train == "train" and large:
         # To choose by class, and to evaluate, all records would be read. They are shuffled when
         # they are prepared, so the last ones are as good as any.
         share = round(config.data.val_split * 100) or 1
-        source = tfds_source.open_split(builder, f"train[:{100 - share}%]")
+        source = dataset.open(f"train[:{100 - share}%]").source
         evaluation = f"train[{100 - share}%:]"
-    held_out = None if evaluation is None else tfds_source.open_split(builder, evaluation)
-    return Opened(list(labels), source, held_out, prepared=True)
-
-
-def _looks_like_a_path(name: str) -> bool:
-    # TFDS names may hold one slash ("name/config:1.0.0"), but start with a letter.
-    return name.startswith((".", os.sep, "~")) or name.endswith((os.sep, ".csv", ".jsonl"))
-
-
-def _open_folder(path: pathlib.Path, config: Config) -> Opened:
-    folders = files.find_folders(path)
-    if not folders:
-        return _open_listings({None: files.scan(path)}, str(path), config)
-    return _open_listings(
-        {name: files.scan(folder) for name, folder in folders.items()}, str(path), config
-    )
-
-
-def _open_listings(listings: dict[str | None, files.Listing], where: str, config: Config) -> Opened:
-    if None in listings:
-        if len(listings) > 1:
-            raise UserError(f"{where} names a split for some images only.")
-        listing = listings[None]
-        return Opened(listing.classes, listing.source(), None)
-    train, evaluation = pick_splits(list(listings), where, config)
-    classes = listings[train].classes
-    if evaluation is not None:
-        # A class that is never trained, or never evaluated, is almost always a misspelling.
-        other = listings[evaluation].classes
-        if unknown := sorted(set(other) - set(classes)):
-            raise UserError(
-                f"{where}: the split {evaluation} has classes that {train} lacks: "
-                f"{', '.join(unknown[:5])}. See {command('data', 'check', where)}."
-            )
     held_out = None
     if evaluation is not None:
-        held_out = listings[evaluation].with_classes(classes).source()
-    return Opened(classes, listings[train].source(), held_out)
+        where = f"{dataset.name}: the split {evaluation}"
+        held_out = dataset.open(evaluation).of_classes(classes, where, f"the split {train}")
+    return Opened(classes, source, held_out, part.unread, dataset)
 
 
-def pick_splits(names: list[str], where: str, config: Config) -> tuple[str, str | None]:
-    """Returns which of the splits to train on and which to evaluate on, None if there is none."""
-    wanted = {"train_split": config.data.train_split, "eval_split": config.data.eval_split}
-    for key, name in wanted.items():
-        if name is not None and name not in names:
-            raise UserError(f"{where} has no split {name!r} (data.{key}). It has: {names}.")
-    train, evaluation = files.choose_splits(names, config.data)
-    if train is None:
-        raise UserError(f"{where} has no split named train. It has: {', '.join(names)}.")
-    return train, evaluation
+def _check_trainable(opened: Opened) -> None:
+    """Raises UserError unless there are two classes, each with a picture."""
+    dataset, classes = opened.dataset, opened.labels
+    see = f"See {command('data', 'check', dataset.name)}."
+    if opened.unread:
+        named = [f"{name} ({why})" for name, why in opened.unread.items()]
+        raise UserError(f"{dataset.name}: no picture can be read of the class {some(named)}. {see}")
+    if len(classes) < 2:
+        hint = folders.nested(pathlib.Path(dataset.name).expanduser(), classes)
+        raise UserError(
+            f"{dataset.name} has one class only ({', '.join(classes)}), training takes two.{hint}"
+        )
+
+
+def _check_left(opened: Opened, train: Source | Stream, excluded: Collection[str]) -> None:
+    """Raises UserError if all images of a class are damaged."""
+    if excluded:
+        gone = set(opened.train.read_labels()) - set(train.read_labels())
+        if names := [opened.labels[label] for label in sorted(gone)]:
+            raise UserError(
+                f"{opened.dataset.name}: all pictures of the class {some(names)} are damaged."
+            )
 
 
 def split_stratified(

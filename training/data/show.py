@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from training import console
 from training.config import Config
 from training.data import check, order
 from training.data.load import load
@@ -61,6 +62,7 @@ def views(
         UserError: There is no such data set, or an image is damaged.
     """
     splits = load(config)
+    console.line(splits.dataset.describe())
     count = min(images, splits.train_examples)
     if augment and count > 1 and (config.data.mixup or config.data.cutmix):
         count -= count % 2  # they mix pairs

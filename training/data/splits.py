@@ -14,6 +14,7 @@ from keras_lightnets.preprocessing import EvalTransform
 from training.class_weights import balanced
 from training.config import Config
 from training.data import pipeline, split_file
+from training.data.dataset import Dataset
 from training.data.source import Source
 from training.data.stream import Stream
 from training.words import count
@@ -33,6 +34,7 @@ class Splits:
         whole: What training and evaluation images were taken from, if the data has no split of
             its own.
         excluded: Names of damaged images that were left out, with the reason.
+        dataset: Where they come from; None for arrays and datasets.
     """
 
     labels: list[str]
@@ -42,6 +44,7 @@ class Splits:
     config: Config
     whole: Source | Stream | None = None
     excluded: dict[str, str] = dataclasses.field(default_factory=dict)
+    dataset: Dataset | None = None
 
     @property
     def train_examples(self) -> int:

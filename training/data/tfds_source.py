@@ -15,7 +15,6 @@ import tensorflow_datasets as tfds
 from keras_lightnets.text import first_line
 from training.config import DataConfig
 from training.data.digits import Digits
-from training.data.files import choose_splits
 from training.data.source import Source, labels_of
 from training.data.stream import Stream
 from training.errors import UserError
@@ -70,9 +69,17 @@ def _unknown(data: DataConfig, name: str) -> str:
     )
     if found:
         return f"{data.dataset!r} is not prepared in {root}. There are: {', '.join(found)}."
-    known = ["digits", *tfds.list_builders(with_community_datasets=False)]
     problem = f"{data.dataset!r} is no folder, list or name of a TFDS data set."
-    return problem + nearest(name, known)
+    return problem + nearest(name, _known_names())
+
+
+def is_known(name: str) -> bool:
+    """Whether a data set is called so."""
+    return name in _known_names()
+
+
+def _known_names() -> list[str]:
+    return ["digits", *tfds.list_builders(with_community_datasets=False)]
 
 
 def _prepare(builder: tfds.core.DatasetBuilder, data: DataConfig) -> None:
@@ -174,22 +181,18 @@ def feature_keys(builder: tfds.core.DatasetBuilder) -> tuple[str, str]:
     return image, label
 
 
-def check_labelled(source: Source | Stream) -> None:
-    """Raises UserError if a split has no labels, as the `test` of some sets; TFDS writes -1.
+def is_labelled(source: Source | Stream) -> bool:
+    """Whether a split has labels, by its first example: splits are labelled as a whole."""
+    return next(labels_of(source.references(1).take(1), source)) >= 0
 
-    Only the first example is looked at: splits are labelled as a whole.
-    """
-    if next(labels_of(source.references(1).take(1), source)) < 0:
+
+def check_labelled(source: Source | Stream) -> None:
+    """Raises UserError if a split has no labels, as the `test` of some sets; TFDS writes -1."""
+    if not is_labelled(source):
         raise UserError(
             f"{source.name(0)} has no label, so this split can be neither trained nor evaluated "
             "on. Choose others by --set data.train_split=... and --set data.eval_split=..."
         )
-
-
-def find_splits(builder: tfds.core.DatasetBuilder, data: DataConfig) -> tuple[str, str | None]:
-    """Returns the split to train on and the one to evaluate on, None if there is none."""
-    names = list(builder.info.splits)
-    return choose_splits(names, data, fallback=names[0])
 
 
 def open_split(builder: tfds.core.DatasetBuilder, split: str) -> Source | Stream:

@@ -1,0 +1,158 @@
+"""Which images a network is measured on: those it was not trained on, by split."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+import pathlib
+import re
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from training.data import check, layout, tfds_source
+from training.data.dataset import Dataset, Part
+from training.data.source import Source
+from training.data.splits import Splits
+from training.data.stream import Stream
+from training.errors import UserError
+
+
+@dataclass
+class HeldOut:
+    """Images to measure on.
+
+    Attributes:
+        dataset: Where they come from.
+        labels: Names of the classes, in the order of the network's outputs.
+        sources: By split.
+        left_out: Splits that are not measured, with the reason.
+    """
+
+    dataset: Dataset
+    labels: list[str]
+    sources: dict[str, Source | Stream] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
+
+    def add(self, names: Collection[str], whose: str) -> None:
+        """Adds splits that have labels, their classes mapped by name.
+
+        Args:
+            names: Of the splits.
+            whose: The network, for a message.
+        """
+        for name in names:
+            part = self.dataset.open(name)
+            if self.dataset.prepared and not tfds_source.is_labelled(part.source):
+                self.left_out[name] = "no labels"
+                continue
+            where = f"{self.dataset.name}: the split {name}"
+            self.sources[name] = part.of_classes(self.labels, where, whose)
+
+    def for_network(self, labels: Sequence[str], whose: str) -> HeldOut:
+        """Returns the same images with labels that are indices into other class names."""
+        sources = {
+            name: Part(source, self.labels).of_classes(labels, self.dataset.name, whose)
+            for name, source in self.sources.items()
+        }
+        return dataclasses.replace(self, labels=list(labels), sources=sources)
+
+    def missing(self, true: np.ndarray) -> list[str]:
+        """Returns the classes of which none of the images is; `true` are their class numbers."""
+        there = set(true.tolist())
+        return [name for number, name in enumerate(self.labels) if number not in there]
+
+
+def of_run(splits: Splits) -> HeldOut:
+    """Returns all that a run was not trained on, of its own data.
+
+    Its evaluation images come first, as it has measured them itself, then further splits.
+    """
+    dataset = splits.dataset
+    found = HeldOut(dataset, list(splits.labels))
+    if splits.whole is not None:
+        found.sources["held out"] = splits.eval_source
+        return found
+    train, evaluation = dataset.choose(splits.config.data)
+    found.sources[evaluation] = splits.eval_source
+    # TFDS takes parts of splits: of train[:80%] the rest is not measured unless it was named.
+    used = {re.match(r"[^\[+]*", name).group() for name in (train, evaluation)}
+    others = [name for name in dataset.sizes if name not in used]
+    found.add(others, f"the split {train}")
+    return found
+
+
+def of_split(splits: Splits, split: str) -> tuple[HeldOut, bool]:
+    """Returns a split of a run's own data, and whether the run was trained on it."""
+    dataset = splits.dataset
+    name = dataset.split(split)
+    train, evaluation = dataset.choose(splits.config.data)
+    found = of_dataset(dataset, splits.labels, f"the split {train}", split=name, known=True)
+    if name == evaluation:
+        found.sources[name] = splits.eval_source
+    return found, name == train
+
+
+def of_dataset(
+    dataset: Dataset, labels: Sequence[str], whose: str, *, split: str | None, known: bool
+) -> HeldOut:
+    """Returns a split of a data set, or all that a network was not trained on.
+
+    Args:
+        dataset: The data.
+        labels: Names of the network's classes.
+        whose: The network, for a message.
+        split: What to measure; None: everything, but a training split if there are others and
+            what the network was trained on is not known.
+        known: Whether that is known, and it was other data.
+    """
+    found = HeldOut(dataset, list(labels))
+    if split is not None:
+        part = dataset.split(split)
+        tfds_source.check_labelled(dataset.open(part).source)
+        found.add([part], whose)
+        return found
+    names = list(dataset.sizes)
+    trained = [name for name in names if layout.role(name) == "train"]
+    if not known and len(trained) < len(names):
+        found.left_out |= dict.fromkeys(trained, "it may have been trained on")
+        names = [name for name in names if name not in trained]
+    found.add(names, whose)
+    if not found.sources:
+        raise UserError(f"{dataset.name} has no split with labels.")
+    return found
+
+
+def seen_in_training(train: Source | Stream, sources: Collection[Source | Stream]) -> int:
+    """Returns how many images of `sources` are files, or copies of files, that were trained on.
+
+    Files are compared by their bytes; 0 if either are no files, or too many to look at.
+    """
+    if max(source.count for source in (train, *sources)) > check.UNASKED_LIMIT:
+        return 0
+    known, others = _files_by_size(train), [_files_by_size(source) for source in sources]
+    digests: dict[int, set[bytes]] = {}
+    seen = 0
+    for size, paths in ((size, paths) for files in others for size, paths in files.items()):
+        if size in known:
+            if size not in digests:
+                digests[size] = {_digest(path) for path in known[size]}
+            seen += sum(_digest(path) in digests[size] for path in paths)
+    return seen
+
+
+def _files_by_size(source: Source | Stream) -> dict[int, list[pathlib.Path]]:
+    files: dict[int, list[pathlib.Path]] = {}
+    for position in range(source.count):
+        path = pathlib.Path(source.name(position))
+        if not path.is_absolute():  # TFDS: name, split and number
+            break
+        if path.is_file():
+            files.setdefault(os.stat(path).st_size, []).append(path)  # noqa: PTH116
+    return files
+
+
+def _digest(path: pathlib.Path) -> bytes:
+    return hashlib.sha256(path.read_bytes()).digest()
