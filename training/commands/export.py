@@ -13,6 +13,7 @@ from training import console
 from training import run as runs
 from training.errors import UsageError, UserError
 from training.words import command
+from training.writing import check_folder
 
 if TYPE_CHECKING:
     import numpy as np
@@ -92,6 +93,7 @@ def run(args: argparse.Namespace) -> int:
     if args.tune and runtimes.TF_SERVING not in formats:
         raise UsageError(f"--tune measures a SavedModel: add {runtimes.TF_SERVING} to --formats.")
     runs.check_is_run(args.run)
+    check_folder(args.out, "--out")
     from keras_lightnets.serving.errors import ExportError
 
     source = runs.Run.open(args.run)
