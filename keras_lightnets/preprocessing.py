@@ -5,18 +5,22 @@ the functions below, which are TensorFlow operations throughout, so their pixels
 bit for bit. Normalization is not here but inside the models, so that uint8 travels.
 
 Formats are told by the bytes, never by a name: JPEG (greyscale, CMYK, EXIF orientation
-applied), PNG (palette, 16 bit, alpha dropped), GIF (first frame), BMP, WebP (not animated).
+applied), PNG (palette, 16 bit, first frame), GIF (first frame), BMP (8, 24 and 32 bit, not
+compressed), WebP (not animated). What is transparent shows a background.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import tensorflow as tf
+
+from keras_lightnets import byte_ops
+from keras_lightnets.gif import first_frame
 
 # Mean and standard deviation of RGB over ImageNet's training set, on the scale 0 to 255;
 # the figures that PyTorch's weights were trained with (times 255).
@@ -38,6 +42,8 @@ _PNG = b"\x89PNG"
 # A JPEG file's start with an APP0 segment of 16 bytes, of which 14 follow; a quantization table.
 _JFIF, _TABLE = b"\xff\xd8\xff\xe0\x00\x10", b"\xff\xdb"
 _APP0, _APP1, _APP15, _COMMENT = 0xE0, 0xE1, 0xEF, 0xFE
+# Parts of a file that are passed by before its pixels, about 0.1 ms each.
+_PARTS = 256
 
 
 @dataclass(frozen=True)
@@ -50,16 +56,26 @@ class EvalTransform:
             the whole image is resized to `image_size`, aspect ratio or not.
         interpolation: "bilinear" or "bicubic" (a = -0.5, as Pillow's).
         antialias: Whether shrinking averages over all pixels, as Pillow and torchvision do.
+        background: RGB, 0 to 255, that shows through transparent pixels.
+        scale_16_bit: Whether the range of values of a file with 16 bits becomes 0 to 255.
+            False: its upper 8 bits count, so that 12-bit values leave 16 levels.
     """
 
     image_size: tuple[int, int]
     resize_shorter: int | None = None
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
     antialias: bool = True
+    background: tuple[int, int, int] = (255, 255, 255)
+    scale_16_bit: bool = False
 
     def __post_init__(self):
         height, width = self.image_size
         object.__setattr__(self, "image_size", (int(height), int(width)))
+        object.__setattr__(self, "background", tuple(map(int, self.background)))
+        if len(self.background) != 3 or not all(0 <= level <= 255 for level in self.background):
+            raise ValueError(
+                f"`background` must be three numbers from 0 to 255. Received: {self.background}"
+            )
         if min(self.image_size) < 1:
             raise ValueError(f"`image_size` must be positive. Received: {self.image_size}")
         if self.resize_shorter is not None and self.resize_shorter < max(self.image_size):
@@ -74,7 +90,10 @@ class EvalTransform:
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain values for JSON."""
-        return dataclasses.asdict(self) | {"image_size": list(self.image_size)}
+        values = dataclasses.asdict(self)
+        return {
+            key: list(item) if isinstance(item, tuple) else item for key, item in values.items()
+        }
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> EvalTransform:
@@ -88,20 +107,28 @@ class EvalTransform:
             raise ValueError(f"Unknown keys of a transform: {sorted(unknown)}")
         if "image_size" not in values:
             raise ValueError("A transform needs `image_size`.")
-        return cls(**values | {"image_size": tuple(values["image_size"])})
+        return cls(**values)
 
 
-def evaluation_image(contents: tf.Tensor, transform: EvalTransform) -> tf.Tensor:
+# What decodes a file (scalar string) that is of none of the formats above.
+Decoder = Callable[[tf.Tensor], tf.Tensor]
+
+
+def evaluation_image(
+    contents: tf.Tensor, transform: EvalTransform, otherwise: Decoder | None = None
+) -> tf.Tensor:
     """Decodes and transforms one image file.
 
     Args:
         contents: Scalar string, the bytes of an image file.
         transform: What to do with the pixels.
+        otherwise: Decodes other formats; None: they are an error.
 
     Returns:
         uint8 `(height, width, 3)`, RGB.
     """
-    return transform_image(decode_image(contents), transform)
+    image = decode_image(contents, transform.background, transform.scale_16_bit, otherwise)
+    return transform_image(image, transform)
 
 
 def transform_image(image: tf.Tensor, transform: EvalTransform) -> tf.Tensor:
@@ -142,11 +169,19 @@ def to_uint8(pixels: tf.Tensor) -> tf.Tensor:
     return tf.saturate_cast(tf.round(pixels), tf.uint8)
 
 
-def decode_image(contents: tf.Tensor) -> tf.Tensor:
-    """Decodes one image file of any of the formats above.
+def decode_image(
+    contents: tf.Tensor,
+    background: tuple[int, int, int] = (255, 255, 255),
+    scale_16_bit: bool = False,
+    otherwise: Decoder | None = None,
+) -> tf.Tensor:
+    """Decodes one image file of any of the formats above, of several frames the first.
 
     Args:
         contents: Scalar string, the bytes of the file.
+        background: As of `EvalTransform`.
+        scale_16_bit: As of `EvalTransform`.
+        otherwise: Decodes other formats to uint8 `(height, width, 3)`; None: they are an error.
 
     Returns:
         uint8 `(height, width, 3)`, RGB, upright.
@@ -156,10 +191,17 @@ def decode_image(contents: tf.Tensor) -> tf.Tensor:
             declare more than `MAX_PIXELS` pixels.
     """
     contents = tf.convert_to_tensor(contents, tf.string)
+
+    @seldom
+    def from_seldom(contents):
+        return tf.cond(
+            is_jpeg(contents),
+            lambda: upright(_decode_jpeg(contents), exif_orientation(contents)),
+            lambda: _decode_other(contents, background, scale_16_bit, otherwise or _refuse),
+        )
+
     image = tf.cond(
-        is_plain_jpeg(contents),
-        lambda: _decode_jpeg(contents),
-        lambda: _decode_seldom(contents),
+        is_plain_jpeg(contents), lambda: _decode_jpeg(contents), lambda: from_seldom(contents)
     )
     return tf.ensure_shape(image, (None, None, 3))
 
@@ -171,13 +213,7 @@ def is_plain_jpeg(contents: tf.Tensor) -> tf.Tensor:
 
 def is_jpeg(contents: tf.Tensor) -> tf.Tensor:
     """Whether the bytes (scalar string) start as a JPEG file does."""
-    return _starts_with(contents, b"\xff\xd8\xff")
-
-
-def _starts_with(contents: tf.Tensor, magic: bytes) -> tf.Tensor:
-    # Comparing strings, not a regular expression: those are for valid UTF-8.
-    length = tf.minimum(tf.strings.length(contents), len(magic))
-    return tf.equal(tf.strings.substr(contents, 0, length), magic)
+    return byte_ops.starts_with(contents, b"\xff\xd8\xff")
 
 
 def _decode_jpeg(contents: tf.Tensor) -> tf.Tensor:
@@ -187,54 +223,166 @@ def _decode_jpeg(contents: tf.Tensor) -> tf.Tensor:
         return tf.io.decode_jpeg(contents, channels=3, dct_method="INTEGER_ACCURATE")
 
 
-@seldom
-def _decode_seldom(contents: tf.Tensor) -> tf.Tensor:
-    return tf.cond(
-        is_jpeg(contents),
-        lambda: upright(_decode_jpeg(contents), exif_orientation(contents)),
-        lambda: _decode_other(contents),
-    )
-
-
-def _decode_other(contents: tf.Tensor) -> tf.Tensor:
+def _decode_other(
+    contents: tf.Tensor, background: tuple[int, int, int], scale_16_bit: bool, otherwise: Decoder
+) -> tf.Tensor:
     # The declared size stands at a fixed place, which depends on the format.
-    head = bytes_at(contents, 0, 54)
-    webp_height, webp_width = _webp_size(head)
-    height, width = tf.case(
-        [
-            (_starts_with(contents, _PNG), lambda: (_big32(head, 20), _big32(head, 16))),
-            (_starts_with(contents, b"GIF8"), lambda: (_little16(head, 8), _little16(head, 6))),
-            (_starts_with(contents, b"BM"), lambda: (_little32s(head, 22), _little32s(head, 18))),
-            (_starts_with(contents, b"RIFF"), lambda: (webp_height, webp_width)),
-        ],
-        default=lambda: (tf.constant(1, tf.int64), tf.constant(1, tf.int64)),
+    head = byte_ops.bytes_at(contents, 0, 54)
+    is_bmp = byte_ops.starts_with(contents, b"BM")
+    # Not those of OS/2, whose head is shorter, and those that are compressed.
+    plain_bmp = is_bmp & (byte_ops.little32(head, 14) >= 40) & tf.equal(head[30], 0)
+    plain_bmp &= tf.reduce_any(tf.equal(head[28], [8, 24, 32])) & tf.equal(head[29], 0)
+    is_webp = byte_ops.starts_with(contents, b"RIFF") & _letters(head, 8, b"WEBP")
+    # TensorFlow writes such files' pixels, of four channels, to memory for three.
+    animated_webp = is_webp & _letters(head, 15, b"X") & tf.equal(head[20] & 2, 2)
+    branches = [
+        (
+            byte_ops.starts_with(contents, _PNG),
+            lambda: _decode_png(contents, head, background, scale_16_bit),
+        ),
+        (byte_ops.starts_with(contents, b"GIF8"), lambda: _decode_gif(contents, background)),
+        (plain_bmp, lambda: _decode_bmp(contents, head)),
+        (is_webp & ~animated_webp, lambda: _decode_webp(contents, head, background)),
+    ]
+    return tf.case(branches, default=lambda: otherwise(contents))
+
+
+def _letters(data: tf.Tensor, at: int, letters: bytes) -> tf.Tensor:
+    return tf.reduce_all(tf.equal(data[at : at + len(letters)], list(letters)))
+
+
+def _refuse(contents: tf.Tensor) -> tf.Tensor:
+    """Fails, with the reason."""
+    message = tf.where(
+        byte_ops.starts_with(contents, b"BM"),
+        "BMP that is compressed, of OS/2 or of other than 8, 24 or 32 bits",
+        tf.where(
+            byte_ops.starts_with(contents, b"RIFF"), "WebP Animation", "Unknown image file format"
+        ),
     )
-    palette_bmp = _starts_with(contents, b"BM") & tf.equal(_little16(head, 28), 8)
+    with tf.control_dependencies([tf.raw_ops.Assert(condition=False, data=[message])]):
+        return tf.zeros((0, 0, 3), tf.uint8)
+
+
+def _composite(image: tf.Tensor, background: Any) -> tf.Tensor:
+    """Puts an image, uint8 `(height, width, 4)`, on a background of one color."""
+    # 16 bits are enough, and a large picture is large as it is.
+    alpha = tf.cast(image[..., 3:], tf.uint16)
+    below = tf.cast(background, tf.uint16) * (255 - alpha)
+    mixed = (tf.cast(image[..., :3], tf.uint16) * alpha + below + 127) // 255
+    return tf.cast(mixed, tf.uint8)
+
+
+def _decode_png(
+    contents: tf.Tensor, head: tf.Tensor, background: tuple[int, int, int], scale_16_bit: bool
+) -> tf.Tensor:
+    def pixels(channels):
+        if not scale_16_bit:
+            return tf.io.decode_png(contents, channels)
+        return tf.cond(
+            tf.equal(head[24], 16),
+            lambda: _scaled(tf.io.decode_png(contents, channels, tf.uint16)),
+            lambda: tf.io.decode_png(contents, channels),
+        )
+
+    # The second highest bit of the color's kind; of others, a part of the file names a color.
+    has_alpha = (head[25] >= 4) | _has_transparency(contents)
+    with tf.control_dependencies([check_size(byte_ops.big32(head, 20), byte_ops.big32(head, 16))]):
+        return tf.cond(has_alpha, lambda: _composite(pixels(4), background), lambda: pixels(3))
+
+
+def _scaled(image: tf.Tensor) -> tf.Tensor:
+    """Maps the range of the colors, uint16 `(height, width, 3 or 4)`, to 0 to 255."""
+    colors = tf.cast(image[..., :3], tf.float32)
+    low, high = tf.reduce_min(colors), tf.reduce_max(colors)
+    levels = to_uint8((colors - low) * (255 / tf.maximum(high - low, 1)))
+    return tf.concat([levels, tf.cast(image[..., 3:] // 256, tf.uint8)], -1)
+
+
+def _has_transparency(contents: tf.Tensor) -> tf.Tensor:
+    """Whether a PNG file has a `tRNS` chunk, which stands before the pixels."""
+
+    def kind(position):
+        head = byte_ops.bytes_at(contents, position, 8)
+        return head, _letters(head, 4, b"tRNS"), _letters(head, 4, b"IDAT")
+
+    def more(position):
+        _, found, pixels = kind(position)
+        return ~(found | pixels) & (position < tf.strings.length(contents))
+
+    def step(position):
+        # Lengths of more than 31 bits are an error, found by the decoder.
+        length = tf.clip_by_value(byte_ops.big32(kind(position)[0], 0), 0, 2**30)
+        return (position + 12 + tf.cast(length, tf.int32),)
+
+    (position,) = tf.while_loop(
+        more, step, (tf.constant(8),), parallel_iterations=1, maximum_iterations=_PARTS
+    )
+    return kind(position)[1]
+
+
+def _decode_gif(contents: tf.Tensor, background: tuple[int, int, int]) -> tf.Tensor:
+    frame = first_frame(contents, background)
+    message = "The first frame of the GIF file is cut off."
+    whole = tf.raw_ops.Assert(condition=frame.whole, data=[message])
+    with tf.control_dependencies([whole, check_size(*tf.unstack(frame.canvas))]):
+        image = _decode(frame.file, 3)
+
+    def on_canvas():
+        after = frame.canvas - frame.corner - frame.size
+        padding = tf.stack([frame.corner, after], 1)
+        opaque = tf.concat(
+            [image, tf.fill(tf.shape(image[..., :1]), tf.constant(255, tf.uint8))], 2
+        )
+        return _composite(tf.pad(opaque, tf.pad(padding, [[0, 1], [0, 0]])), frame.outside)
+
+    return tf.cond(tf.reduce_all(tf.equal(frame.canvas, frame.size)), lambda: image, on_canvas)
+
+
+def _decode_bmp(contents: tf.Tensor, head: tf.Tensor) -> tf.Tensor:
+    height, width = byte_ops.little32s(head, 22), byte_ops.little32s(head, 18)
     with tf.control_dependencies([check_size(height, width)]):
         return tf.cond(
-            palette_bmp,
+            tf.equal(head[28], 8),
             lambda: _decode_palette_bmp(contents, head),
-            lambda: tf.raw_ops.DecodeImage(
-                contents=contents, channels=3, dtype=tf.uint8, expand_animations=False
-            ),
+            lambda: _decode(contents, 3),
         )
+
+
+def _decode_webp(
+    contents: tf.Tensor, head: tf.Tensor, background: tuple[int, int, int]
+) -> tf.Tensor:
+    with tf.control_dependencies([check_size(*_webp_size(head))]):
+        image = _decode(contents, 0)
+    return tf.cond(
+        tf.equal(tf.shape(image)[2], 4), lambda: _composite(image, background), lambda: image
+    )
+
+
+def _decode(contents: tf.Tensor, channels: int) -> tf.Tensor:
+    return tf.raw_ops.DecodeImage(
+        contents=contents, channels=channels, dtype=tf.uint8, expand_animations=False
+    )
 
 
 def _decode_palette_bmp(contents: tf.Tensor, head: tf.Tensor) -> tf.Tensor:
     """TensorFlow returns the indices of a palette as if they were greys."""
     indices = tf.cast(tf.io.decode_bmp(contents, channels=0)[..., 0], tf.int32)
-    start = tf.cast(14 + _little32s(head, 14), tf.int32)
-    palette = tf.reshape(bytes_at(contents, start, 256 * 4), (256, 4))
+    start = tf.cast(14 + byte_ops.little32s(head, 14), tf.int32)
+    palette = tf.reshape(byte_ops.bytes_at(contents, start, 256 * 4), (256, 4))
     colors = tf.cast(palette[:, 2::-1], tf.uint8)  # stored as blue, green, red, nothing
     return tf.gather(colors, indices)
 
 
 def _webp_size(head: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Height and width of the three kinds of WebP: lossy, lossless, extended."""
-    lossy = (_little16(head, 28) & 0x3FFF, _little16(head, 26) & 0x3FFF)
-    bits = _little32(head, 21)
+    lossy = (byte_ops.little16(head, 28) & 0x3FFF, byte_ops.little16(head, 26) & 0x3FFF)
+    bits = byte_ops.little32(head, 21)
     lossless = ((bits // 2**14 & 0x3FFF) + 1, (bits & 0x3FFF) + 1)
-    extended = ((_little32(head, 27) & 0xFFFFFF) + 1, (_little32(head, 24) & 0xFFFFFF) + 1)
+    extended = (
+        (byte_ops.little32(head, 27) & 0xFFFFFF) + 1,
+        (byte_ops.little32(head, 24) & 0xFFFFFF) + 1,
+    )
     kind = head[15]  # the last letter of "VP8 ", "VP8L", "VP8X"
     return tuple(
         tf.where(tf.equal(kind, ord("L")), second, tf.where(tf.equal(kind, ord("X")), third, first))
@@ -262,7 +410,7 @@ def may_have_exif(contents: tf.Tensor) -> tf.Tensor:
     """
     head = tf.strings.substr(contents, 0, len(_JFIF) + 14 + len(_TABLE))
     table = tf.minimum(tf.strings.length(head), len(_JFIF) + 14)
-    without = _starts_with(head, _JFIF) & tf.equal(
+    without = byte_ops.starts_with(head, _JFIF) & tf.equal(
         tf.strings.substr(head, table, len(_TABLE)), _TABLE
     )
     searched = tf.strings.substr(contents, 0, tf.where(without, 0, 2**14))
@@ -286,7 +434,7 @@ def _find_exif(contents: tf.Tensor) -> tf.Tensor:
         return tf.equal(kind, 0)
 
     def step(position, kind):
-        head = bytes_at(contents, position, 8)
+        head = byte_ops.bytes_at(contents, position, 8)
         marker = head[1]
         is_exif = tf.equal(marker, _APP1) & tf.reduce_all(tf.equal(head[4:], list(b"Exif")))
         skippable = ((marker >= _APP0) & (marker <= _APP15)) | tf.equal(marker, _COMMENT)
@@ -296,26 +444,28 @@ def _find_exif(contents: tf.Tensor) -> tf.Tensor:
 
     # `kind`: 0 look on, 1 found, -1 there is none.
     start = (tf.constant(2), tf.constant(0))
-    position, kind = tf.while_loop(more, step, start, parallel_iterations=1)
+    position, kind = tf.while_loop(
+        more, step, start, parallel_iterations=1, maximum_iterations=_PARTS
+    )
     return tf.cond(
         tf.equal(kind, 1), lambda: _orientation_in_exif(contents, position), lambda: tf.constant(1)
     )
 
 
 def _orientation_in_exif(contents: tf.Tensor, position: tf.Tensor) -> tf.Tensor:
-    length = bytes_at(contents, position + 2, 2)
-    data = bytes_at(contents, position + 10, length[0] * 256 + length[1] - 8)
+    length = byte_ops.bytes_at(contents, position + 2, 2)
+    data = byte_ops.bytes_at(contents, position + 10, length[0] * 256 + length[1] - 8)
     # Room for the reads below, however short the segment is.
     data = tf.cast(tf.pad(data, [[0, 16]]), tf.int64)
     big = tf.equal(data[0], ord("M"))
-    directory = tf.where(big, _big32(data, 4), _little32(data, 4))
+    directory = tf.where(big, byte_ops.big32(data, 4), byte_ops.little32(data, 4))
     directory = tf.minimum(directory, tf.size(data, tf.int64) - 2)
-    entries = _either16(data[directory], data[directory + 1], big)
+    entries = byte_ops.either16(data[directory], data[directory + 1], big)
     room = (tf.size(data, tf.int64) - directory - 2) // 12
     entries = tf.minimum(entries, room)
     table = tf.reshape(data[directory + 2 : directory + 2 + entries * 12], (-1, 12))
-    tags = _either16(table[:, 0], table[:, 1], big)
-    values = _either16(table[:, 8], table[:, 9], big)
+    tags = byte_ops.either16(table[:, 0], table[:, 1], big)
+    values = byte_ops.either16(table[:, 8], table[:, 9], big)
     # 0x112 is the tag's number; entries without it count as nothing.
     value = tf.reduce_max(tf.concat([tf.where(tf.equal(tags, 0x112), values, 0), [0]], 0))
     return tf.cast(tf.where((value >= 1) & (value <= 8), value, 1), tf.int32)
@@ -329,37 +479,3 @@ def upright(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
     columns = tf.gather([False, True, True, False, False, True, True, False], orientation - 1)
     mirrored = tf.cond(rows, lambda: turned[::-1], lambda: turned)
     return tf.cond(columns, lambda: mirrored[:, ::-1], lambda: mirrored)
-
-
-def bytes_at(contents: tf.Tensor, position: tf.Tensor | int, count: tf.Tensor | int) -> tf.Tensor:
-    """Returns `count` bytes of a string as int32 `(count,)`, zeros after its end."""
-    length = tf.strings.length(contents)
-    count = tf.maximum(count, 0)
-    position = tf.clip_by_value(position, 0, length)
-    piece = tf.strings.substr(contents, position, tf.minimum(count, length - position))
-    values = tf.cast(tf.io.decode_raw(piece, tf.uint8), tf.int32)
-    return tf.pad(values, [[0, count - tf.size(values)]])
-
-
-def _little16(data: tf.Tensor, at: int) -> tf.Tensor:
-    data = tf.cast(data[at : at + 2], tf.int64)
-    return data[0] + data[1] * 256
-
-
-def _little32(data: tf.Tensor, at: int) -> tf.Tensor:
-    return _little16(data, at) + _little16(data, at + 2) * 65536
-
-
-def _little32s(data: tf.Tensor, at: int) -> tf.Tensor:
-    # BMP stores sizes signed: a negative height means rows from the top.
-    value = _little32(data, at)
-    return tf.where(value >= 2**31, value - 2**32, value)
-
-
-def _big32(data: tf.Tensor, at: int) -> tf.Tensor:
-    data = tf.cast(data[at : at + 4], tf.int64)
-    return ((data[0] * 256 + data[1]) * 256 + data[2]) * 256 + data[3]
-
-
-def _either16(first: tf.Tensor, second: tf.Tensor, big: tf.Tensor) -> tf.Tensor:
-    return tf.where(big, first * 256 + second, second * 256 + first)

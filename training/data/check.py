@@ -129,6 +129,8 @@ def reason(error: Exception) -> str:
         return "it is no JPEG, PNG, GIF, BMP or WebP"
     if "WebP Animation" in text:
         return "it is an animated WebP"
+    if "BMP that is" in text:
+        return "it is a BMP that is compressed, of OS/2 or of other than 8, 24 or 32 bits"
     return "it is damaged or cut off"
 
 
