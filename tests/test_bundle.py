@@ -22,6 +22,30 @@ def test_versions_count_up_and_ignore_what_is_no_version(tmp_path):
     assert bundle.choose_version([tmp_path], None) == 11
 
 
+@pytest.mark.parametrize("version", [0, -1, 2**63, 10**40])
+def test_versions_that_no_server_loads(tmp_path, version):
+    with pytest.raises(ExportError, match="whole number from 1 to 9223372036854775807"):
+        bundle.choose_version([tmp_path], version)
+
+
+def test_there_is_none_after_the_last_version(tmp_path):
+    (tmp_path / str(2**63 - 1)).mkdir()
+    with pytest.raises(ExportError, match="whole number from 1 to 9223372036854775807"):
+        bundle.choose_version([tmp_path], None)
+    assert bundle.choose_version([tmp_path], 5) == 5
+
+
+def test_a_version_that_somebody_is_writing_is_refused_early(tmp_path):
+    # Mutation: the number is not part of the hidden directory's name.
+    with bundle.staging(tmp_path, 5):
+        with pytest.raises(ExportError, match=f"Another export is writing {tmp_path}/5 right now"):
+            bundle.staging(tmp_path, 5).__enter__()
+        with bundle.staging(tmp_path, 15), bundle.staging(tmp_path, 6), bundle.staging(tmp_path):
+            pass
+    with bundle.staging(tmp_path, 5):
+        pass
+
+
 def test_an_error_leaves_nothing_behind(tmp_path):
     def fail():
         with bundle.staging(tmp_path / "a" / "b") as staged:

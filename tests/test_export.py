@@ -280,6 +280,37 @@ def test_logits_get_a_softmax_and_numbers_for_names(tmp_path):
     assert answer["classes"][0, 0] in {b"0", b"1", b"2", b"3", b"4", b"5"}
 
 
+@pytest.mark.usefixtures("no_gate")
+def test_of_two_exports_at_once_the_later_takes_the_next_number(tmp_path):
+    """Caught: all the work is done, and then "Directory not empty"."""
+    model = small_net()
+    written = []
+
+    def export(version=None, progress=lambda line: None):
+        written.append(
+            keras_lightnets.export_saved_model(
+                model, tmp_path, version=version, warmup_batch_sizes=(1,), progress=progress
+            )
+        )
+
+    def another(line):
+        if line == "Writing the SavedModel":
+            export()
+
+    def the_same(line):
+        if line == "Writing the SavedModel":
+            with pytest.raises(ExportError, match=r"Another export is writing \S+/small/3 "):
+                export(3, progress=pytest.fail)
+
+    export(progress=another)
+    export(3, progress=the_same)
+    assert [path.name for path in written] == ["1", "2", "3"]
+    for path in written:
+        about = json.loads((path / "assets.extra" / "metadata.json").read_text())
+        assert about["version"] == int(path.name)
+    assert sorted(path.name for path in (tmp_path / "small").iterdir()) == ["1", "2", "3"]
+
+
 def test_bad_input(exported):
     model, path, _ = exported
     base = path.parent.parent
@@ -292,7 +323,7 @@ def test_bad_input(exported):
     refused("5 class names were given, but the model has 6", LABELS[:5])
     refused("'one' occurs more than once", ["one"] * 2 + LABELS[2:])
     refused("1 exists. Versions are never overwritten.*get 2", LABELS, 1)
-    refused("positive whole number. Received: 0", LABELS, 0)
+    refused("whole number from 1 to .* Received: 0", LABELS, 0)
     refused("other classes.*zero, one, two.*now 0, 1, 2", None)
     refused("letters, digits.*'a/b'", LABELS, name="a/b")
     refused("`input_dtype` must be.*'half'", LABELS, input_dtype="half")

@@ -8,6 +8,7 @@ import pathlib
 import re
 import shutil
 import sys
+import tempfile
 
 import pytest
 import tensorflow as tf
@@ -53,6 +54,12 @@ def tree(folder):
         (["--formats", ","], 2, "No format was given"),
         (["--top-k", "0"], 2, "--top-k must be at least 1"),
         (["--max-accuracy-drop", "2"], 2, "--max-accuracy-drop is a share"),
+        (["--version", "0"], 2, "--version is a whole number from 1 to 9223372036854775807."),
+        (["--version", "-1"], 2, "--version is a whole number from 1 to 9223372036854775807."),
+        (["--version", "9223372036854775808"], 2, "--version is a whole number from 1 to 9"),
+        (["--version", "9" * 5000], 2, f"Received: {'9' * 40}\n"),
+        (["--version", "1.5"], 2, "--version is a whole number from 1 to 9223372036854775807."),
+        (["--version", "٣"], 2, "--version is a whole number from 1 to 9223372036854775807."),
         (["--gate-images", "0"], 2, "--gate-images is a number from 1 on, or all"),
         (["--gate-images", "few"], 2, "--gate-images is a number from 1 on, or all"),
         (["--formats", "onnx"], 1, "none"),
@@ -68,6 +75,13 @@ def test_bad_arguments(tmp_path, monkeypatch, capsys, arguments, code, text):
     assert not list(tmp_path.iterdir())
 
 
+def traces(folder):
+    """Files below `folder` that tell where they were made."""
+    places = {tempfile.gettempdir(), pathlib.Path.home(), pathlib.Path.cwd(), sys.prefix}
+    places = [str(place).encode() for place in places]
+    return [path for path, content in tree(folder).items() if any(p in content for p in places)]
+
+
 def test_the_files_of_the_run_are_compared_and_the_result_is_shown(run, tmp_path, capfd):
     """Every held-out file goes through both signatures as it is on the disk."""
     out = tmp_path / "served"
@@ -80,6 +94,11 @@ def test_the_files_of_the_run_are_compared_and_the_result_is_shown(run, tmp_path
     assert lines[-2:] == [f"Wrote {out}/colour/1", f"Next: lightnets serve {out}"]
     report = json.loads((out / "colour" / "1" / "assets.extra" / "parity.json").read_text())
     assert {row["accuracy"] for row in report["signatures"].values()} == {1.0}
+    about = json.loads((out / "colour" / "1" / "assets.extra" / "metadata.json").read_text())
+    data = Run.open(run).config.data.dataset
+    assert about["run"]["name"] == run.name
+    assert about["run"]["config"]["data"]["dataset"] == pathlib.Path(data).name != data
+    assert not traces(out)
 
 
 def test_held_out_images_come_with_their_own_bytes(run):
@@ -220,6 +239,7 @@ def test_evaluate_prints_the_same_numbers_for_every_artefact(run, tmp_path, capf
     formats = "tf_serving,litert,onnx,openvino"
     assert lightnets(capfd, "export", run, "--out", out, "--formats", formats)[0] == 0
     files = out / "colour" / "1" / "formats"
+    assert not traces(out)
 
     def printed(target):
         code, text, err = lightnets(capfd, "evaluate", target, "--run", run)

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import glob
 import json
 import os
 import pathlib
@@ -34,6 +35,7 @@ METADATA, PARITY = "metadata.json", "parity.json"
 TUNING = "tuning.json"
 FORMATS = "formats"  # directory of files for other runtimes, in a version or beside all
 _STAGING = ".incoming"
+MAX_VERSION = 2**63 - 1
 
 
 def check_name(name: str) -> None:
@@ -56,19 +58,21 @@ def choose_version(directories: Sequence[pathlib.Path], version: int | None) -> 
     """Returns `version`, or the next one after all in `directories`.
 
     Raises:
-        ExportError: It is no positive number, or exists.
+        ExportError: No server loads it, or it exists.
     """
     existing = {number for directory in directories for number in versions(directory)}
-    if version is None:
-        return max(existing, default=0) + 1
-    if version < 1:
-        raise ExportError(f"A version is a positive whole number. Received: {version}")
-    if version in existing:
+    following = max(existing, default=0) + 1
+    chosen = following if version is None else version
+    if not 1 <= chosen <= MAX_VERSION:
         raise ExportError(
-            f"{directories[0] / str(version)} exists. Versions are never overwritten: leave out "
-            f"the version to get {max(existing) + 1}."
+            f"A version is a whole number from 1 to {MAX_VERSION}. Received: {chosen}"
         )
-    return version
+    if chosen in existing:
+        raise ExportError(
+            f"{directories[0] / str(chosen)} exists. Versions are never overwritten: leave out "
+            f"the version to get {following}."
+        )
+    return chosen
 
 
 def check_same_classes(model_dir: pathlib.Path, labels: Sequence[str]) -> None:
@@ -91,23 +95,34 @@ def _some(labels: Sequence[str]) -> str:
 
 
 @contextlib.contextmanager
-def staging(parent: pathlib.Path) -> Iterator[pathlib.Path]:
+def staging(parent: pathlib.Path, version: int | None = None) -> Iterator[pathlib.Path]:
     """Yields a new hidden directory in `parent`, and removes it if it is still there at the end.
 
     Parents that had to be made go too if they end up empty.
 
+    Args:
+        parent: Where the directory is to be renamed.
+        version: The number that the caller insists on, if it does: meanwhile no other process of
+            this machine gets it.
+
     Raises:
-        ExportError: The directory cannot be made.
+        ExportError: The directory cannot be made, or another process is writing the version.
     """
     made = [p for p in [parent, *parent.parents] if not p.exists()]
-    path = parent / f"{_STAGING}-{platform.node()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    ours = f"{_STAGING}-{platform.node()}-"
+    named = "" if version is None else f".{version}"
+    path = parent / f"{ours}{os.getpid()}-{uuid.uuid4().hex[:8]}{named}"
     try:
-        path.mkdir(parents=True)
+        parent.mkdir(parents=True, exist_ok=True)
+        for directory in made:
+            make_readable(directory)
+        with locked(parent):
+            _remove_leftovers(parent)
+            if named and any(parent.glob(f"{glob.escape(ours)}*{named}")):
+                raise ExportError(f"Another export is writing {parent / str(version)} right now.")
+            path.mkdir()
     except OSError as error:
         raise ExportError(f"Cannot write to {parent}: {error.strerror}.") from None
-    for directory in made:
-        make_readable(directory)
-    _remove_leftovers(parent)
     try:
         yield path
     finally:

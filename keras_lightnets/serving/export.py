@@ -62,7 +62,7 @@ def export_saved_model(
         base_dir: Where the models of one server are.
         class_names: In the order of the output; None: those of the published weights that the
             model was built with, else "0", "1", ...
-        version: None: one more than the newest.
+        version: From 1 to 2**63 - 1; None: one more than the newest when the export is done.
         name: Of the model in URLs; None: that of `model`.
         transform: From image files to the input; None: that of the published weights, else
             resize the whole image to the input size.
@@ -98,7 +98,7 @@ def export_saved_model(
     bundle.check_name(name)
     base_dir = pathlib.Path(base_dir)
     model_dir = base_dir / name
-    version = bundle.choose_version([model_dir, model_dir / DIRECTORY], version)
+    bundle.choose_version([model_dir, model_dir / DIRECTORY], version)
     bundle.check_same_classes(model_dir, interface.labels)
     held_out = held_out or gate.HeldOut.synthetic(interface.transform.image_size)
     check_held_out(held_out, interface)
@@ -109,7 +109,7 @@ def export_saved_model(
     with (
         clear_errors(model_dir),
         bundle.staging(base_dir) as scratch,
-        bundle.staging(model_dir) as staged,
+        bundle.staging(model_dir, version) as staged,
     ):
         extra = staged / bundle.EXTRA
         about = dict(metadata or {})
@@ -147,13 +147,16 @@ def export_saved_model(
             )
             sizes = list(tuned.parameters.allowed_batch_sizes)
         warmup.write_warmup(staged, name, interface, sizes)
-        about = describe(name, version, interface, precision, report) | about
-        about["warmup_batch_sizes"] = sizes
-        bundle.write_extra(extra, interface.labels, about)
+        extra.mkdir(exist_ok=True)
         bundle.write_json(extra / bundle.PARITY, report)
         if tuned is not None:
             bundle.write_json(extra / bundle.TUNING, tuned.to_dict())
         with bundle.locked(base_dir):
+            # Others may have published since the start.
+            version = bundle.choose_version([model_dir, model_dir / DIRECTORY], version)
+            about = describe(name, version, interface, precision, report) | about
+            about["warmup_batch_sizes"] = sizes
+            bundle.write_extra(extra, interface.labels, about)
             # All that needs space on the disk comes before the version appears.
             ready = scratch / "ready"
             ready.mkdir()
@@ -190,11 +193,11 @@ def export_formats(
     bundle.check_name(name)
     model_dir = pathlib.Path(base_dir) / name
     parent = model_dir / DIRECTORY
-    version = bundle.choose_version([model_dir, parent], version)
+    bundle.choose_version([model_dir, parent], version)
     bundle.check_same_classes(model_dir, interface.labels)
     held_out = held_out or gate.HeldOut.synthetic(interface.transform.image_size)
     check_held_out(held_out, interface)
-    with clear_errors(parent), bundle.staging(parent) as staged:
+    with clear_errors(parent), bundle.staging(parent, version) as staged:
         write_formats(
             model,
             staged,
@@ -204,7 +207,9 @@ def export_formats(
             representative=representative,
             max_accuracy_drop=max_accuracy_drop,
         )
-        bundle.publish(staged, parent / str(version))
+        with bundle.locked(pathlib.Path(base_dir)):
+            version = bundle.choose_version([model_dir, parent], version)
+            bundle.publish(staged, parent / str(version))
     return parent / str(version)
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 import pathlib
+import re
 from typing import TYPE_CHECKING, Any
 
-from keras_lightnets.serving import runtimes
+from keras_lightnets.serving import bundle, runtimes
 from training import config as configs
 from training import console
 from training import run as runs
@@ -44,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"of {', '.join(runtimes.FORMATS)} (default: %(default)s)",
     )
     add("--name", help="of the model in URLs (default: the network's)")
-    add("--version", type=int, metavar="N", help="default: one more than the newest")
+    add("--version", metavar="N", help="default: one more than the newest")
     add("--weights", choices=("best", "last"), default="best", help="default: %(default)s")
     add("--precision", choices=("float32", "bfloat16"), default="float32", help="of the arithmetic")
     add("--whole-batches", action="store_true", help="for a GPU: not in parts that fit the cache")
@@ -86,6 +87,7 @@ def run(args: argparse.Namespace) -> int:
             f"--tune-seconds is above 0, to {_MAX_TUNE_SECONDS}. Received: {args.tune_seconds:g}"
         )
     limit = _gate_images(args.gate_images)
+    args.version = _version(args.version)
     try:
         formats = runtimes.parse_formats(args.formats)
     except ValueError as error:
@@ -118,11 +120,34 @@ def _gate_images(text: str) -> int | None:
     return int(text)
 
 
+def _version(text: str | None) -> int | None:
+    """Reads `--version`; None: the next one."""
+    if text is None:
+        return None
+    # Lengths first: Python converts no number of more than 4300 digits.
+    if re.fullmatch("[0-9]{1,19}", text) and 1 <= int(text) <= bundle.MAX_VERSION:
+        return int(text)
+    raise UsageError(
+        f"--version is a whole number from 1 to {bundle.MAX_VERSION}. Received: {text[:40]}"
+    )
+
+
+def portable(value: Any) -> Any:
+    """Returns a configuration in which the folders of this machine are left out of paths."""
+    if isinstance(value, dict):
+        return {key: portable(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [portable(each) for each in value]
+    if isinstance(value, str) and pathlib.PurePath(value).is_absolute():
+        return pathlib.PurePath(value).name
+    return value
+
+
 def _export(
     args: argparse.Namespace, formats: list[str], source: runs.Run, limit: int | None
 ) -> pathlib.Path:
     """Writes everything asked for and returns the new directory."""
-    from keras_lightnets.serving import bundle, export
+    from keras_lightnets.serving import export
     from keras_lightnets.serving.formats import DIRECTORY
 
     splits, model = source.splits(), source.model(args.weights)
@@ -158,7 +183,12 @@ def _export(
         features=args.features,
         formats=others,
         tune_seconds=args.tune_seconds if args.tune else None,
-        metadata={"run": {"path": str(args.run), "config": configs.to_dict(source.config)}},
+        metadata={
+            "run": {
+                "name": args.run.resolve().name,
+                "config": portable(configs.to_dict(source.config)),
+            }
+        },
         progress=console.line,
         **options,
     )
@@ -166,8 +196,6 @@ def _export(
 
 def _print(version: pathlib.Path) -> None:
     """Shows where the export is and how it compared with the Keras model."""
-    from keras_lightnets.serving import bundle
-
     rows = {}
     parity = version / bundle.EXTRA / bundle.PARITY
     if parity.is_file():
