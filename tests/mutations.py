@@ -378,16 +378,16 @@ MUTATIONS = (
     Mutation(
         "maximum of negative numbers without the padding's zeros",
         "keras_lightnets/serving/padding.py",
-        "or _is_relu(padding.input)",
-        "or True",
+        "or _follows_relu(pad))",
+        "or True)",
         "test_padding.py::test_maximum_of_negative_numbers_keeps_its_zeros",
     ),
     Mutation(
-        "channels that count twice in a shuffle of blocks",
-        "keras_lightnets/serving/shuffling.py",
-        "block + [-1] *",
-        "block + block[:1] *",
-        "test_shuffling.py::test_blocks_between_groups[84]",
+        "a network is turned that sees where a pixel is",
+        "keras_lightnets/serving/padding.py",
+        "if maps and not merged and not _is_blind_to_turns(node.operation):",
+        "if False:",
+        "test_padding.py::test_images_that_may_not_be_turned[_flatten]",
     ),
     Mutation(
         "a part of a batch that does not divide it",

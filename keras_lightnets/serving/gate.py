@@ -19,7 +19,7 @@ from keras_lightnets.literal_path import literal_path
 from keras_lightnets.preprocessing import EvalTransform, evaluation_image
 from keras_lightnets.serving import readback
 from keras_lightnets.serving.errors import ParityError
-from keras_lightnets.serving.inference import with_dtype
+from keras_lightnets.serving.inference import gives_logits, in_float32
 from keras_lightnets.serving.signatures import FEATURES, IMAGE_BYTES, IMAGES
 
 TOLERANCE = 1e-5  # largest difference of two probabilities computed in float32
@@ -60,7 +60,7 @@ class Reference:
 
 def reference(model: keras.Model, held_out: HeldOut, transform: EvalTransform) -> Reference:
     """Asks the Keras model, in float32 whatever its policy, about the held-out pictures."""
-    model = _in_float32(model)
+    model = in_float32(model)
     on_images = predict(model, held_out.images)
     if held_out.files is not None:
         both = {IMAGES: on_images, IMAGE_BYTES: on_images}
@@ -71,24 +71,15 @@ def reference(model: keras.Model, held_out: HeldOut, transform: EvalTransform) -
     return Reference(held_out, files, {IMAGES: on_images, IMAGE_BYTES: predict(model, decoded)})
 
 
-def _in_float32(model: keras.Model) -> keras.Model:
-    if any(layer.compute_dtype != "float32" for layer in model.layers):
-        return with_dtype(model, lambda layer: "float32")
-    return model
-
-
 def predict(model: keras.Model, images: np.ndarray) -> np.ndarray:
     """Returns the float32 probabilities `(n, classes)` of a Keras model, whatever its policy."""
-    model = _in_float32(model)
-    logits = model.outputs[0]._keras_history.operation
+    model = in_float32(model)
     parts = [
         model.predict_on_batch(images[start : start + _BATCH_SIZE].astype(model.inputs[0].dtype))
         for start in range(0, len(images), _BATCH_SIZE)
     ]
     outputs = np.concatenate(parts)
-    if isinstance(logits, keras.layers.Dense) and logits.activation is keras.activations.linear:
-        outputs = tf.nn.softmax(outputs).numpy()
-    return outputs
+    return tf.nn.softmax(outputs).numpy() if gives_logits(model) else outputs
 
 
 def run(

@@ -11,7 +11,6 @@ from keras_lightnets.folding import as_functional, fold_batch_norm, is_functiona
 from keras_lightnets.serving.errors import ExportError
 from keras_lightnets.serving.padding import merge_padding
 from keras_lightnets.serving.parts import in_parts
-from keras_lightnets.serving.shuffling import merge_shuffles
 
 Precision = Literal["float32", "bfloat16"]
 PRECISIONS = ("float32", "bfloat16")
@@ -23,15 +22,15 @@ def inference_model(
     """Returns a copy of a classifier made for inference only; the original is left as it is.
 
     Whatever the policy of `model`, the copy takes float32 images and gives float32
-    probabilities. Batch norms, zero padding and channel shuffles are merged into the convolutions
-    where that can be done. Its weights are float32 or, with `precision="bfloat16"`, rounded once to
-    bfloat16 in all layers between the first weights and the pooled features.
+    probabilities. Batch norms and zero padding are merged into the convolutions where that can be
+    done. Its weights are float32 or, with `precision="bfloat16"`, rounded once to bfloat16 in all
+    layers between the first weights and the pooled features.
 
     Args:
         model: Functional or sequential; one input `(batch, height, width, 3)`, one output
             `(batch, classes)`.
-        merge_pads: Whether zero padding and channel shuffles are merged, as suits TensorFlow.
-            Without, the network has the layers of `model` but for its batch norms.
+        merge_pads: Whether zero padding is merged, as suits TensorFlow. Without, the network has
+            the layers of `model` but for its batch norms.
 
     Raises:
         ExportError: The model is no such classifier.
@@ -39,9 +38,9 @@ def inference_model(
     if precision not in PRECISIONS:
         raise ExportError(f"`precision` must be one of {PRECISIONS}. Received: {precision!r}")
     check_classifier(model)
-    model = fold_batch_norm(with_dtype(as_functional(model), lambda layer: "float32"))
+    model = fold_batch_norm(in_float32(model))
     if merge_pads:
-        model = merge_shuffles(merge_padding(model))
+        model = merge_padding(model)
     if precision == "bfloat16":
         model = with_dtype(model, _Bfloat16Body())
     return _with_softmax(model)
@@ -123,6 +122,14 @@ def with_dtype(model: keras.Model, dtype_of: Any) -> keras.Model:
     return rebuilt
 
 
+def in_float32(model: keras.Model) -> keras.Model:
+    """Returns the functional `model`, or a copy where a layer computes in another dtype."""
+    model = as_functional(model)
+    if all(layer.compute_dtype == "float32" for layer in model._flatten_layers(include_self=False)):
+        return model
+    return with_dtype(model, lambda layer: "float32")
+
+
 class _Bfloat16Body:
     """bfloat16 from the first layer with weights on, for all layers that give feature maps.
 
@@ -140,10 +147,15 @@ class _Bfloat16Body:
         return "bfloat16" if self.started and len(output.shape) == 4 else "float32"
 
 
+def gives_logits(model: keras.Model) -> bool:
+    """Whether a classifier ends in logits instead of probabilities."""
+    last = model.outputs[0]._keras_history.operation
+    return isinstance(last, keras.layers.Dense) and last.activation is keras.activations.linear
+
+
 def _with_softmax(model: keras.Model) -> keras.Model:
     """Appends a softmax to a model that ends in logits."""
-    last = model.outputs[0]._keras_history.operation
-    if not isinstance(last, keras.layers.Dense) or last.activation is not keras.activations.linear:
+    if not gives_logits(model):
         return model
     outputs = keras.layers.Activation("softmax", dtype="float32")(model.outputs[0])
     return keras.Model(model.inputs[0], outputs, name=model.name)
