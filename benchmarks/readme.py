@@ -102,7 +102,7 @@ def _line(row: dict[str, str]) -> str:
         key: f"{float(row[key]):.2f}" if row[key] else ""
         for key in ("ratio", "low", "high", "best", "processor")
     }
-    target = f"{float(row['target']):.2g}" if row["target"] else ""
+    target = f"{float(row['target']):.3g}" if row["target"] else ""
     return (
         f"| {row['case']} | {row['peer']} | {cells['ratio']} "
         f"| {cells['low']} to {cells['high']} | {cells['best']} | {cells['processor']} | {target} |"

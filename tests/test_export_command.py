@@ -8,10 +8,10 @@ import pathlib
 import re
 import shutil
 import sys
-import tempfile
 
 import pytest
 import tensorflow as tf
+from bundles import traces
 from colour_run import LABELS, make_run
 from serving_models import serving
 
@@ -73,13 +73,6 @@ def test_bad_arguments(tmp_path, monkeypatch, capsys, arguments, code, text):
     assert err.count("\n") == 1
     assert "Traceback" not in out + err
     assert not list(tmp_path.iterdir())
-
-
-def traces(folder):
-    """Files below `folder` that tell where they were made."""
-    places = {tempfile.gettempdir(), pathlib.Path.home(), pathlib.Path.cwd(), sys.prefix}
-    places = [str(place).encode() for place in places]
-    return [path for path, content in tree(folder).items() if any(p in content for p in places)]
 
 
 def test_the_files_of_the_run_are_compared_and_the_result_is_shown(run, tmp_path, capfd):

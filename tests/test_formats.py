@@ -5,6 +5,7 @@ import sys
 import keras
 import numpy as np
 import pytest
+from bundles import traces
 from test_export import LABELS, SIZE, TRANSFORM, small_net
 
 import keras_lightnets
@@ -35,6 +36,7 @@ def test_a_format_answers_like_the_keras_model(tmp_path, model, name):
     for batch in (1, 7):
         received = artifact.predict(HELD_OUT.images[:batch])
         np.testing.assert_allclose(received, expected[:batch], atol=1e-4)
+    assert not traces(tmp_path)
 
 
 def test_litert_splits_grouped_convolutions_only_where_it_must(model):

@@ -155,5 +155,7 @@ def _openvino(function: Any, path: pathlib.Path) -> None:
         module.network = function
         tf.saved_model.save(module, folder, signatures=function.get_concrete_function())
         model = openvino.convert_model(folder)
+        # Else the file names this folder.
+        model.set_rt_info("saved_model", ["conversion_parameters", "input_model"])
         # It rounds weights to float16 unless told not to.
         openvino.save_model(model, str(path), compress_to_fp16=False)
