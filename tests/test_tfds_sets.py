@@ -171,7 +171,9 @@ def test_checked_shown_converted_and_trained(build, tmp_path, capfd):
     assert grid.is_file()
     out = lightnets("data", "convert", name, tmp_path / "converted", *where)
     expected = "".join(f"{split}: {count} images\n" for split, count in converted.items())
-    assert out.startswith(expected)
+    described, _, rest = out.partition("\n")
+    assert described.endswith("2 classes: " + ", ".join(found["splits"]["train"]["classes"]))
+    assert rest.startswith(expected)
     again = json.loads(lightnets("data", "check", tmp_path / "converted", "--json"))
     assert list(again["splits"]["train"]["classes"]) == list(found["splits"]["train"]["classes"])
     for kept, split in zip(converted, counts, strict=True):
@@ -179,7 +181,7 @@ def test_checked_shown_converted_and_trained(build, tmp_path, capfd):
     run = tmp_path / "run"
     flags = ["--image-size", "32", "--epochs", "1", "--batch-size", "8", "--out", run]
     flags += ["--model", "mobilenet_v2_trunc_x0_25", "--recipe", "scratch-small"]
-    lightnets("train", "--dataset", name, *where, *flags)
+    assert described in lightnets("train", "--dataset", name, *where, *flags).splitlines()
     trained = json.loads((run / "results.json").read_text())
     evaluated = json.loads(lightnets("evaluate", run, "--json"))
     assert evaluated["images"] == (8 if len(counts) > 1 else 4)

@@ -41,6 +41,8 @@ _SPECIAL = (
     (stat.S_ISFIFO, "a named pipe"),
     (stat.S_ISSOCK, "a socket"),
 )
+# What never ends, or waits for somebody.
+SPECIAL = frozenset(name for _, name in _SPECIAL)
 _ERRORS = {errno.ENOENT: "a broken link", errno.ELOOP: "a link to itself"}
 
 
