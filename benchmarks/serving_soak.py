@@ -5,7 +5,7 @@
 Exports `ShuffleNetV1(groups=3)`, serves it in a process of its own, and asks it for 224-pixel
 PNGs, one more request in ten being garbage: first with one client, then with many, whose server's
 memory is looked at four times, then while a new version takes over. Clients and server share
-the machine's cores. Prints the sentence of docs/serving-server.md, too.
+the machine's cores.
 """
 
 from __future__ import annotations
@@ -26,20 +26,9 @@ import time
 from collections.abc import Callable
 
 import common
+from serving_load import LoadReport, noise_png, run_load
 
 from keras_lightnets.serving import Client
-from keras_lightnets.serving.load import LoadReport, noise_png, run_load
-
-BATCHING = """
-max_batch_size { value: 16 }
-batch_timeout_micros { value: 0 }
-num_batch_threads { value: 2 }
-allowed_batch_sizes: 1
-allowed_batch_sizes: 2
-allowed_batch_sizes: 4
-allowed_batch_sizes: 8
-allowed_batch_sizes: 16
-"""
 
 GARBAGE = [
     b"{bad json",
@@ -48,7 +37,6 @@ GARBAGE = [
     b'{"signature_name": "none", "inputs": [1]}',
 ]
 
-# Cases that the sentence quotes.
 GOOD, BAD, SWITCH = "good requests beside garbage", "garbage", "good requests in a version switch"
 RATE, LATENCY, MEMORY = "images/s", "latency", "server memory"
 
@@ -72,28 +60,7 @@ def main() -> None:
             code = process.wait(60)
     if code:
         raise SystemExit(f"The server ended with exit code {code}")
-    path = common.save("serving_soak", rows, args.out)
-    print(sentence(common.load(path)))
-
-
-def sentence(rows: list[dict[str, str]]) -> str:
-    """What docs/serving-server.md says about a result file."""
-    by_case = {row["case"]: row for row in rows}
-
-    def value(case: str, key: str = "ours_value") -> str:
-        return f"{float(by_case[case][key]):,.4g}"
-
-    def count(case: str) -> str:
-        numbers = [int(float(by_case[case][key])) for key in ("ours_value", "peer_value")]
-        return "{:,} of {:,}".format(*numbers)
-
-    return (
-        f"{count(GOOD)} good requests were answered and {count(BAD)} pieces of garbage got 400, at "
-        f"{value(RATE)} images/s (one client alone: {value(RATE, 'peer_value')}), p50 "
-        f"{value(LATENCY)} ms, p99 {value(LATENCY, 'peer_value')} ms; the server's memory was "
-        f"{value(MEMORY, 'peer_value')} MiB after a quarter of the time and {value(MEMORY)} MiB at "
-        f"the end; while a version took over, {count(SWITCH)} requests were answered."
-    )
+    common.save("serving_soak", rows, args.out)
 
 
 def export(folder: pathlib.Path, size: int) -> None:
@@ -101,7 +68,6 @@ def export(folder: pathlib.Path, size: int) -> None:
     import keras_lightnets
 
     model = keras_lightnets.ShuffleNetV1((size, size, 3), include_preprocessing=True, classes=10)
-    (folder / "batching_parameters.txt").write_text(BATCHING)
     keras_lightnets.export_saved_model(model, folder, name="net")
 
 

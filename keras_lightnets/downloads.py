@@ -19,15 +19,8 @@ _NAMES_MD5 = "c2c37ea517e94d9795004a39431a14cb"
 
 def cache_folder() -> pathlib.Path:
     """Where downloads are kept."""
-    return pathlib.Path(os.environ.get("KERAS_HOME") or home() / ".keras") / FOLDER
-
-
-def home() -> pathlib.Path:
-    """The user's folder; `/`, as container runtimes have it, for a user whom nobody knows."""
-    try:
-        return pathlib.Path.home()
-    except RuntimeError:
-        return pathlib.Path("/")
+    home = os.environ.get("KERAS_HOME") or pathlib.Path.home() / ".keras"
+    return pathlib.Path(home) / FOLDER
 
 
 def fetch(row: WeightsRow) -> pathlib.Path:

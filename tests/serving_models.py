@@ -64,6 +64,15 @@ class ColourModel(tf.Module):
         """How many rows ran together: what merging and padding made of a request."""
         return {"rows": tf.zeros_like(x) + tf.cast(tf.size(x), tf.float32)}
 
+    @tf.function(input_signature=[tf.TensorSpec((), tf.int64, name="count")])
+    def much(self, count):
+        """An answer of any size, and a scalar string."""
+        return {"zeros": tf.zeros([count], tf.int64), "text": tf.strings.as_string(count)}
+
+    @tf.function(input_signature=[tf.TensorSpec((None,), tf.float32, name="x")])
+    def exotic(self, x):
+        return {"half": tf.cast(x, tf.half), "complex": tf.cast(x, tf.complex64)}
+
     @tf.function(input_signature=[tf.TensorSpec((None,), tf.float32, name="seconds")])
     def wait(self, seconds):
         end = tf.timestamp() + tf.cast(tf.reduce_max(seconds), tf.float64)
@@ -77,7 +86,7 @@ def write_version(base_path: pathlib.Path, version: int, scale: float = 5.0) -> 
     base_path.mkdir(parents=True, exist_ok=True)
     temporary = base_path / f".{version}.tmp"
     model = ColourModel(scale)
-    names = ("serving_default", "serve_bytes", "large", "echo", "rows", "wait")
+    names = [name for name, value in vars(ColourModel).items() if hasattr(value, "python_function")]
     tf.saved_model.save(model, str(temporary), signatures={n: getattr(model, n) for n in names})
     return temporary.rename(base_path / str(version))
 

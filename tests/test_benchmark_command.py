@@ -19,7 +19,6 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 import check  # noqa: E402
 import common  # noqa: E402
 import readme  # noqa: E402
-import serving_soak  # noqa: E402
 
 ALL_SCRIPTS = {
     script: takes for topic in benchmark.SCRIPTS.values() for script, takes in topic.items()
@@ -63,13 +62,6 @@ def test_the_runner_knows_what_a_script_takes(script, capsys):
     said = capsys.readouterr().out
     known = ("--out", "--seconds", "--torch-python")
     assert {option for option in known if f"{option} " in said} == set(ALL_SCRIPTS[script])
-
-
-def test_the_page_about_the_server_quotes_the_soak():
-    (path,) = common.RESULTS.glob("serving_soak-*.csv")
-    text = (ROOT / "docs" / "serving-server.md").read_text(encoding="utf-8")
-    assert serving_soak.sentence(common.load(path)) in " ".join(text.split())
-    assert f"benchmarks/results/{path.name}" in text
 
 
 def test_unknown_benchmark_is_a_usage_error(capsys):

@@ -18,7 +18,7 @@ def test_versions_count_up_and_ignore_what_is_no_version(tmp_path):
     for name in ("1", "10", "2", "old", ".incoming-x"):
         (tmp_path / name).mkdir()
     (tmp_path / "99").write_text("a file is no version")
-    assert bundle.versions(tmp_path) == [1, 2, 10]
+    assert list(bundle.versions(tmp_path)) == [1, 2, 10]
     assert bundle.choose_version([tmp_path], None) == 11
 
 
@@ -93,7 +93,7 @@ def test_a_killed_export_leaves_the_versions_whole_and_the_next_one_tidies_up(tm
     process.send_signal(signal.SIGKILL)
     process.wait()
     process.stdout.close()
-    assert bundle.versions(tmp_path) == [1]
+    assert list(bundle.versions(tmp_path)) == [1]
     assert len(list(tmp_path.glob(".incoming-*"))) == 1
     with bundle.staging(tmp_path):
         assert len(list(tmp_path.glob(".incoming-*"))) == 1  # only the new one

@@ -130,7 +130,7 @@ def test_killed_exports_and_a_switch_under_load_fail_no_request(tmp_path):
         for moment in moments:
             pids = killed_at(base, moment, marker)
             assert len(pids) == 2 * (moment == "reading back")
-            assert bundle.versions(model_dir) == [1]
+            assert list(bundle.versions(model_dir)) == [1]
             assert files(model_dir / "1") == first
             assert {p.name: p.read_bytes() for p in base.iterdir() if p.is_file()} == ready
             # One killed export's leavings at most: each one tidies up after the one before.
@@ -150,6 +150,6 @@ def test_killed_exports_and_a_switch_under_load_fail_no_request(tmp_path):
         while len(right) < seen + 5:
             time.sleep(0.01)
     assert failures == []
-    assert bundle.versions(model_dir) == [1, 2, 3]
+    assert list(bundle.versions(model_dir)) == [1, 2, 3]
     assert not list(base.rglob(".incoming-*"))
     assert os.listdir(model_dir / "3" / "formats") != []  # noqa: PTH208

@@ -1,4 +1,4 @@
-"""The embedded server under many clients: merging, garbage, a version switch, gRPC, the drain."""
+"""The embedded server under many clients: garbage, a version switch, gRPC, the drain."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import grpc
 import numpy as np
 import pytest
 import tensorflow as tf
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from serving_models import LABELS, colour_png, serving, write_version
 from tensorflow_serving.apis import (
     classification_pb2,
@@ -26,33 +27,23 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
     regression_pb2,
 )
-from test_server_rest import ask, metric, resident_mib
+from test_server_rest import ask, resident_mib
 
 from keras_lightnets.serving import Client, ClientError
 
 PATH = "/v1/models/colour:predict"
-
-BATCHING = """
-max_batch_size { value: 8 }
-batch_timeout_micros { value: 2000 }
-num_batch_threads { value: 2 }
-allowed_batch_sizes: 1
-allowed_batch_sizes: 4
-allowed_batch_sizes: 8
-"""
 
 
 @pytest.fixture(scope="module")
 def model_dir(tmp_path_factory):
     bundle = tmp_path_factory.mktemp("bundle")
     write_version(bundle / "colour", 1)
-    (bundle / "batching_parameters.txt").write_text(BATCHING)
     return bundle / "colour"
 
 
 @pytest.fixture(scope="module")
 def server(model_dir):
-    limits = ("--max-requests", 40, "--request-seconds", 3, "--drain-seconds", 20)
+    limits = ("--max-requests", 40, "--request-seconds", 6, "--drain-seconds", 20)
     with serving(model_dir, "--poll-seconds", 0.1, *limits) as process:
         yield process
 
@@ -72,7 +63,7 @@ GARBAGE = [
     encode("serve_bytes", [{"b64": base64.b64encode(b"no image").decode()}]),
     encode("serving_default", [[1, 2]]),
     encode("no_such", [1]),
-    encode("rows", [1.0] * 9),  # larger than a batch may be
+    encode("rows", [[1.0]]),
 ]
 
 
@@ -130,27 +121,6 @@ class Clients:
             thread.join()
 
 
-def test_requests_of_many_clients_are_merged(server):
-    answers = []
-
-    def work() -> None:
-        _, answer = ask(server, PATH, body=encode("rows", [1.0, 1.0]))
-        answers.append(answer["outputs"])
-
-    for _ in range(20):
-        threads = [threading.Thread(target=work) for _ in range(4)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    sizes = {rows[0] for rows in answers}
-    assert sizes <= {4.0, 8.0}  # 2 rows are padded to 4, so only merging makes 8
-    assert 8.0 in sizes
-    assert all(len(rows) == 2 for rows in answers)
-    merged = metric(server, 'lightnets_serving_batch_requests_count{model_name="colour"}')
-    assert merged < metric(server, 'lightnets_serving_batch_requests_sum{model_name="colour"}')
-
-
 @pytest.mark.parametrize(
     "seconds", [pytest.param(4, id="short"), pytest.param(60, id="long", marks=pytest.mark.slow)]
 )
@@ -205,10 +175,10 @@ def test_more_requests_than_allowed_get_503_and_the_client_tries_again(server):
 
 def test_a_request_that_takes_too_long_gets_504(server):
     start = time.monotonic()
-    status, answer = ask(server, PATH, body=encode("wait", [5.0]))
+    status, answer = ask(server, PATH, body=encode("wait", [9.0]))
     assert status == 504
-    assert "within 3 s" in answer["error"]
-    assert time.monotonic() - start < 5
+    assert "within 6 s" in answer["error"]
+    assert time.monotonic() - start < 9
 
 
 def test_grpc_takes_eight_float_images(server):
@@ -243,7 +213,6 @@ def test_grpc_and_rest_say_the_same(server):
         ("colour", {"y": [1.0]}, "rows", 400, r"takes the inputs \['x'\]"),
         ("colour", {"x": [[1.0]]}, "rows", 400, "Wrong shape"),
         ("colour", {"x": np.array([1], np.int32)}, "rows", 400, "Wrong type"),
-        ("colour", {"x": np.zeros(0, np.float32)}, "rows", 400, "Empty"),
         ("colour", {"image_bytes": [b"no image"]}, "serve_bytes", 400, "image"),
     ],
 )
@@ -286,11 +255,11 @@ def test_grpc_errors_have_the_codes_of_tensorflow_serving(server):
         ("Predict", predict(version=9), "NOT_FOUND", "Specific(colour, 9)"),
         ("Predict", predict(version_label="x"), "INVALID_ARGUMENT", "version label: x"),
         ("Predict", predict(signature_name="no"), "FAILED_PRECONDITION", 'key "no" not found'),
-        ("Predict", predict(output=["no"]), "INVALID_ARGUMENT", "output_filter"),
-        ("Predict", predict([1.0] * 9), "INVALID_ARGUMENT", "maximum input batch size 8"),
-        ("Predict", predict([]), "INVALID_ARGUMENT", "Empty"),
+        ("Predict", predict(output=["no"]), "INVALID_ARGUMENT", "alias not found in signature"),
+        ("Predict", predict(output=["rows"] * 2), "INVALID_ARGUMENT", "duplicate output tensor"),
         ("Predict", wait, "DEADLINE_EXCEEDED", ""),
-        ("GetModelMetadata", spec(metadata()), "INVALID_ARGUMENT", "metadata_field"),
+        ("GetModelMetadata", spec(metadata()), "INVALID_ARGUMENT", "at least one metadata_field"),
+        ("GetModelMetadata", spec(metadata(metadata_field=["x"])), "INVALID_ARGUMENT", "field x"),
         ("GetModelMetadata", spec(metadata(**field), version=9), "NOT_FOUND", "colour, 9"),
         ("GetModelStatus", status(), "INVALID_ARGUMENT", "Missing ModelSpec"),
         ("GetModelStatus", spec(status(), version=9), "NOT_FOUND", "version 9 of model colour"),
@@ -310,55 +279,84 @@ def test_grpc_errors_have_the_codes_of_tensorflow_serving(server):
             server.wait_for(f" gRPC {method} {request.model_spec.name} {code} ")
         outputs = prediction.Predict(predict(), timeout=20).outputs
         assert tf.make_ndarray(outputs["rows"]).tolist() == [1.0]
+        outputs = prediction.Predict(predict([]), timeout=20).outputs
+        assert tf.make_ndarray(outputs["rows"]).tolist() == []
         ready = models.GetModelStatus(spec(status()), timeout=20).model_version_status[0]
         assert ready.state == get_model_status_pb2.ModelVersionStatus.AVAILABLE
 
 
-def test_grpc_survives_a_tensor_that_lies_about_its_shape(server):
+def test_grpc_refuses_a_tensor_before_it_is_made(server):
+    """Caught: 40 bytes that stand for 2 GB, made before the input's name was looked at."""
+    ones = tf.make_tensor_proto(np.ones(3, np.float32))
+
+    def tensor(size, value=1.0, dtype=tf.float32):
+        proto = tf.make_tensor_proto(value, dtype, shape=[2])
+        proto.tensor_shape.dim[0].size = size
+        return proto
+
+    unknown_rank = tf.make_tensor_proto([1.0])
+    unknown_rank.tensor_shape.unknown_rank = True
+    cut = tf.make_tensor_proto(np.ones(3, np.float32))
+    cut.tensor_content = cut.tensor_content[:-1]
+    bad = [
+        ({"x": tensor(1 << 28)}, "is above"),
+        ({"x": tensor(1 << 40)}, "is above"),
+        ({"x": tensor(-1)}, "no valid shape"),
+        ({"x": unknown_rank}, "no valid shape"),
+        ({"x": ones, "y": tensor(1 << 28)}, "takes"),
+        ({"y": tensor(1 << 28)}, "takes the inputs"),
+        ({"x": tensor(1 << 28, 1, tf.int64)}, "Wrong type"),
+        ({"x": type(ones)(dtype=99)}, "no valid dtype"),
+        ({"x": cut}, "no valid tensor"),
+    ]
+    before = resident_mib(server)
     with grpc.insecure_channel(server.grpc_url.removeprefix("grpc://")) as channel:
         stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
-        request = predict_pb2.PredictRequest()
-        request.model_spec.name = "colour"
-        request.model_spec.signature_name = "rows"
-        proto = tf.make_tensor_proto(np.ones(3, np.float32))
-        proto.tensor_shape.dim[0].size = 1 << 40
-        bomb = tf.make_tensor_proto(1.0, shape=[2])
-        bomb.tensor_shape.dim[0].size = 1 << 34  # 64 GiB of ones from a few bytes
-        for bad in (proto, bomb):
-            request.inputs["x"].CopyFrom(bad)
-            with pytest.raises(grpc.RpcError) as caught:
-                stub.Predict(request, timeout=20)
+
+        def ask_grpc(inputs, **fields):
+            request = predict_pb2.PredictRequest(**fields)
+            request.model_spec.name, request.model_spec.signature_name = "colour", "rows"
+            for name, proto in inputs.items():
+                request.inputs[name].CopyFrom(proto)
+            return stub.Predict(request, timeout=20)
+
+        for inputs, text in bad:
+            with pytest.raises(grpc.RpcError, match=text) as caught:
+                ask_grpc(inputs)
             assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
-        request.inputs["x"].CopyFrom(tf.make_tensor_proto(np.ones(3, np.float32)))
-        request.output_filter.append("rows")
-        response = stub.Predict(request, timeout=20)
+        assert resident_mib(server) < before + 60
+        response = ask_grpc({"x": ones}, output_filter=["rows"])
         assert response.model_spec.signature_name == "rows"
-        assert tf.make_ndarray(response.outputs["rows"]).tolist() == [4, 4, 4]
+        assert tf.make_ndarray(response.outputs["rows"]).tolist() == [3, 3, 3]
+
+
+def test_grpc_tells_its_health(server):
+    with grpc.insecure_channel(server.grpc_url.removeprefix("grpc://")) as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        answer = stub.Check(health_pb2.HealthCheckRequest(), timeout=20)
+        assert answer.status == health_pb2.HealthCheckResponse.SERVING
 
 
 def test_sigterm_finishes_the_requests_in_flight(server):
     """The last test: it ends the server of this module."""
     body = encode("wait", [1.0])
-    results = []
-
-    def rest() -> None:
-        results.append(ask(server, PATH, body=body)[0])
-
-    def over_grpc() -> None:
-        with Client(server.grpc_url, "colour", retries=0) as client:
-            results.append(client.predict({"seconds": [1.0]}, "wait")["seconds"])
-
-    threads = [threading.Thread(target=target) for target in (rest, rest, over_grpc)]
-    for thread in threads:
-        thread.start()
-    end = time.monotonic() + 20
-    while metric(server, "lightnets_serving_requests_in_flight") < 3:
-        assert time.monotonic() < end
-    server.process.send_signal(signal.SIGTERM)
+    head = b"POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n"
+    request = predict_pb2.PredictRequest()
+    request.model_spec.name, request.model_spec.signature_name = "colour", "wait"
+    request.inputs["seconds"].CopyFrom(tf.make_tensor_proto([1.0]))
+    with (
+        socket.create_connection(server.address, timeout=60) as rest,
+        grpc.insecure_channel(server.grpc_url.removeprefix("grpc://")) as channel,
+    ):
+        rest.sendall(head % (PATH.encode(), len(body)) + body)
+        answer = prediction_service_pb2_grpc.PredictionServiceStub(channel).Predict.future(request)
+        # Answered after the requests before them have arrived.
+        assert ask(server, "/v1/models/colour")[0] == 200
+        health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=20)
+        server.process.send_signal(signal.SIGTERM)
+        assert rest.recv(100).startswith(b"HTTP/1.1 200")
+        assert tf.make_ndarray(answer.result(60).outputs["seconds"]).tolist() == [1.0]
     assert server.wait_exit() == 0
-    for thread in threads:
-        thread.join()
-    assert sorted(map(str, results)) == ["200", "200", "[1.0]"]
     assert server.output.endswith("Stopped")
     with pytest.raises(ConnectionRefusedError):
         ask(server, "/v1/models/colour")

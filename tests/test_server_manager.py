@@ -8,8 +8,8 @@ import time
 
 import pytest
 
+from keras_lightnets.serving import bundle
 from keras_lightnets.serving.server import errors, layout
-from keras_lightnets.serving.server.layout import ServedModel
 from keras_lightnets.serving.server.manager import ModelManager, State
 
 
@@ -55,8 +55,8 @@ def loader():
 def start(base, loader):
     managers = []
 
-    def start(**policy) -> ModelManager:
-        manager = ModelManager([ServedModel("m", base, **policy)], loader, poll_interval_s=0.01)
+    def start() -> ModelManager:
+        manager = ModelManager({"m": base}, loader, poll_interval_s=0.01)
         managers.append(manager)
         manager.start()
         return manager
@@ -177,30 +177,43 @@ def test_removing_every_version_ends_the_service(start, base):
     eventually(lambda: states(manager) == {1: State.AVAILABLE})
 
 
-def test_policies_and_labels(start, base):
-    for version in (2, 3, 10):
-        publish(base, version)
-    assert states(start(latest=2)) == {10: State.AVAILABLE, 3: State.AVAILABLE}
-    assert sorted(states(start(policy="all"))) == [1, 2, 3, 10]
-    manager = start(policy="specific", versions=(1, 3), labels=(("stable", 1),))
-    assert sorted(states(manager)) == [1, 3]
-    assert served(manager) == 3
-    assert served(manager, label="stable") == 1
-    assert served(manager, version=1) == 1
+def test_a_folder_that_is_away_for_a_moment_takes_nothing_with_it(start, base, loader):
+    """Caught: a file system that was not mounted for a second ended the service."""
+    manager = start()
+    base.rename(base.parent / "away")
+    manager._update("m")  # a look
+    manager._update("m")
+    assert states(manager) == {1: State.AVAILABLE}
+    (base.parent / "away").rename(base)
+    publish(base, 10)
+    eventually(lambda: served(manager) == 10)
+    assert [version.version for version in loader.loaded] == [1, 10]
+
+
+def test_versions_are_numbers_as_tensorflow_serving_reads_them(start, base, loader):
+    """Of two folders with one number it takes the last by name."""
+    for name in ("00000123", "0122", "122", "v5", "5.tmp", ".6", "-7", "8 ", "\u0663"):
+        (base / name).mkdir()
+    (base / "200").touch()
+    (base / str(2**63)).mkdir()
+    (base / ("9" * 20)).mkdir()
+    assert bundle.versions(base) == {
+        1: base / "1",
+        122: base / "122",
+        123: base / "00000123",
+    }
+    manager = start()
+    assert served(manager) == 123
+    assert states(manager) == {123: State.AVAILABLE}
+    (base / "00000123").rename(base / str(2**63 - 1))
+    eventually(lambda: served(manager) == 2**63 - 1)
 
 
 def test_a_model_that_cannot_be_loaded_fails_the_start(base, loader):
     loader.broken = {1}
-    manager = ModelManager([ServedModel("m", base)], loader, 0.01)
+    manager = ModelManager({"m": base}, loader, 0.01)
     with pytest.raises(errors.ServingError, match="version 1 is broken"):
         manager.start()
-
-
-def test_what_is_no_version_is_ignored(base):
-    (base / "v2").mkdir()
-    (base / "3").touch()
-    (base / "4.tmp").mkdir()
-    assert layout.versions(base) == [1]
 
 
 def test_models_are_found_at_three_levels(tmp_path):

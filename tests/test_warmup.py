@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from tensorflow_serving.apis import prediction_log_pb2
-from test_export import SIZE, Served
+from test_export import SIZE, Served, small_net
 
+import keras_lightnets
 from keras_lightnets.serving import bundle, deployment
-from keras_lightnets.serving.warmup import WARMUP_FILE
+from keras_lightnets.serving.errors import ExportError
+from keras_lightnets.serving.warmup import WARMUP_FILE, read_warmup
 
 
 @pytest.fixture
@@ -55,5 +57,42 @@ def test_batching_is_consistent_and_kept(exported):
     allowed = [int(row.split()[1]) for row in text.splitlines() if row.startswith("allowed")]
     assert allowed == [1, 4]  # the last one must equal the maximum
     with bundle.staging(base) as staged:
-        files = deployment.stage_ready_files(base, staged, "small", [1, 2])
-    assert path.name not in [file.name for file in files]
+        deployment.stage_ready_files(base, staged, "small", 2, [1, 2])
+        assert not (staged / path.name).exists()
+
+
+def test_a_warm_up_that_servers_would_refuse_is_refused(tmp_path):
+    path = tmp_path / "batching_parameters.txt"
+    assert deployment.warmup_sizes(tmp_path, None) == [1, 2, 4, 8, 16, 32]
+    path.write_text("max_batch_size { value: 8 }")
+    assert deployment.warmup_sizes(tmp_path, None) == [1, 2, 4, 8]
+    path.write_text("num_batch_threads { value: 2 }")  # TensorFlow Serving's own maximum
+    assert deployment.warmup_sizes(tmp_path, [1000]) == [1000]
+    path.write_text("max_batch_size { value: 8 }\nallowed_batch_sizes: 3\nallowed_batch_sizes: 8")
+    assert deployment.warmup_sizes(tmp_path, None) == [3, 8]
+    with pytest.raises(ExportError, match=r"goes up to 16, but .*allows batches of 8"):
+        keras_lightnets.export_saved_model(small_net(), tmp_path, warmup_batch_sizes=[1, 16])
+    for text in (
+        "max_batch_sise { value: 8 }",
+        "max_batch_size { value: 0 }",
+        "max_batch_size { value: 8 }\nallowed_batch_sizes: 4",
+        "max_batch_size { value: 8 }\nallowed_batch_sizes: 8\nallowed_batch_sizes: 4",
+    ):
+        path.write_text(text)
+        with pytest.raises(ExportError, match=r"Mend or remove .*batching_parameters.txt"):
+            keras_lightnets.export_saved_model(small_net(), tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+def test_a_warm_up_file_that_is_none_is_named(tmp_path):
+    assert list(read_warmup(tmp_path)) == []
+    path = tmp_path / WARMUP_FILE
+    path.parent.mkdir()
+    for record, text in (
+        (b"\xff", "is no PredictionLog"),
+        (prediction_log_pb2.PredictionLog().SerializeToString(), "is no Predict request"),
+    ):
+        with tf.io.TFRecordWriter(str(path)) as writer:
+            writer.write(record)
+        with pytest.raises(ValueError, match=f"Record 0 of .* {text}"):
+            list(read_warmup(tmp_path))

@@ -96,16 +96,17 @@ def _find_model(path: pathlib.Path) -> pathlib.Path:
         return files[0]
     from keras_lightnets.serving import bundle
 
-    models = [path] if bundle.versions(path) else [p for p in path.iterdir() if bundle.versions(p)]
-    models = [p for p in models if (p / str(bundle.versions(p)[-1]) / "saved_model.pb").is_file()]
+    folders = [bundle.versions(p) for p in (path, *path.iterdir())]
+    newest = [list(versions.values())[-1] for versions in folders if versions]
+    models = [version for version in newest if (version / "saved_model.pb").is_file()]
     if not models:
         raise UserError(
             f"{path} is neither a run (no config.yaml) nor a model (no saved_model.pb or .xml)."
         )
     if len(models) > 1:
-        names = ", ".join(sorted(p.name for p in models))
+        names = ", ".join(sorted(version.parent.name for version in models))
         raise UserError(f"{path} holds several models ({names}). Name one of them.")
-    return models[0] / str(bundle.versions(models[0])[-1])
+    return models[0]
 
 
 def _about(path: pathlib.Path) -> tuple[list[str] | None, EvalTransform | None]:

@@ -2,15 +2,9 @@
 
 
 class UserError(Exception):
-    """Something outside the program is wrong (a file, a folder, a value): exit code 1.
-
-    Its arguments are lines: a message, and any details.
-    """
+    """Something outside the program is wrong (a file, a folder, a value): exit code 1."""
 
     exit_code = 1
-
-    def __str__(self) -> str:
-        return "\n".join(map(str, self.args))
 
 
 class UsageError(UserError):

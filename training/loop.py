@@ -71,8 +71,7 @@ class Loop:
         restored = self._restore()
         if restored is None and trainer.chief:
             Run.create(self.out, trainer.asked, trainer.splits)
-        for line in trainer.describe():
-            self.progress.say(line)
+        self.progress.say(trainer.describe())
         if self.epoch == self.train.epochs:
             self.progress.say(f"The run is finished. {self._way_on()}")
         elif restored is not None:

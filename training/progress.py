@@ -7,9 +7,6 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from keras_lightnets.text import visible
-from training import console
-
 _UNSHOWN = ("epoch", "step")
 
 
@@ -33,9 +30,9 @@ class Progress:
         if not self._shown:
             return
         if self._bar is None:
-            console.line(text)
+            print(text, flush=True)
         else:
-            self._bar.console.print(visible(text), highlight=False, markup=False)
+            self._bar.console.print(text, highlight=False, markup=False)
 
     def start_epoch(self, epoch: int, step: int) -> None:
         """Begins epoch number `epoch` (the first is 1), from `step` on within it."""

@@ -12,6 +12,7 @@ import json
 import os
 import pathlib
 import socket
+import sys
 import threading
 import time
 import uuid
@@ -20,7 +21,6 @@ from typing import Any
 
 import psutil
 
-from training import console
 from training.errors import UserError
 
 NAME = "lock.json"
@@ -139,9 +139,10 @@ def _runs(owner: dict[str, Any]) -> bool:
 
 def _beats(path: pathlib.Path, owner: dict[str, Any]) -> bool:
     """Watches for a sign of life; clocks of two machines cannot be compared."""
-    console.line(
+    print(
         f"{path.parent} was in use by process {owner.get('pid')} on {owner.get('host')}: waiting "
-        f"up to {PATIENCE:.0f} s for a sign of life."
+        f"up to {PATIENCE:.0f} s for a sign of life.",
+        flush=True,
     )
     first, end = _touched(path), time.monotonic() + PATIENCE
     while time.monotonic() < end:
@@ -163,10 +164,11 @@ def _beat(path: pathlib.Path, owner: dict[str, Any], done: threading.Event) -> N
     while not done.wait(BEAT):
         with contextlib.suppress(OSError):  # storage that is away for a moment
             if _read(path) != owner:
-                console.line(
+                print(
                     f"lightnets: {path.parent} was taken over by another job while this one did "
                     "not run. This one ends, and writes nothing more.",
-                    error=True,
+                    file=sys.stderr,
+                    flush=True,
                 )
                 os._exit(1)
             os.utime(path)

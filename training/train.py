@@ -15,7 +15,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from training import console, run_lock, workers
+from training import run_lock, workers
 from training.config import Config
 from training.data import failures
 from training.errors import UserError
@@ -59,8 +59,7 @@ def train(
 
 def _dry_run(trainer: Trainer) -> dict[str, Any]:
     """Times a few steps; prints sizes and an estimate."""
-    for line in trainer.describe():
-        console.line(line)
+    print(trainer.describe())
     train = trainer.config.train
     batches = trainer.batches()
     seconds = []
@@ -70,15 +69,15 @@ def _dry_run(trainer: Trainer) -> dict[str, Any]:
         trainer.state.step.numpy()  # waits for the device
         seconds.append(time.perf_counter() - started)
         if number == 0:
-            console.line(f"First step {seconds[0]:.1f} s (includes building)")
+            print(f"First step {seconds[0]:.1f} s (includes building)", flush=True)
     step = min(seconds[1:])
     total = step * trainer.steps_per_epoch * train.epochs
-    console.line(
+    print(
         f"Then {step * 1e3:.0f} ms a step, {train.batch_size / step:.0f} images/s; "
         f"about {duration(total)} of training in all"
     )
-    console.line(f"Loss after {len(seconds)} steps: {seen_so_far(trainer.state)['loss']:.4f}")
-    console.line("Nothing was written.")
+    print(f"Loss after {len(seconds)} steps: {seen_so_far(trainer.state)['loss']:.4f}")
+    print("Nothing was written.")
     return {"step_seconds": step, "estimated_seconds": total}
 
 

@@ -5,7 +5,6 @@
     DIR/<name>/<version>/assets.extra/labels.json    the same exactly, where that differs
     DIR/<name>/<version>/assets.extra/metadata.json  input, preprocessing, versions, accuracy
     DIR/<name>/<version>/assets.extra/parity.json    the comparison with the Keras model
-    DIR/<name>/<version>/assets.extra/tuning.json    measured speeds, if asked for
     DIR/<name>/<version>/formats/model.onnx, ...     files for other runtimes, if asked for
 
 All of a version, whatever its formats, is written to one hidden sibling, which servers ignore,
@@ -32,7 +31,6 @@ from keras_lightnets.serving.errors import ExportError
 
 EXTRA = "assets.extra"
 METADATA, PARITY = "metadata.json", "parity.json"
-TUNING = "tuning.json"
 FORMATS = "formats"  # directory of files for other runtimes, in a version or beside all
 _STAGING = ".incoming"
 MAX_VERSION = 2**63 - 1
@@ -47,11 +45,25 @@ def check_name(name: str) -> None:
         )
 
 
-def versions(model_dir: pathlib.Path) -> list[int]:
-    """Returns the published versions in a model's directory, ascending."""
-    if not model_dir.is_dir():
-        return []
-    return sorted(int(p.name) for p in model_dir.iterdir() if p.name.isdecimal() and p.is_dir())
+def list_versions(model_dir: pathlib.Path) -> dict[int, pathlib.Path]:
+    """Returns the numbered folders of a model's directory, ascending, as TF Serving reads them.
+
+    A number fits into 64 bits and may begin with zeros; everything else is ignored.
+
+    Raises:
+        OSError: The directory cannot be listed.
+    """
+    folders = {
+        int(path.name): path
+        for path in sorted(model_dir.iterdir())
+        if re.fullmatch("[0-9]+", path.name) and path.is_dir()
+    }
+    return {number: folders[number] for number in sorted(folders) if number <= MAX_VERSION}
+
+
+def versions(model_dir: pathlib.Path) -> dict[int, pathlib.Path]:
+    """As `list_versions`; none where there is no such directory."""
+    return list_versions(model_dir) if model_dir.is_dir() else {}
 
 
 def choose_version(directories: Sequence[pathlib.Path], version: int | None) -> int:
@@ -77,9 +89,8 @@ def choose_version(directories: Sequence[pathlib.Path], version: int | None) -> 
 
 def check_same_classes(model_dir: pathlib.Path, labels: Sequence[str]) -> None:
     """Raises ExportError if the newest version or other format of this name has other classes."""
-    newest = [model_dir / str(number) / EXTRA for number in versions(model_dir)[-1:]]
-    formats = model_dir / FORMATS
-    newest += [formats / str(number) for number in versions(formats)[-1:]]
+    newest = [folder / EXTRA for folder in list(versions(model_dir).values())[-1:]]
+    newest += list(versions(model_dir / FORMATS).values())[-1:]
     for directory in newest:
         with contextlib.suppress(OSError):
             published = class_names.read(directory)

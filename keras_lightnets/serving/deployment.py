@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import itertools
-import json
 import pathlib
 import re
 import textwrap
 from collections import Counter
 from collections.abc import Sequence
 
-from keras_lightnets.serving import bundle, models_config, warmup
+from keras_lightnets.serving import batching_parameters, bundle, models_config, warmup
+from keras_lightnets.serving.batching_parameters import BATCHING_FILE
 from keras_lightnets.serving.errors import ExportError
 from keras_lightnets.serving.handbook import handbook
 from keras_lightnets.serving.models_config import MODELS_FILE
-from keras_lightnets.serving.server import batching_parameters
-from keras_lightnets.serving.server.batching_parameters import BatchingParameters
-from keras_lightnets.serving.server.engines import IMAGE, LABELS_FLAG, MONITORING_CONFIG
-from keras_lightnets.serving.server.layout import BATCHING_FILE
+from keras_lightnets.serving.server.model_server import IMAGE, LABELS_FLAG, MONITORING_CONFIG
 from keras_lightnets.serving.server.options import GRPC_PORT, REST_PORT
-from keras_lightnets.serving.tuning import Tuning
 
 _MOUNT = "/models"
 
@@ -45,51 +39,29 @@ test -n "$names"
 """
 
 
-def batching_of(base_dir: pathlib.Path) -> BatchingParameters | None:
-    """Returns what `base_dir/batching_parameters.txt` says, None if there is none.
-
-    Raises:
-        ExportError: It cannot be read.
-    """
-    path = base_dir / BATCHING_FILE
-    if not path.exists():
-        return None
-    try:
-        return batching_parameters.read(path)
-    except (OSError, ValueError) as error:
-        raise ExportError(f"Mend or remove {path}: {error}") from None
-
-
 def warmup_sizes(base_dir: pathlib.Path, wanted: Sequence[int] | None) -> list[int]:
     """Returns the batch sizes to warm up: `wanted`, or those that batches are padded to.
 
     Raises:
         ExportError: One is above `max_batch_size`: TensorFlow Serving would refuse that warm-up
-            request, and with it the version.
+            request, and with it the version. Or `batching_parameters.txt` cannot be read.
     """
-    batching = batching_of(base_dir)
+    path = base_dir / BATCHING_FILE
     sizes = sorted(set(warmup.BATCH_SIZES if wanted is None else wanted))
-    if batching is None:
+    if not path.exists():
         return sizes
-    largest = batching.max_batch_size
+    try:
+        largest, allowed = batching_parameters.batch_sizes(path)
+    except (OSError, ValueError) as error:
+        raise ExportError(f"Mend or remove {path}: {error}") from None
     if wanted is None:
-        fitting = [size for size in sizes if size <= largest]
-        return list(batching.allowed_batch_sizes) or fitting
+        return allowed or [size for size in sizes if size <= largest]
     if sizes and sizes[-1] > largest:
         raise ExportError(
-            f"`warmup_batch_sizes` goes up to {sizes[-1]}, but {base_dir / BATCHING_FILE} allows "
-            f"batches of {largest}: a server would refuse to warm up."
+            f"`warmup_batch_sizes` goes up to {sizes[-1]}, but {path} allows batches of {largest}: "
+            "a server would refuse to warm up."
         )
     return sizes
-
-
-def largest_warmup(base_dir: pathlib.Path) -> int:
-    """Returns the largest batch that a published version is warmed up with, 1 without any."""
-    sizes = [1]
-    for about in base_dir.glob(f"*/[0-9]*/{bundle.EXTRA}/{bundle.METADATA}"):
-        with contextlib.suppress(OSError, ValueError):
-            sizes += json.loads(about.read_text()).get("warmup_batch_sizes", warmup.BATCH_SIZES)
-    return max(sizes)
 
 
 def stage_ready_files(
@@ -98,14 +70,13 @@ def stage_ready_files(
     name: str,
     version: int,
     batch_sizes: Sequence[int],
-    tuned: Tuning | None = None,
 ) -> list[str]:
     """Writes what starts a server for all models in `base_dir` into `staged`.
 
     What somebody has changed stays as it is: the model is added to the other entries of
     `models.config`, and beside any other changed file goes what would have been written, as
-    `FILE.new`. `batching_parameters.txt` is left alone once it exists, unless it was measured
-    anew: its numbers belong to a machine.
+    `FILE.new`. `batching_parameters.txt` is left alone once it exists: its numbers belong to a
+    machine.
 
     Args:
         base_dir: Holds `<name>/<version>/saved_model.pb`.
@@ -113,22 +84,21 @@ def stage_ready_files(
         name: Of a model that is about to be published.
         version: Of that model.
         batch_sizes: That batches are padded to, those of the warm-up requests.
-        tuned: What was measured, if it was.
 
     Returns:
         Lines for a person: what was left alone, what of it does not fit.
     """
-    files = {"monitoring.config": MONITORING_CONFIG, BATCHING_FILE: batching_text(batch_sizes)}
+    files = {
+        "monitoring.config": MONITORING_CONFIG,
+        BATCHING_FILE: batching_parameters.text(batch_sizes),
+    }
     files = {file: text for file, text in files.items() if not (base_dir / file).exists()}
-    if tuned is not None:
-        files[BATCHING_FILE] = batching_text(batch_sizes, tuned)
-    batching = files.get(BATCHING_FILE) or (base_dir / BATCHING_FILE).read_text("utf-8")
     names = sorted({name, *(path.name for path in base_dir.iterdir() if _is_model(path))})
     wholes = {
         MODELS_FILE: models_config.text(models_config.entry(n, f"{_MOUNT}/{n}") for n in names),
         "compose.yaml": _compose(),
         "kserve.yaml": "---\n".join(_kserve(*both) for both in kubernetes_names(names).items()),
-        "README.md": handbook(names, IMAGE, _comment(batching)),
+        "README.md": handbook(names, IMAGE),
     }
     notes = []
     for file, whole in wholes.items():
@@ -160,7 +130,7 @@ def place_ready_files(base_dir: pathlib.Path, staged: pathlib.Path) -> None:
 
 
 def _is_model(path: pathlib.Path) -> bool:
-    return any((path / str(v) / "saved_model.pb").is_file() for v in bundle.versions(path))
+    return any((p / "saved_model.pb").is_file() for p in bundle.versions(path).values())
 
 
 def _read(path: pathlib.Path) -> str | None:
@@ -192,8 +162,6 @@ def _extended(
     try:
         extended = models_config.with_model(config, name, f"{_MOUNT}/{name}")
         entries = models_config.entries(extended)
-    except ImportError:
-        return None, ["without the package tensorflow-serving-api no entry can be added"]
     except ValueError as error:
         return None, [f"no entry was added, since {error}"]
     notes = models_config.problems(entries, names)
@@ -203,40 +171,6 @@ def _extended(
             kept = ", ".join(map(str, pinned))
             notes.append(f"{entry.name!r} stays at version {kept}, version {version} is not served")
     return extended, notes
-
-
-def batching_text(batch_sizes: Sequence[int], tuned: Tuning | None = None) -> str:
-    """Returns `batching_parameters.txt`, with the measurement, if there is one, as a comment."""
-    sizes = tuple(sorted(set(batch_sizes)))
-    parameters = tuned.parameters if tuned else _start(sizes)
-    comment = [f"# {line}".rstrip() for line in tuned.describe().splitlines()] if tuned else []
-    fields = {
-        "max_batch_size": parameters.max_batch_size,
-        "batch_timeout_micros": parameters.batch_timeout_us,
-        "max_enqueued_batches": parameters.max_enqueued_batches,
-        "num_batch_threads": parameters.threads,
-    }
-    lines = [f"{name} {{ value: {value} }}" for name, value in fields.items()]
-    lines += [f"allowed_batch_sizes: {size}" for size in parameters.allowed_batch_sizes]
-    return "\n".join([*comment, *lines]) + "\n"
-
-
-def _start(sizes: tuple[int, ...]) -> BatchingParameters:
-    """What to begin with where nothing was measured."""
-    return BatchingParameters(
-        max_batch_size=sizes[-1],
-        batch_timeout_us=2000,
-        max_enqueued_batches=100,
-        threads=2,
-        allowed_batch_sizes=sizes,
-    )
-
-
-def _comment(batching: str) -> str:
-    """Returns the measurement that a batching file starts with, empty if it does not."""
-    lines = itertools.takewhile(lambda line: line.startswith("#"), batching.splitlines())
-    text = "\n".join(line.removeprefix("#").removeprefix(" ") for line in lines)
-    return text if text.startswith("Measured") else ""
 
 
 def _compose() -> str:

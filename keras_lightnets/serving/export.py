@@ -17,7 +17,7 @@ from keras_lightnets import class_names as naming
 from keras_lightnets import weights
 from keras_lightnets._version import __version__
 from keras_lightnets.preprocessing import EvalTransform
-from keras_lightnets.serving import bundle, deployment, gate, signatures, tuning, warmup
+from keras_lightnets.serving import bundle, deployment, gate, signatures, warmup
 from keras_lightnets.serving.errors import ExportError
 from keras_lightnets.serving.formats import DIRECTORY, convert
 from keras_lightnets.serving.inference import Precision, check_classifier, inference_model
@@ -41,7 +41,6 @@ def export_saved_model(
     max_accuracy_drop: float = 0.01,
     formats: Sequence[str] = (),
     representative: np.ndarray | None = None,
-    tune_seconds: float | None = None,
     metadata: Mapping[str, Any] | None = None,
     progress: Callable[[str], None] = lambda line: None,
 ) -> pathlib.Path:
@@ -75,14 +74,11 @@ def export_saved_model(
         features: Whether to add a signature for the pooled features before the classifier.
         warmup_batch_sizes: For which a warm-up request is written; None: those that
             `base_dir/batching_parameters.txt` allows, if there is one, else 1, 2, 4, ... 32.
-            With `tune_seconds` those to try.
         held_out: Pictures for the comparison; None: 16 synthetic ones.
         max_accuracy_drop: For bfloat16 and int8: by how much accuracy on `held_out` may fall,
             from 0 to 1.
         formats: More of them, for `<version>/formats`; see `formats.convert`.
         representative: For the format "litert-int8".
-        tune_seconds: How long to measure batch sizes, threads and waits on this machine, for
-            `batching_parameters.txt`; None: leave that file, or write one with a start.
         metadata: More entries for `metadata.json`.
         progress: Called with a line for a person before each step.
 
@@ -103,9 +99,7 @@ def export_saved_model(
     held_out = held_out or gate.HeldOut.synthetic(interface.transform.image_size)
     check_held_out(held_out, interface)
     sizes = None if warmup_batch_sizes is None else list(warmup_batch_sizes)
-    if tune_seconds is None:
-        sizes = deployment.warmup_sizes(base_dir, sizes)
-    tuned = None
+    sizes = deployment.warmup_sizes(base_dir, sizes)
     with (
         clear_errors(model_dir),
         bundle.staging(base_dir) as scratch,
@@ -135,22 +129,9 @@ def export_saved_model(
             max_accuracy_drop=None if precision == "float32" else max_accuracy_drop,
             scratch=scratch,
         )
-        if tune_seconds is not None:
-            progress(f"Measuring batch sizes for about {tune_seconds:.0f} s")
-            tuned = tuning.tune(
-                staged,
-                expected.files,
-                seconds=tune_seconds,
-                least_batch=deployment.largest_warmup(base_dir),
-                batch_sizes=sizes or warmup.BATCH_SIZES,
-                progress=progress,
-            )
-            sizes = list(tuned.parameters.allowed_batch_sizes)
         warmup.write_warmup(staged, name, interface, sizes)
         extra.mkdir(exist_ok=True)
         bundle.write_json(extra / bundle.PARITY, report)
-        if tuned is not None:
-            bundle.write_json(extra / bundle.TUNING, tuned.to_dict())
         with bundle.locked(base_dir):
             # Others may have published since the start.
             version = bundle.choose_version([model_dir, model_dir / DIRECTORY], version)
@@ -160,7 +141,7 @@ def export_saved_model(
             # All that needs space on the disk comes before the version appears.
             ready = scratch / "ready"
             ready.mkdir()
-            notes = deployment.stage_ready_files(base_dir, ready, name, version, sizes, tuned)
+            notes = deployment.stage_ready_files(base_dir, ready, name, version, sizes)
             bundle.publish(staged, model_dir / str(version))
             deployment.place_ready_files(base_dir, ready)
     for note in notes:

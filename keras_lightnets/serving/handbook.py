@@ -6,11 +6,8 @@ from collections.abc import Sequence
 
 from keras_lightnets.serving.server.options import GRPC_PORT, METRICS_PATH, REST_PORT
 
-_START = """`batching_parameters.txt` holds a start, not a measurement: change it to what your
-load needs, or have it measured by `lightnets export ... --tune`."""
 
-
-def handbook(names: Sequence[str], image: str, measured: str = "") -> str:
+def handbook(names: Sequence[str], image: str) -> str:
     """Returns the README, in Markdown, of a directory that holds the models `names`.
 
     Its calls name the first model and the default ports; a test runs them.
@@ -18,12 +15,8 @@ def handbook(names: Sequence[str], image: str, measured: str = "") -> str:
     Args:
         names: Of the models, at least one.
         image: Container image of TensorFlow Serving.
-        measured: What the batching parameters were chosen by, empty if by nothing.
     """
     name = names[0]
-    batching = (
-        f"`batching_parameters.txt` was chosen by this.\n\n{measured}" if measured else _START
-    )
     models = "\n".join(f"- `{each}`" for each in names)
     return f"""# Models for TensorFlow Serving
 
@@ -67,11 +60,9 @@ A server that is started without `--allow_version_labels_for_unavailable_models`
 
 ## Batching
 
-{batching}
-
-Later exports leave the file alone unless they are told to measure. The largest batch must not be
-below that of a version's warm-up requests (`warmup_batch_sizes` in `metadata.json`): a server
-would refuse the version.
+`batching_parameters.txt` holds a start, not a measurement: change it to what your load needs.
+Later exports leave the file alone. The largest batch must not be below that of a version's warm-up
+requests (`warmup_batch_sizes` in `metadata.json`): a server would refuse the version.
 
 ## Is it ready?
 
@@ -81,7 +72,7 @@ The answer is 200 also while no version is available; read `state`.
 curl -s http://127.0.0.1:{REST_PORT}/v1/models/{name}
 ```
 
-Counts and latencies for Prometheus:
+Counts and latencies for Prometheus, of TensorFlow Serving itself:
 
 ```sh
 curl -s http://127.0.0.1:{REST_PORT}{METRICS_PATH}

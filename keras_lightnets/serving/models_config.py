@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-import json
 import pathlib
 import re
+import textwrap
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from google.protobuf import text_format
+from tensorflow_serving.config import model_server_config_pb2
 
 MODELS_FILE = "models.config"
 
@@ -18,12 +19,15 @@ MODELS_FILE = "models.config"
 _TOKENS = re.compile(r""""(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*'|#[^\n]*|\}""")
 
 
-def entry(name: str, base_path: str, lines: Iterable[str] = ()) -> str:
-    """Returns the entry of one model, with more fields in `lines`."""
-    # JSON's quoting is valid in text protos for the characters that occur in paths.
-    fields = [f"name: {json.dumps(name)}", f"base_path: {json.dumps(base_path)}"]
-    fields += ['model_platform: "tensorflow"', *lines]
-    return "  config {\n" + "".join(f"    {field}\n" for field in fields) + "  }\n"
+def entry(name: str, base_path: str, like: Any = None) -> str:
+    """Returns the entry of one model, with the other fields of the message `like`, if given."""
+    config = model_server_config_pb2.ModelServerConfig()
+    message = config.model_config_list.config.add(model_platform="tensorflow")
+    if like is not None:
+        message.MergeFrom(like)
+    message.name, message.base_path = name, base_path
+    printed = text_format.MessageToString(config.model_config_list, as_utf8=True)
+    return textwrap.indent(printed, "  ")
 
 
 def text(entries: Iterable[str]) -> str:
@@ -36,7 +40,6 @@ def read(path: pathlib.Path) -> list[Any]:
 
     Raises:
         ValueError: The file is no valid `models.config`.
-        ImportError: tensorflow-serving-api, of the extra `serve`, is not installed.
     """
     try:
         return entries(path.read_bytes().decode())
@@ -82,7 +85,6 @@ def with_model(config: str, name: str, base_path: str) -> str:
 
     Raises:
         ValueError: It cannot be parsed, or there is no place for another entry.
-        ImportError: tensorflow-serving-api, of the extra `serve`, is not installed.
     """
     message = _parse(config)
     if any(name in (each.name, folder_of(each)) for each in message.model_config_list.config):
@@ -99,9 +101,6 @@ def with_model(config: str, name: str, base_path: str) -> str:
 
 
 def _parse(config: str) -> Any:
-    # Of the extra `serve`; importing it takes TensorFlow.
-    from tensorflow_serving.config import model_server_config_pb2
-
     try:
         return text_format.Parse(config, model_server_config_pb2.ModelServerConfig())
     except text_format.ParseError as error:

@@ -28,7 +28,7 @@ def main(saved_model: str, inputs: str, outputs: str, batch_size: int) -> None:
     import tensorflow as tf
 
     tf.get_logger().setLevel("ERROR")
-    results = {"xla_disabled": np.array(_disable_xla(tf))}
+    results = {"xla_disabled": np.array(disable_xla(tf))}
     folder = pathlib.Path(inputs)
     with (folder / BLOB_FILE).open("rb") as blob:
         files = [blob.read(length) for length in np.load(folder / LENGTHS_FILE)]
@@ -66,8 +66,12 @@ def _end_with_parent() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def _disable_xla(tf) -> bool:
-    """Calls what TensorFlow Serving calls at its start; False where the library lacks it."""
+def disable_xla(tf) -> bool:
+    """Switches XLA off for this process, for good, as TensorFlow Serving does at its start.
+
+    Returns:
+        Whether TensorFlow's library has the function for it.
+    """
     for path in pathlib.Path(tf.__file__).parent.glob("libtensorflow_cc*"):
         try:
             ctypes.CDLL(str(path))["_ZN10tensorflow21DisableXlaCompilationEv"]()

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from google.protobuf.message import DecodeError
+from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
 from keras_lightnets.serving.signatures import FEATURES, IMAGE_BYTES, IMAGES, Interface
 
@@ -66,30 +68,35 @@ def _requests(name: str, interface: Interface, batch_sizes: Sequence[int]) -> It
 def predict_log(name: str, signature: str, inputs: dict[str, Any]) -> bytes:
     """Returns a serialized `tensorflow.serving.PredictionLog` of one Predict request.
 
-    Written here field by field, because the package with these messages,
-    `tensorflow-serving-api`, is an optional dependency. The numbers are those of
-    `prediction_log.proto`, `predict.proto` and `model.proto` in tensorflow/serving.
-
     Args:
+        name: Of the model.
+        signature: Its name.
         inputs: Tensor protos by input name.
     """
-    model_spec = _field(1, name.encode()) + _field(3, signature.encode())
-    request = _field(1, model_spec)
+    log = prediction_log_pb2.PredictionLog()
+    request = log.predict_log.request
+    request.model_spec.name, request.model_spec.signature_name = name, signature
     for key, tensor in inputs.items():
-        # A map field is a repeated message of key and value.
-        request += _field(2, _field(1, key.encode()) + _field(2, tensor.SerializeToString()))
-    return _field(6, _field(1, request))  # PredictionLog.predict_log, PredictLog.request
+        request.inputs[key].CopyFrom(tensor)
+    return log.SerializeToString(deterministic=True)
 
 
-def _field(number: int, payload: bytes) -> bytes:
-    """Encodes a length-delimited field of a protocol buffer."""
-    return _varint(number << 3 | 2) + _varint(len(payload)) + payload
+def read_warmup(directory: pathlib.Path) -> Iterator[predict_pb2.PredictRequest]:
+    """Yields the requests in a version's warm-up file; none when there is no file.
 
-
-def _varint(value: int) -> bytes:
-    encoded = bytearray()
-    while value > 0x7F:
-        encoded.append(value & 0x7F | 0x80)
-        value >>= 7
-    encoded.append(value)
-    return bytes(encoded)
+    Raises:
+        ValueError: A record that is no `PredictionLog` of a Predict request, or too many.
+    """
+    path = directory / WARMUP_FILE
+    if not path.is_file():
+        return
+    for index, record in enumerate(tf.data.TFRecordDataset(str(path)).as_numpy_iterator()):
+        if index == _MAX_RECORDS:
+            raise ValueError(f"{path} holds more than {_MAX_RECORDS} records")
+        try:
+            log = prediction_log_pb2.PredictionLog.FromString(record)
+        except DecodeError:
+            raise ValueError(f"Record {index} of {path} is no PredictionLog") from None
+        if not log.HasField("predict_log"):
+            raise ValueError(f"Record {index} of {path} is no Predict request")
+        yield log.predict_log.request

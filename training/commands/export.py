@@ -14,7 +14,6 @@ from training import console
 from training import run as runs
 from training.errors import UsageError, UserError
 from training.words import command
-from training.writing import check_folder
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,7 +26,6 @@ HELP = "write a trained run as a versioned SavedModel for TensorFlow Serving"
 # Most sets held out are smaller; of larger ones as many are enough to find a difference.
 GATE_IMAGES = 5000
 
-_MAX_TUNE_SECONDS = 3600
 
 # Images of the training split from which int8 learns the range of every tensor.
 _REPRESENTATIVE = 128
@@ -59,14 +57,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SHARE",
         help="what rounded weights may cost on the held-out images (default: %(default)s)",
     )
-    add("--tune", action="store_true", help="measure the batching parameters on this machine")
-    add(
-        "--tune-seconds",
-        type=float,
-        default=60,
-        metavar="S",
-        help="about how long --tune may take (default: %(default)s)",
-    )
     add(
         "--gate-images",
         default=str(GATE_IMAGES),
@@ -82,20 +72,13 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"--top-k must be at least 1. Received: {args.top_k}")
     if not 0 <= args.max_accuracy_drop <= 1:
         raise UsageError(f"--max-accuracy-drop is a share. Received: {args.max_accuracy_drop}")
-    if not 0 < args.tune_seconds <= _MAX_TUNE_SECONDS:
-        raise UsageError(
-            f"--tune-seconds is above 0, to {_MAX_TUNE_SECONDS}. Received: {args.tune_seconds:g}"
-        )
     limit = _gate_images(args.gate_images)
     args.version = _version(args.version)
     try:
         formats = runtimes.parse_formats(args.formats)
     except ValueError as error:
         raise UsageError(str(error)) from None
-    if args.tune and runtimes.TF_SERVING not in formats:
-        raise UsageError(f"--tune measures a SavedModel: add {runtimes.TF_SERVING} to --formats.")
     runs.check_is_run(args.run)
-    check_folder(args.out, "--out")
     from keras_lightnets.serving.errors import ExportError
 
     source = runs.Run.open(args.run)
@@ -182,7 +165,6 @@ def _export(
         top_k=args.top_k,
         features=args.features,
         formats=others,
-        tune_seconds=args.tune_seconds if args.tune else None,
         metadata={
             "run": {
                 "name": args.run.resolve().name,

@@ -6,7 +6,6 @@ import argparse
 
 from keras_lightnets.serving.client import Client
 from keras_lightnets.serving.transport import ClientError
-from training import console
 from training.errors import UsageError, UserError
 
 HELP = "classify image files with a running server"
@@ -47,10 +46,9 @@ def run(args: argparse.Namespace) -> int:
             except OSError as error:
                 reason = error.strerror
             else:
-                shown = [f"{label} {score:.4f}" for label, score in result]
-                console.fields(image, *shown)
+                print(f"{image}\t" + "\t".join(f"{label} {score:.4f}" for label, score in result))
                 continue
-            console.fields(image, f"error: {reason}")
+            print(f"{image}\terror: {reason}")
             failed += 1
     if failed:
         raise UserError(f"{failed} of {len(args.images)} images failed")

@@ -5,17 +5,18 @@ from __future__ import annotations
 import argparse
 import collections
 import contextlib
+import csv
 import glob
 import io
 import json
 import pathlib
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from training import console
 from training.errors import UsageError, UserError
-from training.writing import check_file, csv_text, write_text
 
 HELP = "Classify image files with a run, a .keras file or an exported model."
 
@@ -36,8 +37,6 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("--top and --batch-size must be at least 1.")
     if not pathlib.Path(args.target).exists():
         raise UserError(f"There is no {args.target}.")
-    if args.out:
-        check_file(args.out, "--out")
     paths = list(find(args.files))
     from training import artifacts
 
@@ -47,13 +46,16 @@ def run(args: argparse.Namespace) -> int:
     rows, failed = [], 0
     for path, scores in predictions(artifact, paths, args.batch_size):
         if isinstance(scores, str):
-            console.line(f"lightnets: {path}: {scores}", error=True)
+            # With its end in one write: libjpeg reports, meanwhile, what it reads of other files.
+            sys.stderr.write(f"lightnets: {path}: {scores}\n")
             failed += 1
             continue
         best = scores.argsort()[::-1][: args.top]
         names = artifact.labels or [str(number) for number in range(len(scores))]
         rows.append((path, [(names[number], float(scores[number])) for number in best]))
     if args.out:
+        from training.writing import write_text
+
         text = io.StringIO()
         with contextlib.redirect_stdout(text):
             show(rows, args.format)
@@ -79,7 +81,7 @@ def find(names: Sequence[str]) -> Iterator[pathlib.Path]:
                 files += map(pathlib.Path, found.images)
                 if found.skipped:
                     left_out = listing.counted(found.skipped)
-                    console.line(f"lightnets: {match}: left out: {left_out}", error=True)
+                    sys.stderr.write(f"lightnets: {match}: left out: {left_out}\n")
             else:
                 files.append(match)
         if not files:
@@ -162,6 +164,6 @@ def show(rows: list[tuple[pathlib.Path, list[tuple[str, float]]]], form: str) ->
         ]
         header = ("file", "rank", "label", "probability")
         if form == "csv":
-            print(csv_text(header, flat), end="")
+            csv.writer(sys.stdout, lineterminator="\n").writerows([header, *flat])
         else:
             console.table(header, flat)

@@ -15,8 +15,10 @@ import threading
 import time
 from typing import Any
 
-from keras_lightnets.serving.server import engines, layout
+from keras_lightnets.serving.server import layout, model_server
 from keras_lightnets.serving.server.options import MIB, ServerOptions
+from keras_lightnets.serving.transport import ClientError
+from keras_lightnets.text import visible
 from training.errors import UsageError, UserError
 
 HELP = "serve exported models over TF Serving's REST and gRPC APIs"
@@ -24,7 +26,7 @@ HELP = "serve exported models over TF Serving's REST and gRPC APIs"
 _DEFAULTS = ServerOptions()
 
 # What the extra `serve` installs, by the names to import.
-_EXTRA = ("grpc", "orjson", "tensorflow_serving", "tornado")
+_EXTRA = ("grpc_health", "orjson", "tornado")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,9 +51,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--batching-parameters-file",
         type=pathlib.Path,
-        help=f"default: {layout.BATCHING_FILE} of the bundle, if there is one",
+        help=f"of the real server; default: {layout.BATCHING_FILE} of the bundle, if there is one",
     )
-    parser.add_argument("--no-batching", action="store_true", help="run every request by itself")
+    parser.add_argument("--no-batching", action="store_true", help="without that file")
     parser.add_argument(
         "--poll-seconds",
         type=float,
@@ -71,8 +73,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     limits.add_argument(
         "--client-seconds",
         type=float,
-        default=_DEFAULTS.header_timeout_s,
-        help="for a client to send its headers, then its body (%(default)s)",
+        default=_DEFAULTS.client_timeout_s,
+        help="for a client to send headers, a body, to take an answer (%(default)s)",
     )
     limits.add_argument(
         "--drain-seconds",
@@ -96,13 +98,11 @@ def run(args: argparse.Namespace) -> int:
         batching_file = _batching_file(args, models)
     except ValueError as error:
         raise UserError(str(error)) from error
-    except ImportError as error:
-        raise _missing_extra(error.name or "an extra") from error
     engine = args.engine
     if engine == "auto":
-        engine = "binary" if engines.find_binary() else "embedded"
+        engine = "binary" if model_server.find_binary() else "embedded"
     if engine == "embedded":
-        return _serve_embedded(models, options, batching_file, asked=args.engine == "embedded")
+        return _serve_embedded(models, options, asked=args.engine == "embedded")
     return _serve_real(models, options, batching_file, container=engine == "docker")
 
 
@@ -114,12 +114,10 @@ def _options(args: argparse.Namespace) -> ServerOptions:
         max_body_bytes=args.max_body_mib * MIB,
         max_requests=args.max_requests,
         request_timeout_s=args.request_seconds,
-        header_timeout_s=args.client_seconds,
-        body_timeout_s=args.client_seconds,
+        client_timeout_s=args.client_seconds,
         drain_timeout_s=args.drain_seconds,
         poll_interval_s=args.poll_seconds,
-        intra_op_threads=args.threads,
-        inter_op_threads=args.threads,
+        threads=args.threads,
     )
 
 
@@ -137,7 +135,6 @@ def _batching_file(
 def _serve_embedded(
     models: list[layout.ServedModel],
     options: ServerOptions,
-    batching_file: pathlib.Path | None,
     asked: bool,
 ) -> int:
     # Both before seconds go into importing TensorFlow.
@@ -148,19 +145,23 @@ def _serve_embedded(
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING)
     logging.getLogger("keras_lightnets.serving").setLevel(logging.INFO)
     stop = _stop_event()
-    from keras_lightnets.serving.server import batching_parameters
     from keras_lightnets.serving.server.embedded import EmbeddedServer
     from keras_lightnets.serving.server.errors import ServingError
 
-    reason = "asked for" if asked else f"no {engines.BINARY} on PATH"
+    reason = "asked for" if asked else f"no {model_server.BINARY} on PATH"
     print(f"Embedded stand-in for TensorFlow Serving ({reason}), for development", flush=True)
     try:
-        batching = batching_parameters.read(batching_file) if batching_file else None
-        server = EmbeddedServer(models, options, batching)
+        server = EmbeddedServer(models, options)
         server.start()
     except (ServingError, ValueError) as error:
         raise UserError(str(error)) from error
-    _announce(models, options.host, server.rest_port, server.grpc_port, batching_file)
+    for model in models:
+        if model.config is not None and (
+            model.config.HasField("model_version_policy") or model.config.version_labels
+        ):
+            name = visible(model.name)
+            print(f"{name}: version policy and labels are for the real server; serving the newest")
+    _announce(models, options.host, server.rest_port, server.grpc_port)
     _wait_for(stop)
     return _stop(server)
 
@@ -171,24 +172,22 @@ def _serve_real(
     batching_file: pathlib.Path | None,
     container: bool,
 ) -> int:
-    from keras_lightnets.serving.server.real import RealServer
-    from keras_lightnets.serving.transport import ClientError
-
     options = _with_ports(options)  # the real server takes port 0 for "off"
     stop = _stop_event()
     try:
-        server = RealServer(models, options, batching_file, container)
+        server = model_server.ModelServer(models, options, batching_file, container)
     except ValueError as error:
         raise UserError(str(error)) from error
     print(f"Starting {' '.join(server.command)}", flush=True)
     if not container:
-        print(f"{engines.BINARY} listens on every address of this machine", flush=True)
+        print(f"{model_server.BINARY} listens on every address of this machine", flush=True)
     try:
         server.start()
     except ClientError as error:
         server.stop()
         raise UserError(str(error)) from error
-    _announce(models, options.host, options.rest_port, options.grpc_port, batching_file)
+    print(f"Batching: {batching_file or 'off'}")
+    _announce(models, options.host, options.rest_port, options.grpc_port)
     while not stop.is_set():
         code = server.wait(0.2)
         if code is not None:
@@ -258,21 +257,14 @@ def _bindable(host: str, port: int, api: str) -> int:
         raise UserError(message) from error
 
 
-def _announce(
-    models: list[layout.ServedModel],
-    host: str,
-    rest_port: int,
-    grpc_port: int | None,
-    batching_file: pathlib.Path | None,
-) -> None:
+def _announce(models: list[layout.ServedModel], host: str, rest_port: int, grpc_port: int) -> None:
     if ":" in host:
         host = f"[{host}]"
-    print(f"Batching: {batching_file or 'off'}")
     for model in models:
-        print(f"Model {model.name} from {model.base_path}")
-        print(f"  REST http://{host}:{rest_port}/v1/models/{model.name}")
-        if grpc_port is not None:
-            print(f"  gRPC grpc://{host}:{grpc_port}/{model.name}")
+        name = visible(model.name)
+        print(f"Model {name} from {visible(model.base_path)}")
+        print(f"  REST http://{host}:{rest_port}/v1/models/{name}")
+        print(f"  gRPC grpc://{host}:{grpc_port}/{name}")
     print(f"Ready at http://{host}:{rest_port}", flush=True)
 
 

@@ -1,5 +1,6 @@
-"""A stand-in for TensorFlow Serving on a developer's machine, and ways to start the real one.
+"""The embedded server of a developer's machine, and ways to start the real TensorFlow Serving.
 
-`layout` finds models, `engines` starts the real server, `embedded` is the stand-in. Nothing here
-is imported before it is needed: `layout`, `engines` and `options` work without TensorFlow.
+`layout` finds models, `model_server` starts the real server, `embedded` is the other one. Nothing
+here is imported before it is needed: `layout`, `model_server` and `options` work without
+TensorFlow.
 """

@@ -1,33 +1,28 @@
-"""The embedded stand-in for TensorFlow Serving, put together."""
+"""The embedded server, put together from its two APIs, its models and their graphs."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
-import os
+import functools
 import pathlib
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 
-import grpc
 import tensorflow as tf
 import tornado.netutil
 
-from keras_lightnets.serving.server import errors, servable, warmup
-from keras_lightnets.serving.server.batcher import Batcher
-from keras_lightnets.serving.server.batching_parameters import BatchingParameters
-from keras_lightnets.serving.server.grpc_api import grpc_server
+from keras_lightnets.serving import readback, warmup
+from keras_lightnets.serving.server import errors
+from keras_lightnets.serving.server.grpc_api import GrpcServer
 from keras_lightnets.serving.server.layout import ServedModel
+from keras_lightnets.serving.server.log import log
 from keras_lightnets.serving.server.manager import ModelManager
-from keras_lightnets.serving.server.metrics import Metrics
 from keras_lightnets.serving.server.options import ServerOptions
 from keras_lightnets.serving.server.predictor import Predictor
 from keras_lightnets.serving.server.rest import RestApi, http_server
-from keras_lightnets.serving.server.scheduler import DirectScheduler, Scheduler
-
-log = logging.getLogger("keras_lightnets.serving")
+from keras_lightnets.serving.server.servable import DEFAULT_SIGNATURE, Servable
 
 
 class EmbeddedServer:
@@ -38,25 +33,20 @@ class EmbeddedServer:
     Args:
         models: What to serve.
         options: Addresses and limits.
-        batching: How to merge requests; None runs each by itself.
     """
 
-    def __init__(
-        self,
-        models: list[ServedModel],
-        options: ServerOptions,
-        batching: BatchingParameters | None = None,
-    ) -> None:
+    def __init__(self, models: Sequence[ServedModel], options: ServerOptions) -> None:
         self.options = options
-        self.metrics = Metrics()
-        self.rest_port = 0
-        self.grpc_port: int | None = None
-        self._batching = batching
-        self.manager = ModelManager(models, self._load, options.poll_interval_s)
-        self._grpc: grpc.Server | None = None
+        self.rest_port = self.grpc_port = 0
+        self._manager = ModelManager(
+            {model.name: model.base_path for model in models},
+            functools.partial(load, threads=options.threads),
+            options.poll_interval_s,
+        )
+        self._predictor = Predictor(self._manager, options.max_requests)
+        self._api = RestApi(self._predictor, options)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run_loop, name="serving-rest", daemon=True)
-        self._stop_rest: Callable[[], None] = lambda: None
 
     def start(self) -> None:
         """Takes the ports, loads the models, warms them up, then begins to answer.
@@ -64,30 +54,19 @@ class EmbeddedServer:
         Raises:
             ServingError: A port in use, or a model that cannot be loaded.
         """
-        servable.disable_xla()
+        readback.disable_xla(tf)
         sockets = self._bind()
         try:
-            scheduler: Scheduler = (
-                Batcher(self._batching, self.metrics)
-                if self._batching
-                else DirectScheduler(_default_threads(), self.metrics)
-            )
-            self._scheduler = scheduler
-            self._predictor = Predictor(
-                self.manager, scheduler, self.metrics, self.options.max_requests
-            )
-            if self.options.grpc_port is not None:
-                self._grpc, self.grpc_port = grpc_server(self._predictor, self.options)
-            self.manager.start()
+            self._grpc = GrpcServer(self._predictor, self.options)
+            self.grpc_port = self._grpc.port
+            self._manager.start()
         except BaseException:
             for bound in sockets:
                 bound.close()
             raise
-        self._api = RestApi(self._predictor, self.options)
         self._thread.start()
         asyncio.run_coroutine_threadsafe(self._serve(sockets), self._loop).result()
-        if self._grpc is not None:
-            self._grpc.start()
+        self._grpc.start()
 
     def stop(self) -> bool:
         """Refuses new requests, finishes those in flight, and frees everything.
@@ -97,20 +76,18 @@ class EmbeddedServer:
             runs them and not everything is freed: end the process.
         """
         limit = self.options.drain_timeout_s
-        stopped = self._grpc.stop(limit) if self._grpc else None
+        stopped = self._grpc.stop(limit)
         drained = asyncio.run_coroutine_threadsafe(self._drain(limit), self._loop).result()
-        if stopped is not None:
-            drained &= stopped.wait(limit)
-        if not drained:
+        if not (stopped.wait(limit) and drained):
             return False
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
-        self._api.close()
         freed = threading.Event()
 
         def free() -> None:
-            self._scheduler.close()
-            self.manager.close()
+            self._api.close()
+            self._predictor.close()
+            self._manager.close()
             freed.set()
 
         # A request that was answered with 504 may have left a graph that never returns.
@@ -128,27 +105,6 @@ class EmbeddedServer:
             ) from error
         self.rest_port = sockets[0].getsockname()[1]
         return sockets
-
-    def _load(self, name: str, version: int, path: pathlib.Path) -> servable.Servable:
-        config = tf.compat.v1.ConfigProto(
-            intra_op_parallelism_threads=self.options.intra_op_threads,
-            inter_op_parallelism_threads=self.options.inter_op_threads,
-        )
-        status = "fail"
-        try:
-            loaded = servable.Servable(name, version, path, config)
-            try:
-                batching = self._batching
-                limited = batching is not None and not batching.split_large
-                count = warmup.run(loaded, batching.max_batch_size if limited else None)
-            except BaseException:
-                loaded.close()
-                raise
-            log.info("model %s version %d loaded, %d warm-up requests", name, version, count)
-            status = "success"
-            return loaded
-        finally:
-            self.metrics.loads.add(str(path), status)
 
     def _run_loop(self) -> None:
         asyncio.set_event_loop(self._loop)
@@ -169,6 +125,27 @@ class EmbeddedServer:
         return not self._api.active
 
 
-def _default_threads() -> int:
-    """Without batching, more threads than cores only queue inside TensorFlow."""
-    return max(2, os.cpu_count() or 1)
+def load(name: str, version: int, path: pathlib.Path, threads: int = 0) -> Servable:
+    """Loads a version and runs its recorded requests, so that no client waits for the first ones.
+
+    Raises:
+        Exception: Whatever TensorFlow finds wrong with it, or a warm-up request that fails.
+    """
+    config = tf.compat.v1.ConfigProto(
+        intra_op_parallelism_threads=threads, inter_op_parallelism_threads=threads
+    )
+    loaded = Servable(name, version, path, config)
+    count = 0
+    try:
+        for request in warmup.read_warmup(path):
+            key = request.model_spec.signature_name or DEFAULT_SIGNATURE
+            if key not in loaded.signatures:
+                raise errors.invalid(f"A warm-up request asks for the signature {key!r}")
+            signature = loaded.signatures[key]
+            loaded.run(signature, signature.arrays(request.inputs))
+            count += 1
+    except BaseException:
+        loaded.close()
+        raise
+    log.info("model %s version %d loaded, %d warm-up requests", name, version, count)
+    return loaded

@@ -32,19 +32,15 @@ class ServingError(Exception):
     Args:
         code: A key of `CODES`.
         message: What was wrong, for the caller to read.
-        http_status: Overrides the status of `code` (413 and 405 have no canonical code).
+        http_status: Overrides the status of `code` (413 has no canonical code).
     """
 
     def __init__(self, code: str, message: str, http_status: int | None = None) -> None:
         super().__init__(message)
         self.code = code
         self.message = message
-        self.http_status = http_status or CODES[code][1]
-
-    @property
-    def number(self) -> int:
-        """The code's number in `google.rpc.Code`."""
-        return CODES[self.code][0]
+        self.number, status = CODES[code]
+        self.http_status = http_status or status
 
 
 def invalid(message: str) -> ServingError:
@@ -52,10 +48,15 @@ def invalid(message: str) -> ServingError:
     return ServingError("INVALID_ARGUMENT", message)
 
 
-def from_exception(error: BaseException) -> ServingError:
-    """Maps any exception, TensorFlow's errors among them, to a `ServingError`."""
+def describe(error: BaseException) -> ServingError:
+    """Returns any exception, TensorFlow's among them, as a new `ServingError`.
+
+    It was never raised, so it holds no traceback. An error kept in a local variable of a frame
+    that its own traceback names would be a cycle, and with it the request's body would stay in
+    memory until the garbage collector happens to look there.
+    """
     if isinstance(error, ServingError):
-        return error
+        return ServingError(error.code, error.message, error.http_status)
     number = getattr(error, "error_code", None)  # tf.errors.OpError
     if isinstance(number, int) and number in _NAMES:
         # TensorFlow appends the op's Python stack; the first lines name the fault.

@@ -1,15 +1,20 @@
-"""TF Serving's JSON for Predict: requests to arrays, arrays to answers.
+"""TF Serving's JSON for Predict: request bodies to arrays, arrays to answers.
 
-The format is documented at https://www.tensorflow.org/tfx/serving/api_rest. `NaN`, `Infinity` and
-`-Infinity` are read and written as bare words, as TF Serving does.
+The format is documented at https://www.tensorflow.org/tfx/serving/api_rest. A body is read as the
+signature directs: its values go straight into arrays, what no input asks for is skipped, and what
+an input cannot take is refused where it stands. So a body never becomes a tree of Python objects,
+which would take many times its size. Numbers are parsed in pieces of at most `_PIECE` bytes, so
+that other threads get their turn.
 """
 
 from __future__ import annotations
 
 import binascii
+import itertools
 import json
-from collections.abc import Callable
-from typing import Any
+import re
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import orjson
@@ -18,183 +23,404 @@ import tensorflow as tf
 from keras_lightnets.serving.server import errors
 from keras_lightnets.serving.server.servable import Signature, TensorSpec
 
-Arrays = dict[str, np.ndarray]
-
-_KINDS = {"f": "iuf", "i": "iu", "u": "iu", "b": "b"}  # target kind -> JSON kinds it takes
+_PIECE = 1 << 16
 _MAX_RANK = 32
 
+# Types of TensorFlow that JSON can carry -> Python types of their values.
+_TYPES: dict[tf.DType, set[type]] = {tf.string: {bytes}, tf.bool: {bool}}
+for _dtype in (tf.int8, tf.int16, tf.int32, tf.int64, tf.uint8, tf.uint32, tf.uint64):
+    _TYPES[_dtype] = {int}
+for _dtype in (tf.float32, tf.float64):
+    _TYPES[_dtype] = {int, float}
 
-def decode_request(
-    body: bytes, signature_of: Callable[[str | None], Signature]
-) -> tuple[Signature, Arrays, bool]:
-    """Reads the body of a `:predict` request.
+_S = rb"[ \t\r\n]*+"
+_STRING = rb'"(?:[^"\\\x00-\x1f]++|\\["\\/bfnrtu])*+"'
+_NUMBER = rb"-?(?:(?:0|[1-9][0-9]*+)(?:\.[0-9]++)?(?:[eE][+-]?[0-9]++)?|Inf(?:inity)?|NaN)"
+_SCALAR = _STRING + rb"|" + _NUMBER + rb"|true|false|null"
+_PLAIN = rb"[^\[\]{}\"]"  # numbers and words, to be looked at later
+_ROW = rb"\[" + _PLAIN + rb"*+\]"
 
-    Args:
-        body: JSON text.
-        signature_of: Gives the signature of a name, the default one for None.
+_VALUE = re.compile(_S + rb"(?:([\[{])|" + _SCALAR + rb")")
+_SKIPPED = re.compile(_S + rb"(?:" + _ROW + rb"|([\[{])|" + _SCALAR + rb")")
+_KEY = re.compile(_S + rb"(" + _STRING + rb")" + _S + rb":")
+_SPACE = re.compile(_S)
+_NEXT = re.compile(_S + rb"([,\]}])")
+_EMPTY = {b"[": re.compile(_S + rb"\]"), b"{": re.compile(_S + rb"\}")}
+_BASE64 = re.compile(rb'\{S"b64"S:S(T)S\}'.replace(b"S", _S).replace(b"T", _STRING))
+_RUN = re.compile(_PLAIN + rb"++")
+# A list of numbers, or of lists of numbers.
+_BLOCK = re.compile(
+    rb"\[(?:P*+|SR(?:S,SR)*+S)\]".replace(b"R", _ROW).replace(b"P", _PLAIN).replace(b"S", _S)
+)
+
+
+class Fields(NamedTuple):
+    """A request's text, and where in it the values of its members begin."""
+
+    text: bytes
+    starts: dict[str, int]
+
+
+def fields(body: bytes) -> Fields:
+    """Finds the members of a request. What follows its last brace does not matter.
+
+    Raises:
+        ServingError: The body is no JSON object.
+    """
+    text = body.removeprefix(b"\xef\xbb\xbf")
+    if not text.strip(b" \t\r\n"):
+        raise errors.invalid("JSON Parse error: The document is empty")
+    start = _VALUE.match(text)
+    if start is None or start[1] != b"{":
+        _skip(text, 0)
+        raise errors.invalid(f"JSON Value: {_excerpt(text, 0)} Is not object")
+    return Fields(text, _members(text, start.end())[0])
+
+
+def signature_name(request: Fields) -> str | None:
+    """The signature that a request names.
+
+    Raises:
+        ServingError: The name is no string.
+    """
+    start = request.starts.get("signature_name")
+    if start is None:
+        return None
+    match = re.compile(_S + rb"(" + _STRING + rb")").match(request.text, start)
+    if match is None:
+        raise errors.invalid("'signature_name' key must be a string value.")
+    return _unescaped(match[1]).decode("utf-8", "replace")
+
+
+def inputs(request: Fields, signature: Signature) -> tuple[dict[str, np.ndarray], bool]:
+    """Reads a request's tensors.
 
     Returns:
-        The signature, its inputs, and whether the request (so the answer) is in row format.
+        The arrays, and whether the request (so the answer) is in row format.
 
     Raises:
-        ServingError: Anything wrong with the body.
+        ServingError: They are not what the signature takes.
     """
-    document = parse(body)
-    if not isinstance(document, dict):
-        raise errors.invalid(f"JSON Value: {shorten(document)} Is not object")
-    name = document.get("signature_name")
-    if name is not None and not isinstance(name, str):
-        raise errors.invalid("'signature_name' key must be a string value.")
-    signature = signature_of(name)
-    if "instances" in document and "inputs" in document:
-        raise errors.invalid("Expecting only one of 'inputs' or 'instances' keys to exist")
-    if "instances" in document:
-        return signature, _from_rows(document["instances"], signature), True
-    if "inputs" in document:
-        return signature, _from_columns(document["inputs"], signature), False
-    raise errors.invalid("Missing 'inputs' or 'instances' key")
+    rows, columns = (request.starts.get(key) for key in ("instances", "inputs"))
+    if (rows is None) == (columns is None):
+        what = "Missing" if rows is None else "Expecting only one of"
+        raise errors.invalid(f"{what} 'inputs' or 'instances' key")
+    tensors = {name: _Tensor(name, spec) for name, spec in signature.inputs.items()}
+    if rows is not None:
+        _read_rows(request.text, rows, tensors)
+    else:
+        _read_columns(request.text, columns, tensors)
+    return {name: tensor.array() for name, tensor in tensors.items()}, rows is not None
 
 
-def parse(body: bytes) -> Any:
-    """JSON with `NaN` and infinities.
-
-    Raises:
-        ServingError: Not JSON.
-    """
-    if not body.strip():
-        raise errors.invalid("JSON Parse error: The document is empty")
-    try:
-        return orjson.loads(body)  # several times faster than `json`, but strict about NaN
-    except orjson.JSONDecodeError:
-        try:
-            return json.loads(body)
-        except (ValueError, RecursionError) as error:
-            raise errors.invalid(f"JSON Parse error: {error}") from error
-
-
-def shorten(value: Any, limit: int = 80) -> str:
-    """The start of a value, for error messages."""
-    text = repr(value)
-    return text if len(text) <= limit else f"{text[:limit]}..."
-
-
-def _is_base64(value: Any) -> bool:
-    return isinstance(value, dict) and value.keys() == {"b64"} and isinstance(value["b64"], str)
-
-
-def _from_rows(rows: Any, signature: Signature) -> Arrays:
-    if not isinstance(rows, list):
+def _read_rows(text: bytes, at: int, tensors: dict[str, _Tensor]) -> None:
+    at = _space(text, at)
+    if text[at] != ord("["):
         raise errors.invalid("Expecting 'instances' to be a list/array")
-    if not rows:
+    if _EMPTY[b"["].match(text, at + 1):
         raise errors.invalid("No values in 'instances' array")
-    named = isinstance(rows[0], dict) and not _is_base64(rows[0])
-    if not named:
-        if len(signature.inputs) > 1:
+    first = _space(text, at + 1)
+    if text[first] != ord("{") or _BASE64.match(text, first):
+        _only(tensors, "instances is a plain list, but expecting list of objects").read(text, at)
+        return
+    separator, count = b",", 0
+    while separator == b",":
+        at = _space(text, at + 1)
+        start = _VALUE.match(text, at)
+        if start[1] != b"{":
+            raise errors.invalid(f"Expecting object but got list at item {count} of input list")
+        starts, end = _members(text, start.end())
+        if starts.keys() != tensors.keys():
             raise errors.invalid(
-                "instances is a plain list, but expecting list of objects as multiple input "
-                f"tensors required: {sorted(signature.inputs)}"
+                f"Failed to process element: {count} of 'instances' list. JSON object: "
+                f"{_excerpt(text, at)} keys must be equal to: {','.join(sorted(tensors))}"
             )
-        ((name, spec),) = signature.inputs.items()
-        return {name: to_array(rows, name, spec)}
-    expected = signature.inputs.keys()
-    for index, row in enumerate(rows):
-        if not isinstance(row, dict) or row.keys() != expected:
-            raise errors.invalid(
-                f"Failed to process element: {index} of 'instances' list. JSON object: "
-                f"{shorten(row)} keys must be equal to: {','.join(sorted(expected))}"
-            )
-    return {
-        name: to_array([row[name] for row in rows], name, spec)
-        for name, spec in signature.inputs.items()
-    }
+        for name, tensor in tensors.items():
+            tensor.read(text, starts[name], level=1)
+        count += 1
+        match = _NEXT.match(text, end)
+        at, separator = match.end() - 1, match[1]
+    for tensor in tensors.values():
+        tensor.add_list(0, count)
 
 
-def _from_columns(columns: Any, signature: Signature) -> Arrays:
-    if not isinstance(columns, dict) or _is_base64(columns):
-        if len(signature.inputs) > 1:
-            raise errors.invalid(
-                "inputs is a plain value/list, but expecting an object as multiple input tensors "
-                f"required: {sorted(signature.inputs)}"
-            )
-        ((name, spec),) = signature.inputs.items()
-        return {name: to_array(columns, name, spec)}
-    for name in signature.inputs:
-        if name not in columns:
+def _read_columns(text: bytes, at: int, tensors: dict[str, _Tensor]) -> None:
+    at = _space(text, at)
+    if text[at] != ord("{") or _BASE64.match(text, at):
+        _only(tensors, "inputs is a plain value/list, but expecting an object").read(text, at)
+        return
+    starts, _ = _members(text, at + 1)
+    for name, tensor in tensors.items():
+        if name not in starts:
             raise errors.invalid(f"Missing named input: {name} in 'inputs' object.")
-    return {name: to_array(columns[name], name, spec) for name, spec in signature.inputs.items()}
+        tensor.read(text, starts[name])
 
 
-def to_array(value: Any, name: str, spec: TensorSpec) -> np.ndarray:
-    """A JSON value as an array of the type an input needs.
+def _only(tensors: dict[str, _Tensor], complaint: str) -> _Tensor:
+    if len(tensors) > 1:
+        names = sorted(tensors)
+        raise errors.invalid(f"{complaint} as multiple input tensors required: {names}")
+    (tensor,) = tensors.values()
+    return tensor
 
-    Raises:
-        ServingError: Ragged lists, values of another type, numbers out of range.
-    """
-    if spec.dtype == tf.string:
-        return _strings(value, name)
-    try:
-        array = np.asarray(value)
-    except (ValueError, OverflowError) as error:
-        raise errors.invalid(f"Input {name!r}: lists of unequal size: {error}") from error
-    target = np.dtype(spec.dtype.as_numpy_dtype)
-    if target.kind not in _KINDS:
-        raise errors.ServingError("UNIMPLEMENTED", f"JSON cannot carry {spec.dtype.name}")
-    if array.size and array.dtype.kind not in _KINDS[target.kind]:
-        raise errors.invalid(
-            f"Input {name!r}: JSON Value: {shorten(value)} is not of expected type: "
-            f"{spec.dtype.name}"
-        )
-    if target.kind in "iu" and array.size:
-        bounds = np.iinfo(target)
-        if array.min() < bounds.min or array.max() > bounds.max:
+
+class _Tensor:
+    """Collects the values of one input, all lists of one depth being of one length."""
+
+    def __init__(self, name: str, spec: TensorSpec) -> None:
+        self.name, self.spec = name, spec
+        self.sizes: dict[int, int] = {}  # level -> length of the lists there
+        self.rank: int | None = None
+        self.values: list[Any] = []
+        self.parts: list[np.ndarray] = []
+
+    def read(self, text: bytes, at: int, level: int = 0) -> int:
+        """Reads the value at `at` and returns where it ends. `level`: lists around it."""
+        at = _space(text, at)
+        if text[at] != ord("["):
+            return self._read_scalar(text, at, level)
+        numeric = self.spec.dtype != tf.string
+        if numeric and (block := _BLOCK.match(text, at, at + _PIECE)):
+            self._read_block(block[0], level, at)
+            return block.end()
+        if level == _MAX_RANK:
+            raise errors.invalid(f"Input {self.name!r}: lists nested deeper than {_MAX_RANK}")
+        if empty := _EMPTY[b"["].match(text, at + 1):
+            self.add_list(level, 0)
+            return empty.end()
+        separator, count = b",", 0
+        while separator == b",":
+            at += 1
+            run = _run(text, at) if numeric else b""
+            if run:
+                values = _numbers(b"[" + run + b"]", at - 1)
+                self._add(values, level + 1)
+                count += len(values)
+                at += len(run)
+            else:
+                at = self.read(text, at, level + 1)
+                count += 1
+            match = _NEXT.match(text, at)
+            if match is None or match[1] == b"}":
+                raise _syntax(at)
+            at, separator = match.end() - 1, match[1]
+        self.add_list(level, count)
+        return at + 1
+
+    def _read_block(self, block: bytes, level: int, at: int) -> None:
+        values = _numbers(block, at)
+        self.add_list(level, len(values))
+        if values and isinstance(values[0], list):
+            for size in dict.fromkeys(map(len, values)):
+                self.add_list(level + 1, size)
+            self._add(list(itertools.chain.from_iterable(values)), level + 2)
+        else:
+            self._add(values, level + 1)
+
+    def _read_scalar(self, text: bytes, at: int, level: int) -> int:
+        coded = _BASE64.match(text, at) if self.spec.dtype == tf.string else None
+        if coded:
+            self._add([_decode_base64(coded[1], self.name)], level)
+            return coded.end()
+        match = _VALUE.match(text, at)
+        if match is None:
+            raise _syntax(at)
+        if match[1] or (match[0][:1] == b'"') != (self.spec.dtype == tf.string):
+            raise self._wrong_type(_excerpt(text, at))
+        if self.spec.dtype == tf.string:
+            self._add([_unescaped(match[0])], level)
+        else:
+            self._add(_numbers(b"[" + match[0] + b"]", at - 1), level)
+        return match.end()
+
+    def add_list(self, level: int, size: int) -> None:
+        """Notes a list; the first of its level says how long all are."""
+        expected = self.sizes.setdefault(level, size)
+        if size != expected:
             raise errors.invalid(
-                f"Input {name!r}: a value is outside {bounds.min} to {bounds.max} "
-                f"({spec.dtype.name})"
+                f"Input {self.name!r}: lists of unequal size. Encountered list at unexpected "
+                f"size: {size} at level: {level} expected size: {expected}"
             )
-    return array.astype(target)
 
+    def _add(self, values: list[Any], level: int) -> None:
+        if not values:
+            return
+        dtype = self.spec.dtype
+        if dtype not in _TYPES:
+            raise errors.ServingError(
+                "UNIMPLEMENTED", f"Input {self.name!r}: JSON cannot carry {dtype.name}"
+            )
+        if wrong := set(map(type, values)) - _TYPES[dtype]:
+            value = next(value for value in values if type(value) in wrong)
+            raise self._wrong_type(json.dumps(value))
+        if self.rank not in (None, level):
+            raise errors.invalid(f"Input {self.name!r}: values found at different levels")
+        self.rank = level
+        self.values += values
+        if len(self.values) >= _PIECE:
+            self._pack()
 
-def _strings(value: Any, name: str) -> np.ndarray:
-    shape: list[int] = []
-    first = value
-    while isinstance(first, list):
-        shape.append(len(first))
-        if len(shape) > _MAX_RANK:
-            raise errors.invalid(f"Input {name!r}: lists nested deeper than {_MAX_RANK}")
-        first = first[0] if first else None
-    leaves = [value]
-    for size in shape:
-        if not all(isinstance(item, list) and len(item) == size for item in leaves):
-            raise errors.invalid(f"Input {name!r}: lists of unequal size or depth")
-        leaves = [leaf for item in leaves for leaf in item]
-    array = np.empty(len(leaves), object)
-    for index, leaf in enumerate(leaves):
-        array[index] = _bytes(leaf, name, index)
-    return array.reshape(shape)
+    def _pack(self) -> None:
+        dtype = self.spec.dtype
+        part = np.empty(len(self.values), dtype.as_numpy_dtype)
+        try:
+            with np.errstate(over="ignore"):  # beyond float32 is infinite, as in C++
+                part[:] = self.values
+        except OverflowError:
+            raise errors.invalid(
+                f"Input {self.name!r}: a value is outside {dtype.min} to {dtype.max} ({dtype.name})"
+            ) from None
+        self.parts.append(part)
+        self.values = []
 
-
-def _bytes(value: Any, name: str, index: int) -> bytes:
-    if isinstance(value, str):
-        return value.encode("utf-8", "surrogatepass")
-    if not _is_base64(value):
-        raise errors.invalid(
-            f"Input {name!r}, item {index}: JSON Value: {shorten(value)} is not of expected type: "
-            'string, or {"b64": "..."}'
+    def _wrong_type(self, value: str) -> errors.ServingError:
+        return errors.invalid(
+            f"Input {self.name!r}: JSON Value: {value} is not of expected type: "
+            f"{self.spec.dtype.name}"
         )
-    text = value["b64"]
+
+    def array(self) -> np.ndarray:
+        """What was read.
+
+        Raises:
+            ServingError: Values beside lists, or another shape than the signature's.
+        """
+        rank = len(self.sizes) if self.rank is None else self.rank
+        if sorted(self.sizes) != list(range(rank)):
+            raise errors.invalid(f"Input {self.name!r}: values found at different levels")
+        shape = [self.sizes[level] for level in range(rank)]
+        self.spec.check(self.name, self.spec.dtype, shape)
+        self._pack()
+        return np.concatenate(self.parts).reshape(shape)
+
+
+def _run(text: bytes, at: int) -> bytes:
+    """The numbers from `at` on, as many as fit into a piece; empty if there is none."""
+    match = _RUN.match(text, at, at + _PIECE)
+    if match is None or not match[0].strip(b" \t\r\n"):
+        return b""
+    if text[match.end() : match.end() + 1] == b"]":
+        return match[0]
+    return match[0][: max(match[0].rfind(b","), 0)]
+
+
+def _numbers(text: bytes, at: int) -> list[Any]:
+    """Parses a list of numbers and words, or of such lists; `at` is its place, for complaints."""
     try:
-        if not text.endswith("="):
-            text += "=" * (-len(text) % 4)  # padding may be left out, but not be wrong
+        return orjson.loads(text)  # several times faster than `json`, but without NaN
+    except orjson.JSONDecodeError as error:
+        if b"N" not in text and b"I" not in text:
+            raise _syntax(at + error.pos) from None
+    try:
+        return json.loads(re.sub(rb"Inf(?!i)", b"Infinity", text), parse_float=_finite)
+    except ValueError:
+        raise _syntax(at) from None
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if value in (float("inf"), float("-inf")):
+        raise ValueError("Number too big to be stored in double.")
+    return value
+
+
+def _skip(text: bytes, at: int) -> int:
+    """Returns where the value at `at` ends. Of a list of numbers only the end is looked for."""
+    closers = bytearray()
+    while True:
+        match = _SKIPPED.match(text, at)
+        if match is None:
+            raise _syntax(at)
+        at = match.end()
+        if opened := match[1]:
+            if empty := _EMPTY[opened].match(text, at):
+                at = empty.end()
+            else:
+                closers += b"]" if opened == b"[" else b"}"
+                at = _key(text, at)[1] if opened == b"{" else at
+                continue
+        while closers:
+            match = _NEXT.match(text, at)
+            if match is None or match[1] not in (b",", closers[-1:]):
+                raise _syntax(at)
+            at = match.end()
+            if match[1] == b",":
+                at = _key(text, at)[1] if closers[-1:] == b"}" else at
+                break
+            closers.pop()
+        else:
+            return at
+
+
+def _members(text: bytes, at: int) -> tuple[dict[str, int], int]:
+    """Where the values of an object begin, by key, and where the object ends.
+
+    Of equal keys the first counts.
+
+    Args:
+        text: JSON.
+        at: Behind the object's opening brace.
+    """
+    starts: dict[str, int] = {}
+    if empty := _EMPTY[b"{"].match(text, at):
+        return starts, empty.end()
+    separator = b","
+    while separator == b",":
+        key, at = _key(text, at)
+        starts.setdefault(key, at)
+        match = _NEXT.match(text, _skip(text, at))
+        if match is None or match[1] == b"]":
+            raise _syntax(at)
+        at, separator = match.end(), match[1]
+    return starts, at
+
+
+def _key(text: bytes, at: int) -> tuple[str, int]:
+    match = _KEY.match(text, at)
+    if match is None:
+        raise _syntax(at)
+    return _unescaped(match[1]).decode("utf-8", "surrogateescape"), match.end()
+
+
+def _space(text: bytes, at: int) -> int:
+    return _SPACE.match(text, at).end()
+
+
+def _unescaped(string: bytes) -> bytes:
+    """The content of a JSON string, whatever its bytes are."""
+    if b"\\" not in string:
+        return string[1:-1]
+    try:
+        text = json.loads(string.decode("utf-8", "surrogateescape"))
+        # A lone surrogate of an escape cannot be encoded, a byte that was no UTF-8 can.
+        return text.encode("utf-8", "surrogateescape")
+    except ValueError:
+        raise errors.invalid("JSON Parse error: Invalid escape character in string.") from None
+
+
+def _decode_base64(string: bytes, name: str) -> bytes:
+    text = _unescaped(string).translate(None, b" \t\r\n\f\v")
+    try:
+        if not text.endswith(b"="):
+            text += b"=" * (-len(text) % 4)  # padding may be left out, but not be wrong
         elif len(text) % 4:
             raise binascii.Error("Wrong padding")
-        return binascii.a2b_base64(text.encode("ascii"), strict_mode=True)
-    except (binascii.Error, UnicodeEncodeError) as error:
-        raise errors.invalid(
-            f"Input {name!r}, item {index}: Unable to base64 decode: {error}"
-        ) from error
+        return binascii.a2b_base64(text, strict_mode=True)
+    except binascii.Error as error:
+        raise errors.invalid(f"Input {name!r}: Unable to base64 decode: {error}") from None
 
 
-def encode_response(outputs: Arrays, row_format: bool) -> bytes:
+def _excerpt(text: bytes, at: int, limit: int = 80) -> str:
+    """The start of a value, for complaints."""
+    shown = text[_space(text, at) :][: limit + 1].decode("utf-8", "replace")
+    return shown if len(shown) <= limit else f"{shown[:limit]}..."
+
+
+def _syntax(at: int) -> errors.ServingError:
+    return errors.invalid(f"JSON Parse error: Invalid value. at offset: {at}")
+
+
+def encode_response(outputs: dict[str, np.ndarray], row_format: bool) -> bytes:
     """The body of an answer.
 
     Raises:
@@ -202,54 +428,47 @@ def encode_response(outputs: Arrays, row_format: bool) -> bytes:
     """
     values = {name: _json_ready(name, value) for name, value in outputs.items()}
     if not row_format:
-        only = next(iter(values.values())) if len(values) == 1 else values
-        return _dump({"outputs": only})
-    sizes = {name: len(value) if value.ndim else 0 for name, value in outputs.items()}
-    if len(set(sizes.values())) != 1 or 0 in sizes.values():
-        raise errors.ServingError(
-            "FAILED_PRECONDITION",
-            f"Outputs with inconsistent 0th dimension have no row format: {sizes}. "
-            "Send 'inputs' instead of 'instances'",
+        return _dump({"outputs": _unwrapped(values)}, outputs)
+    if any(value.ndim == 0 for value in outputs.values()):
+        raise errors.invalid("An output without a first dimension has no row format")
+    sizes = {name: len(value) for name, value in outputs.items()}
+    if len(set(sizes.values())) != 1:
+        raise errors.invalid(
+            f"Outputs with inconsistent batch sizes have no row format: {sizes}. "
+            "Send 'inputs' instead of 'instances'"
         )
     if len(values) == 1:
-        return _dump({"predictions": next(iter(values.values()))})
+        return _dump({"predictions": _unwrapped(values)}, outputs)
     rows = zip(*values.values(), strict=True)
-    return _dump({"predictions": [dict(zip(values, row, strict=True)) for row in rows]})
+    return _dump({"predictions": [dict(zip(values, row, strict=True)) for row in rows]}, outputs)
+
+
+def _unwrapped(values: dict[str, Any]) -> Any:
+    """A single output has no name."""
+    return next(iter(values.values())) if len(values) == 1 else values
 
 
 def _json_ready(name: str, value: np.ndarray) -> Any:
     if value.dtype == object:
-        if name.endswith("_bytes"):
-            return _map_leaves(
-                value, lambda v: {"b64": binascii.b2a_base64(v, newline=False).decode()}
-            )
-        return _map_leaves(value, lambda v: v.decode("utf-8", "replace"))
-    if value.dtype.kind not in "iufb" or (value.dtype.itemsize == 2 and value.dtype.kind == "f"):
-        raise errors.ServingError(
-            "UNIMPLEMENTED", f"Output {name!r}: JSON cannot carry {value.dtype}"
+        ready = np.empty(value.size, object)
+        ready[:] = [_string(name, item) for item in value.reshape(-1)]
+        return ready.reshape(value.shape).tolist()
+    if tf.dtypes.as_dtype(value.dtype) not in _TYPES:
+        raise errors.invalid(
+            f"Output {name!r}: Failed to write JSON value for tensor type: {value.dtype}"
         )
-    if value.dtype.kind == "f" and not np.isfinite(value).all():
-        return value.astype(float).tolist()  # `_dump` needs plain floats to write NaN
-    return np.ascontiguousarray(value) if value.ndim else value.item()
+    return np.ascontiguousarray(value) if value.ndim else value[()]
 
 
-def _map_leaves(array: np.ndarray, function: Callable[[bytes], Any]) -> Any:
-    flat = np.empty(array.size, object)
-    for index, leaf in enumerate(array.reshape(-1)):
-        flat[index] = function(leaf)
-    return flat.reshape(array.shape).tolist()
+def _string(name: str, value: bytes) -> str | dict[str, str]:
+    if name.endswith("_bytes"):
+        return {"b64": binascii.b2a_base64(value, newline=False).decode()}
+    return value.decode("utf-8", "replace")
 
 
-def _dump(document: Any) -> bytes:
-    if _has_nan(document):
-        return json.dumps(document, default=lambda array: array.tolist()).encode()
-    return orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
-
-
-def _has_nan(document: Any) -> bool:
-    """Whether any plain float is NaN or infinite; arrays were checked before."""
-    if isinstance(document, float):
-        return document != document or document in (float("inf"), float("-inf"))
-    if isinstance(document, dict):
-        return any(_has_nan(value) for value in document.values())
-    return isinstance(document, list) and any(_has_nan(value) for value in document)
+def _dump(document: Any, outputs: dict[str, np.ndarray]) -> bytes:
+    floats: Sequence[np.ndarray] = [v for v in outputs.values() if v.dtype.kind == "f"]
+    if all(np.isfinite(value).all() for value in floats):
+        return orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
+    # NaN and infinities are bare words, which only `json` writes.
+    return json.dumps(document, default=lambda array: array.tolist()).encode()

@@ -7,12 +7,12 @@ import pathlib
 from typing import Any
 
 from keras_lightnets.serving import models_config
+from keras_lightnets.serving.batching_parameters import BATCHING_FILE
+from keras_lightnets.serving.bundle import versions
 from keras_lightnets.serving.models_config import MODELS_FILE
 
 # A served directory may be a model, a bundle of models, or a folder of bundles.
 _MAX_DEPTH = 2
-
-BATCHING_FILE = "batching_parameters.txt"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,40 +22,18 @@ class ServedModel:
     Attributes:
         name: Its name in URLs.
         base_path: The directory that holds the numbered versions.
-        policy: `"latest"`, `"all"` or `"specific"`, as in `models.config`.
-        latest: How many of the newest versions to serve under policy `"latest"`.
-        versions: The versions to serve under policy `"specific"`.
-        labels: Label -> version.
+        config: Its entry in the `models.config` beside it, if there is one. The real server follows
+            its version policy and labels.
     """
 
     name: str
     base_path: pathlib.Path
-    policy: str = "latest"
-    latest: int = 1
-    versions: tuple[int, ...] = ()
-    labels: tuple[tuple[str, int], ...] = ()
-
-    def wanted(self, available: list[int]) -> list[int]:
-        """The versions to serve out of `available`, newest first."""
-        ordered = sorted(available, reverse=True)
-        if self.policy == "all":
-            return ordered
-        if self.policy == "specific":
-            return [v for v in ordered if v in self.versions]
-        return ordered[: self.latest]
-
-
-def versions(base_path: pathlib.Path) -> list[int]:
-    """The numbered subdirectories of `base_path`; everything else is ignored, as in TF Serving."""
-    try:
-        return sorted(int(p.name) for p in base_path.iterdir() if p.name.isdecimal() and p.is_dir())
-    except OSError:
-        return []
+    config: Any = None
 
 
 def is_model(path: pathlib.Path) -> bool:
     """Whether `path` holds at least one `<integer>/saved_model.pb`."""
-    return any((path / str(v) / "saved_model.pb").is_file() for v in versions(path))
+    return any((folder / "saved_model.pb").is_file() for folder in versions(path).values())
 
 
 def find_models(root: pathlib.Path) -> list[pathlib.Path]:
@@ -93,8 +71,8 @@ def _subdirectories(path: pathlib.Path) -> list[pathlib.Path]:
 def served_models(root: pathlib.Path, only: str | None = None) -> list[ServedModel]:
     """Every model below `root`, named after its directory.
 
-    A `models.config` beside a model adds its name, version policy and labels. Paths in it are
-    those of a container, so the entry is matched by the last part of its `base_path`.
+    A `models.config` beside a model names it. Paths in it are those of a container, so the entry is
+    matched by the last part of its `base_path`.
 
     Args:
         root: A model's directory, a bundle, or a folder of bundles.
@@ -127,21 +105,8 @@ def _with_config(path: pathlib.Path) -> ServedModel:
         raise ValueError(f"{config}: {problem}.")
     for entry in entries:
         if models_config.folder_of(entry) == path.name:
-            return served_model(entry, path)
+            return ServedModel(entry.name, path, entry)
     return ServedModel(path.name, path)
-
-
-def served_model(entry: Any, base_path: pathlib.Path) -> ServedModel:
-    """A `ModelConfig` entry with the path where the model really lies."""
-    policy = entry.model_version_policy
-    return ServedModel(
-        name=entry.name,
-        base_path=base_path,
-        policy=policy.WhichOneof("policy_choice") or "latest",
-        latest=max(policy.latest.num_versions, 1),
-        versions=tuple(policy.specific.versions),
-        labels=tuple(sorted(entry.version_labels.items())),
-    )
 
 
 def batching_file(root: pathlib.Path, models: list[ServedModel]) -> pathlib.Path | None:

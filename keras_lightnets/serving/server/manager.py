@@ -1,19 +1,17 @@
-"""Keeps the right versions loaded: finds new ones, switches, and unloads what nobody uses."""
+"""Keeps the newest version of each model loaded: finds it, switches, unloads the one before."""
 
 from __future__ import annotations
 
 import dataclasses
 import enum
-import logging
 import pathlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
-from keras_lightnets.serving.server import errors, layout
-from keras_lightnets.serving.server.layout import ServedModel
-
-log = logging.getLogger("keras_lightnets.serving")
+from keras_lightnets.serving.bundle import list_versions
+from keras_lightnets.serving.server import errors
+from keras_lightnets.serving.server.log import log
 
 
 class State(enum.IntEnum):
@@ -56,6 +54,7 @@ class Lease:
 @dataclasses.dataclass
 class _Version:
     number: int
+    path: pathlib.Path
     state: State = State.START
     error: errors.ServingError | None = None
     servable: Loaded | None = None
@@ -67,18 +66,18 @@ class ModelManager:
     """Loads, switches and unloads the versions of some models.
 
     Args:
-        models: What to serve.
+        models: Name -> directory that holds the numbered versions.
         load: Loads a version and warms it up: `(name, version, path)`.
         poll_interval_s: Seconds between two looks at the directories.
     """
 
     def __init__(
         self,
-        models: list[ServedModel],
+        models: Mapping[str, pathlib.Path],
         load: Callable[[str, int, pathlib.Path], Loaded],
         poll_interval_s: float,
     ) -> None:
-        self._models = {model.name: model for model in models}
+        self._models = dict(models)
         self._load, self._poll_interval_s = load, poll_interval_s
         self._versions: dict[str, dict[int, _Version]] = {name: {} for name in self._models}
         self._lock = threading.Condition()
@@ -96,10 +95,9 @@ class ModelManager:
             self._update(name)
             failed = [v for v in self._versions[name].values() if v.error is not None]
             if failed and not self._available(name):
-                newest, error = failed[0], failed[0].error
-                path = self._models[name].base_path / str(newest.number)
-                message = f"Cannot load model {name} version {newest.number} from {path}: {error}"
-                raise errors.ServingError(error.code, message)
+                version, error = failed[0], failed[0].error
+                message = f"Cannot load model {name} version {version.number} from {version.path}"
+                raise errors.ServingError(error.code, f"{message}: {error}")
         self._watcher.start()
 
     def close(self) -> None:
@@ -107,10 +105,9 @@ class ModelManager:
         self._stop.set()
         if self._watcher.ident is not None:
             self._watcher.join()
-        for name, versions in self._versions.items():
-            for version in versions.values():
-                if version.state == State.AVAILABLE:
-                    self._unload(name, version)
+        for name in self._models:
+            for version in self._available(name).values():
+                self._unload(name, version)
         for thread in self._unloading:
             thread.join()
 
@@ -119,51 +116,39 @@ class ModelManager:
         """The models' names, sorted."""
         return sorted(self._models)
 
-    def acquire(self, name: str, version: int | None = None, label: str | None = None) -> Lease:
-        """A version to run a request with: the given one, a label's, or the newest available.
+    def acquire(self, name: str, version: int | None = None) -> Lease:
+        """A version to run a request with: the given one, or the newest available.
 
         Raises:
-            ServingError: No such model, version or label is available.
+            ServingError: No such model or version is available.
         """
         with self._lock:
-            number = self._number(name, version, label)
             available = self._available(name)
-            if number is None:
-                if not available:
-                    raise _not_found(f"Servable not found for request: Latest({name})")
-                number = max(available)
+            number = max(available, default=None) if version is None else version
             if number not in available:
-                raise _not_found(f"Servable not found for request: Specific({name}, {number})")
+                asked = f"Latest({name})" if version is None else f"Specific({name}, {version})"
+                raise _not_found(f"Servable not found for request: {asked}")
             available[number].users += 1
             return Lease(available[number], self._lock)
 
     def status(
-        self, name: str, version: int | None = None, label: str | None = None
+        self, name: str, version: int | None = None
     ) -> list[tuple[int, State, errors.ServingError | None]]:
         """`(version, state, error)` of a model's versions, newest first.
 
         Raises:
-            ServingError: No such model, version or label.
+            ServingError: No such model or version.
         """
         with self._lock:
-            number = self._number(name, version, label)
             found = [
                 (v.number, v.state, v.error)
                 for v in self._versions.get(name, {}).values()
-                if number in (None, v.number)
+                if version in (None, v.number)
             ]
         if not found:
-            asked = f"version {number}" if number is not None else "any versions"
+            asked = f"version {version}" if version is not None else "any versions"
             raise _not_found(f"Could not find {asked} of model {name}")
         return sorted(found, key=lambda row: -row[0])
-
-    def _number(self, name: str, version: int | None, label: str | None) -> int | None:
-        if label is None:
-            return version
-        labels = dict(self._models[name].labels) if name in self._models else {}
-        if label not in labels:
-            raise errors.invalid(f"Unrecognized servable version label: {label}")
-        return labels[label]
 
     def _available(self, name: str) -> dict[int, _Version]:
         versions = self._versions.get(name, {}).values()
@@ -178,39 +163,40 @@ class ModelManager:
                     log.exception("model %s: looking for new versions failed", name)
 
     def _update(self, name: str) -> None:
-        """Loads wanted versions first and unloads others after, so that one is always there."""
-        model = self._models[name]
-        wanted = model.wanted(layout.versions(model.base_path))
-        for number in wanted:
-            self._load_version(model, number)
-        if wanted and not any(number in self._available(name) for number in wanted):
-            return  # nothing new works: go on with the old
+        """Loads the newest version first and unloads others after: one is always there."""
+        try:
+            folders = list_versions(self._models[name])
+        except OSError:
+            return  # a file system that is away for a moment takes no version with it
+        newest = max(folders, default=None)
+        if newest is not None:
+            self._load_version(name, newest, folders[newest])
+            if newest not in self._available(name):
+                return  # nothing new works: go on with the old
         for number, version in self._available(name).items():
-            if number not in wanted:
+            if number != newest:
                 self._unload(name, version)
 
-    def _load_version(self, model: ServedModel, number: int) -> None:
-        path = model.base_path / str(number)
-        versions = self._versions[model.name]
-        known = versions.get(number)
+    def _load_version(self, name: str, number: int, path: pathlib.Path) -> None:
+        known = self._versions[name].get(number)
         if known is not None and known.state == State.AVAILABLE:
             return
         fingerprint = _fingerprint(path)
         if known is not None and known.error is not None and known.fingerprint == fingerprint:
             return
-        version = _Version(number, State.LOADING, fingerprint=fingerprint)
+        version = _Version(number, path, State.LOADING, fingerprint=fingerprint)
         with self._lock:
-            versions[number] = version
+            self._versions[name][number] = version
         try:
-            servable = self._load(model.name, number, path)
+            servable = self._load(name, number, path)
         except Exception as error:
-            version.error = errors.from_exception(error)
+            version.error = errors.describe(error)
             version.state = State.END
-            log.error("model %s version %d not loaded: %s", model.name, number, version.error)
+            log.error("model %s version %d not loaded: %s", name, number, version.error)
             return
         with self._lock:
             version.servable, version.state = servable, State.AVAILABLE
-        log.info("model %s version %d is available", model.name, number)
+        log.info("model %s version %d is available", name, number)
 
     def _unload(self, name: str, version: _Version) -> None:
         """Unloads in a thread of its own: a graph that never returns must not stop the watch."""

@@ -8,7 +8,7 @@ MIB = 1 << 20
 
 # TensorFlow Serving's own, also inside its container image.
 GRPC_PORT, REST_PORT = 8500, 8501
-METRICS_PATH = "/monitoring/prometheus/metrics"
+METRICS_PATH = "/monitoring/prometheus/metrics"  # of the real server
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,33 +18,29 @@ class ServerOptions:
     Attributes:
         host: Address to bind; loopback unless told otherwise.
         rest_port: TCP port of the REST API; 0 picks a free one.
-        grpc_port: TCP port of the gRPC API; 0 picks a free one, None turns it off.
+        grpc_port: TCP port of the gRPC API; 0 picks a free one.
         max_body_bytes: Largest request body; a larger one gets 413 and is not kept.
         max_requests: Requests worked on at once; one more gets 503.
         max_connections: Open REST connections; one more is closed at once.
         request_timeout_s: Seconds from a request's arrival to 504.
-        header_timeout_s: Seconds for a connection to send all headers of a request (also how
-            long an idle connection is kept).
-        body_timeout_s: Seconds for a request's body to arrive.
+        client_timeout_s: Seconds for a client to send the headers of a request, then its body,
+            then to take the answer (also how long an idle connection is kept).
         drain_timeout_s: Seconds that requests in flight get after SIGTERM.
         poll_interval_s: Seconds between two looks for new versions.
-        intra_op_threads: Threads inside one TensorFlow op; 0 is one per core.
-        inter_op_threads: TensorFlow ops run at once; 0 is one per core.
+        threads: Threads inside one TensorFlow op, and ops run at once; 0 is one per core.
     """
 
     host: str = "127.0.0.1"
     rest_port: int = REST_PORT
-    grpc_port: int | None = GRPC_PORT
+    grpc_port: int = GRPC_PORT
     max_body_bytes: int = 64 * MIB
     max_requests: int = 64
     max_connections: int = 1024
     request_timeout_s: float = 30.0
-    header_timeout_s: float = 30.0
-    body_timeout_s: float = 30.0
+    client_timeout_s: float = 30.0
     drain_timeout_s: float = 30.0
     poll_interval_s: float = 1.0
-    intra_op_threads: int = 0
-    inter_op_threads: int = 0
+    threads: int = 0
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -52,6 +48,5 @@ class ServerOptions:
             if isinstance(value, int | float) and value < 0:
                 raise ValueError(f"`{field.name}` must not be negative. Received: {value}")
         for name in ("rest_port", "grpc_port"):
-            port = getattr(self, name)
-            if port is not None and port > 65535:
-                raise ValueError(f"`{name}` must be 0 to 65535. Received: {port}")
+            if getattr(self, name) > 65535:
+                raise ValueError(f"`{name}` must be 0 to 65535. Received: {getattr(self, name)}")

@@ -24,15 +24,15 @@ def signature_map(servable: Servable) -> get_model_metadata_pb2.SignatureDefMap:
 
 
 def model_status(
-    manager: ModelManager, name: str, version: int | None, label: str | None
+    manager: ModelManager, name: str, version: int | None
 ) -> get_model_status_pb2.GetModelStatusResponse:
     """The states of a model's versions.
 
     Raises:
-        ServingError: No such model, version or label.
+        ServingError: No such model or version.
     """
     response = get_model_status_pb2.GetModelStatusResponse()
-    for number, state, error in manager.status(name, version, label):
+    for number, state, error in manager.status(name, version):
         row = response.model_version_status.add(version=number, state=int(state))
         row.status.error_code = error.number if error else 0
         row.status.error_message = error.message if error else ""

@@ -9,28 +9,29 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import json
-import logging
 import re
 import urllib.parse
-from collections.abc import Awaitable
+from collections.abc import Callable
 from typing import Any
 
 import tornado.httpserver
-import tornado.httputil
 import tornado.iostream
 import tornado.web
 from google.protobuf import json_format
 
 from keras_lightnets.serving.server import errors, json_tensor, protos
-from keras_lightnets.serving.server.options import METRICS_PATH, ServerOptions
-from keras_lightnets.serving.server.predictor import Predictor
-
-log = logging.getLogger("keras_lightnets.serving")
+from keras_lightnets.serving.server.log import log
+from keras_lightnets.serving.server.options import ServerOptions
+from keras_lightnets.serving.server.predictor import Predictor, signature_of
 
 _SPEC = r"(?:/versions/(?P<version>\d+)|/labels/(?P<label>[^/:]+))?"
-_PREDICT = re.compile(rf"/v1/models/(?P<name>[^/:]+){_SPEC}:(?P<method>\w+)", re.IGNORECASE)
+_PREDICT = re.compile(
+    rf"/v1/models/(?P<name>[^/:]+){_SPEC}:(?P<method>classify|regress|predict)",
+    re.IGNORECASE | re.ASCII,
+)
 _STATUS = re.compile(
-    rf"/v1/models(?:/(?P<name>[^/:]+))?{_SPEC}(?:/(?P<metadata>metadata))?", re.IGNORECASE
+    rf"/v1/models(?:/(?P<name>[^/:]+))?{_SPEC}(?:/(?P<metadata>metadata))?",
+    re.IGNORECASE | re.ASCII,
 )
 _MAX_VERSION = 2**63 - 1
 
@@ -38,7 +39,7 @@ _MAX_VERSION = 2**63 - 1
 # instead of a broken connection.
 _MAX_DROPPED_BYTES = 1 << 30
 
-# JSON above this many bytes is decoded outside the event loop.
+# JSON above this many bytes is decoded and encoded outside the event loop.
 _INLINE_BYTES = 1 << 16
 
 
@@ -50,32 +51,33 @@ class _Handler(tornado.web.RequestHandler):
 
     def initialize(self, api: RestApi) -> None:
         self.api = api
-        self.body: list[bytes] = []
-        self.received = 0
+        self.chunks: list[bytes] = []
         self.held = 0
+        self.refusal: errors.ServingError | None = None
 
-    def prepare(self) -> None:
-        header = self.request.headers.get("Content-Length", "0")
-        length = int(header) if header.isdecimal() else 0
+    async def prepare(self) -> None:
         # A client that expects 100 Continue waits for a word before it sends.
         waits = self.request.headers.get("Expect", "").lower() == "100-continue"
         limit = self.api.options.max_body_bytes if waits else _MAX_DROPPED_BYTES
-        if length > limit:
-            self._fail(self._too_large())
+        length = self.request.headers.get("Content-Length", "0")
+        if length.isdecimal() and int(length) > limit:
+            await self._refuse(self._too_large())
 
     def data_received(self, chunk: bytes) -> None:
-        self.received += len(chunk)
-        if self.received > self.api.options.max_body_bytes:
+        if self.refusal is not None:
+            return
+        if self.held + len(chunk) > self.api.options.max_body_bytes:
+            self.refusal = self._too_large()
+        elif not self.api.hold(len(chunk)):
+            self.refusal = errors.ServingError("UNAVAILABLE", "Too many bytes in flight: try again")
+        if self.refusal is not None:
             self._drop_body()
-        elif self.api.hold(len(chunk)):
-            self.held += len(chunk)
-            self.body.append(chunk)
-        else:
-            self._drop_body()
-            self.received = -1  # no memory for it: 503
+            return
+        self.held += len(chunk)
+        self.chunks.append(chunk)
 
     def _drop_body(self) -> None:
-        self.body.clear()
+        self.chunks.clear()
         self.api.hold(-self.held)
         self.held = 0
 
@@ -90,12 +92,6 @@ class _Handler(tornado.web.RequestHandler):
         message = f"Request body is larger than {limit} bytes: send fewer or smaller images"
         return errors.ServingError("INVALID_ARGUMENT", message, http_status=413)
 
-    async def get(self) -> None:
-        await self._handle()
-
-    async def post(self) -> None:
-        await self._handle()
-
     async def _handle(self) -> None:
         self.api.active += 1
         try:
@@ -105,37 +101,47 @@ class _Handler(tornado.web.RequestHandler):
         finally:
             self.api.active -= 1
 
+    get = head = post = put = delete = patch = options = _handle
+
     async def _answer(self) -> None:
         if self.api.draining:
             self.set_header("Connection", "close")
-        try:
-            if self.received > self.api.options.max_body_bytes:
-                raise self._too_large()
-            if self.received < 0:
-                raise errors.ServingError("UNAVAILABLE", "Too many bytes in flight: try again")
-            content_type, body = await self.api.answer(
-                self.request.method or "", self.request.path, b"".join(self.body)
-            )
-        except Exception as error:
-            await self._fail(errors.from_exception(error))
-            return
-        self.set_header("Content-Type", content_type)
-        await self.finish(body)
+        failure = self.refusal
+        if failure is None:
+            body = b"".join(self.chunks)
+            self.chunks.clear()
+            method, path = self.request.method or "", self.request.uri or ""
+            try:
+                answer = await self.api.answer(method, path, body)
+            except Exception as error:
+                failure = errors.describe(error)
+                if failure.code == "INTERNAL":
+                    log.exception("%s failed", path)
+        if failure is not None:
+            await self._refuse(failure)
+        else:
+            await self._send(answer)
 
-    def _fail(self, error: errors.ServingError) -> Awaitable[None]:
-        if error.code == "INTERNAL":
-            log.error("%s: %s", self.request.path, error.message, exc_info=error.__cause__)
+    async def _refuse(self, error: errors.ServingError) -> None:
         if error.http_status == 503:
             self.set_header("Retry-After", "1")
         self.set_status(error.http_status, None if error.http_status != 499 else "Cancelled")
+        await self._send(json.dumps({"error": error.message}).encode())
+
+    async def _send(self, body: bytes) -> None:
+        """Gives the client as long to take the answer as it had to send the request."""
         self.set_header("Content-Type", "application/json")
-        return self.finish(json.dumps({"error": error.message}))
+        try:
+            async with asyncio.timeout(self.api.options.client_timeout_s):
+                await self.finish(body)
+        except TimeoutError:
+            log.warning("%s dropped: it does not take its answer", self.request.remote_ip)
+            self.request.connection.stream.close()
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """For errors Tornado raises itself: an unsupported method, a malformed argument."""
-        message = f"Malformed request: {self.request.method} {self.request.path}"
         self.set_header("Content-Type", "application/json")
-        self.finish(json.dumps({"error": message}))
+        self.finish(json.dumps({"error": _malformed(self.request.method, self.request.path)}))
 
     def compute_etag(self) -> None:
         """No digest of the answer: nobody caches a prediction."""
@@ -150,85 +156,86 @@ class RestApi:
         self.draining = False
         self._held = 0
         self._max_held = 4 * options.max_body_bytes
-        # Two threads: large JSON is bound by the interpreter lock anyway, and each body in
-        # decoding takes many times its size as Python numbers.
-        self._decoders = concurrent.futures.ThreadPoolExecutor(2, "serving-json")
+        # Two threads: JSON is bound by the interpreter lock anyway.
+        self._coders = concurrent.futures.ThreadPoolExecutor(2, "serving-json")
 
     def hold(self, count: int) -> bool:
         """Counts body bytes in memory; False when there would be too many."""
         if count > 0 and self._held + count > self._max_held:
-            self.predictor.metrics.refused.add("bytes")
             return False
         self._held += count
         return True
 
-    async def answer(self, method: str, path: str, body: bytes) -> tuple[str, bytes]:
-        """Content type and body of a successful answer.
+    async def answer(self, method: str, path: str, body: bytes) -> bytes:
+        """Body of a successful answer.
+
+        Args:
+            method: Of HTTP.
+            path: With the query; as in TF Serving, that never fits anything.
+            body: Of the request.
 
         Raises:
             ServingError: Anything else.
         """
-        if method == "GET" and path == METRICS_PATH:
-            return "text/plain; version=0.0.4", self.predictor.metrics.text().encode()
         if method == "POST" and (match := _PREDICT.fullmatch(path)):
-            if match["method"].lower() != "predict":
+            name, version = _spec(match)
+            if match["method"] == "predict":
+                return await self._predict(name, version, body)
+            if match["method"] in ("classify", "regress"):
                 raise errors.ServingError(
                     "UNIMPLEMENTED",
                     f"Only :predict is served, as Keras models have no :{match['method']}",
                 )
-            return "application/json", await self._predict(*_spec(match), body)
         if method == "GET" and (match := _STATUS.fullmatch(path)):
-            name, version, label = _spec(match)
-            if not name:
+            name, version = _spec(match)
+            if not name and path.rstrip("/").endswith("models"):
                 # TF Serving refuses this; listing is this server's own addition.
-                names = self.predictor.manager.names
-                return "application/json", json.dumps({"models": names}).encode()
-            if match["metadata"]:
-                return "application/json", self._metadata(name, version, label)
-            message = protos.model_status(self.predictor.manager, name, version, label)
-            return "application/json", _proto_json(message).encode()
+                return json.dumps({"models": self.predictor.manager.names}).encode()
+            if match["metadata"] == "metadata":
+                return self._metadata(name, version)
+            return _proto_json(protos.model_status(self.predictor.manager, name, version)).encode()
         if not path.lower().startswith("/v1/"):
             raise errors.ServingError("NOT_FOUND", f"No such path: {path}")
-        raise errors.invalid(f"Malformed request: {method} {path}")
+        raise errors.invalid(_malformed(method, path))
 
-    async def _predict(
-        self, name: str, version: int | None, label: str | None, body: bytes
-    ) -> bytes:
-        predictor = self.predictor
-        with predictor.counted(name, "REST"), predictor.admitted():
+    async def _predict(self, name: str, version: int | None, body: bytes) -> bytes:
+        limit = self.options.request_timeout_s
+        with self.predictor.admitted():
             try:
-                return await asyncio.wait_for(
-                    self._predict_admitted(name, version, label, body),
-                    self.options.request_timeout_s,
-                )
-            except TimeoutError as error:
-                raise errors.ServingError(
-                    "DEADLINE_EXCEEDED",
-                    f"No answer within {self.options.request_timeout_s:g} s",
-                ) from error
+                async with asyncio.timeout(limit):
+                    return await self._predict_admitted(name, version, body)
+            except TimeoutError:
+                message = f"No answer within {limit:g} s"
+                raise errors.ServingError("DEADLINE_EXCEEDED", message) from None
 
-    async def _predict_admitted(
-        self, name: str, version: int | None, label: str | None, body: bytes
-    ) -> bytes:
-        lease = self.predictor.manager.acquire(name, version, label)
+    async def _predict_admitted(self, name: str, version: int | None, body: bytes) -> bytes:
+        size = len(body)
+        fields = await self._coded(size, json_tensor.fields, body)
+        signature_name = json_tensor.signature_name(fields)
+        lease = self.predictor.manager.acquire(name, version)
         try:
-            loop = asyncio.get_running_loop()
-            if len(body) <= _INLINE_BYTES:
-                decoded = json_tensor.decode_request(body, lease.servable.signature)
-            else:
-                decoded = await loop.run_in_executor(
-                    self._decoders, json_tensor.decode_request, body, lease.servable.signature
-                )
-            signature, inputs, row_format = decoded
+            signature = signature_of(
+                lease.servable,
+                signature_name,
+                "INVALID_ARGUMENT",
+                'Serving signature name: "{}" not found in signature def',
+            )
+            inputs, in_rows = await self._coded(size, json_tensor.inputs, fields, signature)
         except BaseException:
             lease.release()
             raise
-        future = self.predictor.submit(lease, signature, inputs)
-        outputs = await asyncio.wrap_future(future)
-        return json_tensor.encode_response(outputs, row_format)
+        outputs = await asyncio.wrap_future(self.predictor.submit(lease, signature, inputs))
+        size = sum(value.nbytes for value in outputs.values())
+        return await self._coded(size, json_tensor.encode_response, outputs, in_rows)
 
-    def _metadata(self, name: str, version: int | None, label: str | None) -> bytes:
-        lease = self.predictor.manager.acquire(name, version, label)
+    async def _coded(self, size: int, function: Callable[..., Any], *args: Any) -> Any:
+        """Calls `function`, in a thread of its own if that may take long."""
+        if size <= _INLINE_BYTES:
+            return function(*args)
+        return await asyncio.get_running_loop().run_in_executor(self._coders, function, *args)
+
+    def _metadata(self, name: str, version: int | None) -> bytes:
+        lease = self.predictor.manager.acquire(name, version)
         try:
             spec = protos.model_spec(lease.servable)
             signatures = protos.signature_map(lease.servable)
@@ -241,18 +248,31 @@ class RestApi:
 
     def close(self) -> None:
         """Stops the threads that decode."""
-        self._decoders.shutdown(cancel_futures=True)
+        self._coders.shutdown(cancel_futures=True)
 
 
-def _spec(match: re.Match[str]) -> tuple[str, int | None, str | None]:
+def _spec(match: re.Match[str]) -> tuple[str, int | None]:
+    """Model and version that a path names.
+
+    Raises:
+        ServingError: No number of a version, or a label.
+    """
     version, label = match["version"], match["label"]
-    if version and int(version) > _MAX_VERSION:
-        raise errors.invalid(f"Failed to convert version: {version} to numeric.")
-    return (
-        urllib.parse.unquote(match["name"] or ""),
-        int(version) if version else None,
-        urllib.parse.unquote(label) if label else None,
-    )
+    if label:
+        raise errors.invalid(f"Unrecognized servable version label: {urllib.parse.unquote(label)}")
+    number = None
+    if version:
+        # Python does not convert thousands of digits.
+        digits = version.lstrip("0") or "0"
+        if len(digits) > 19 or int(digits) > _MAX_VERSION:
+            shown = version if len(version) <= 40 else f"{version[:40]}..."
+            raise errors.invalid(f"Failed to convert version: {shown} to numeric.")
+        number = int(digits)
+    return urllib.parse.unquote(match["name"] or ""), number
+
+
+def _malformed(method: str | None, path: str) -> str:
+    return f"Malformed request: {method} {path}"
 
 
 def _proto_json(message: Any) -> str:
@@ -293,8 +313,9 @@ def http_server(api: RestApi) -> tornado.httpserver.HTTPServer:
     )
     server = _Server(
         application,
-        idle_connection_timeout=options.header_timeout_s,
-        body_timeout=options.body_timeout_s,
+        decompress_request=True,
+        idle_connection_timeout=options.client_timeout_s,
+        body_timeout=options.client_timeout_s,
         max_header_size=1 << 14,
         max_body_size=max(options.max_body_bytes, _MAX_DROPPED_BYTES),
         chunk_size=1 << 16,

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import ctypes
 import dataclasses
-import functools
+import math
 import pathlib
 import threading
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,8 @@ from keras_lightnets.serving.server import errors
 
 PREDICT_METHOD = "tensorflow/serving/predict"
 DEFAULT_SIGNATURE = "serving_default"
+
+_STRING_BYTES = 8  # of one string in an array: a pointer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +45,22 @@ class TensorSpec:
             None if shape.rank is None else tuple(shape.as_list()),
         )
 
-    def describe(self) -> str:
+    def check(self, name: str, dtype: tf.DType, shape: Sequence[int]) -> None:
+        """Refuses a tensor that the graph cannot take, before it is made.
+
+        Raises:
+            ServingError: Another type or shape.
+        """
+        received = f"Received: {dtype.name} {tuple(shape)}"
+        if dtype != self.dtype:
+            raise errors.invalid(f"Wrong type: input {name!r} must be {self._text()}. {received}")
+        if self.shape is not None and (
+            len(self.shape) != len(shape)
+            or any(a is not None and a != b for a, b in zip(self.shape, shape, strict=True))
+        ):
+            raise errors.invalid(f"Wrong shape: input {name!r} must be {self._text()}. {received}")
+
+    def _text(self) -> str:
         """For error messages: `uint8 (?, 64, 64, 3)`."""
         if self.shape is None:
             return self.dtype.name
@@ -59,55 +76,52 @@ class Signature:
     inputs: dict[str, TensorSpec]
     outputs: dict[str, TensorSpec]
 
-    def check(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Refuses inputs the graph cannot take, before they can spoil a batch of others.
+    def check_names(self, names: Iterable[str]) -> None:
+        """Refuses other inputs than the signature's.
 
         Raises:
-            ServingError: A missing or unknown input, a wrong type or shape.
+            ServingError: A missing or unknown input.
         """
-        if inputs.keys() != self.inputs.keys():
+        if set(names) != self.inputs.keys():
             raise errors.invalid(
                 f"Signature {self.name!r} takes the inputs {sorted(self.inputs)}. "
-                f"Received: {sorted(inputs)}"
+                f"Received: {sorted(names)}"
             )
+
+    def arrays(
+        self, protos: Mapping[str, Any], max_bytes: float = math.inf
+    ) -> dict[str, np.ndarray]:
+        """Returns tensor protos as arrays.
+
+        One value may stand for an array full of it, so a few bytes could ask for all memory.
+
+        Args:
+            protos: By input name.
+            max_bytes: Of one array.
+
+        Raises:
+            ServingError: Something the signature does not take, or too much of it.
+        """
+        self.check_names(protos)
+        arrays = {}
         for name, spec in self.inputs.items():
-            value = inputs[name]
-            got = f"{name!r} must be {spec.describe()}. Received: {value.dtype} {value.shape}"
-            expected = object if spec.dtype == tf.string else spec.dtype.as_numpy_dtype
-            if value.dtype != expected:
-                raise errors.invalid(f"Wrong type: input {got}")
-            if spec.shape is not None and (
-                len(spec.shape) != value.ndim
-                or any(
-                    a is not None and a != b for a, b in zip(spec.shape, value.shape, strict=True)
-                )
-            ):
-                raise errors.invalid(f"Wrong shape: input {got}")
-            if value.size == 0:
-                raise errors.invalid(f"Empty: input {got}")
-        return inputs
-
-    @property
-    def batched(self) -> bool:
-        """Whether every tensor has a free first dimension, so that requests can be merged."""
-        return all(
-            spec.shape is not None and len(spec.shape) > 0 and spec.shape[0] is None
-            for spec in [*self.inputs.values(), *self.outputs.values()]
-        )
-
-
-@functools.cache
-def disable_xla() -> None:
-    """Turns XLA off for this process, as `tensorflow_model_server` does.
-
-    A model that can only be compiled must fail here as it would there. There is no way back, so
-    only a process that does nothing but serve may call it.
-    """
-    import tensorflow.python.platform.build_info  # noqa: F401  # loads the shared library
-
-    folder = pathlib.Path(tf.sysconfig.get_lib())
-    library = ctypes.CDLL(str(folder / "libtensorflow_cc.so.2"))
-    library._ZN10tensorflow21DisableXlaCompilationEv()
+            proto = protos[name]
+            shape = [dim.size for dim in proto.tensor_shape.dim]
+            try:
+                dtype = tf.dtypes.as_dtype(proto.dtype)
+            except TypeError:
+                raise errors.invalid(f"Input {name!r} has no valid dtype") from None
+            if proto.tensor_shape.unknown_rank or any(size < 0 for size in shape):
+                raise errors.invalid(f"Input {name!r} has no valid shape")
+            spec.check(name, dtype, shape)
+            size = math.prod(shape) * (_STRING_BYTES if dtype == tf.string else dtype.size)
+            if size > max_bytes:
+                raise errors.invalid(f"Input {name!r} of shape {shape} is above {max_bytes} bytes")
+            try:
+                arrays[name] = tf.make_ndarray(proto)
+            except (TypeError, ValueError) as error:
+                raise errors.invalid(f"Input {name!r} is no valid tensor: {error}") from None
+        return arrays
 
 
 class Servable:
@@ -151,24 +165,14 @@ class Servable:
         self._callables: dict[str, Any] = {}
         self._lock = threading.Lock()
 
-    def signature(self, name: str | None) -> Signature:
-        """The signature called `name`, or the default one.
-
-        Raises:
-            ServingError: There is none.
-        """
-        key = name or DEFAULT_SIGNATURE
-        if key not in self.signatures:
-            raise errors.invalid(
-                f'Serving signature name: "{key}" not found in signature def; '
-                f"this model has {sorted(self.signatures)}"
-            )
-        return self.signatures[key]
-
-    def run(self, signature: Signature, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def run(self, signature: Signature, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Runs one batch. Safe to call from many threads; TensorFlow's errors pass through."""
         values = self._callable(signature)(*(inputs[name] for name in signature.inputs))
-        return dict(zip(signature.outputs, values, strict=True))
+        return {
+            # A scalar comes as a Python or NumPy scalar.
+            name: v if isinstance(v, np.ndarray) else np.array(v, spec.dtype.as_numpy_dtype)
+            for (name, spec), v in zip(signature.outputs.items(), values, strict=True)
+        }
 
     def _callable(self, signature: Signature) -> Any:
         # `make_callable` skips the parsing of feeds and fetches that `Session.run` repeats.
