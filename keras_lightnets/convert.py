@@ -30,6 +30,9 @@ class Slot(NamedTuple):
 
     def convert(self, array: np.ndarray) -> np.ndarray:
         """Brings a tensor into Keras' layout."""
+        if self.axes is None and array.ndim == 4 and array.shape[:2] == (1, 1):
+            # Already in it: of `keras.applications`, whose v1 ends in a 1x1 convolution.
+            return array.reshape(array.shape[2:]) if len(self.variable.shape) == 2 else array
         if self.axes == (1, 0) and array.ndim == 4 and array.shape[2:] == (1, 1):
             array = array[:, :, 0, 0]  # a 1x1 convolution as the classifier
         if self.axes is not None and array.ndim == len(self.axes):
@@ -48,8 +51,8 @@ def load_state_dict(model: keras.Model, state_dict: Mapping[str, Any], source: s
         model: A model of this package.
         state_dict: Tensor name -> array (NumPy, or PyTorch), in PyTorch's layouts.
         source: Whose names these are: `"torchvision"`, `"timm"`, `"pytorchcv"` (osmr),
-            `"d-li14"` (MobileNet v2) or `"sequential"` (MobileNet v1 as numbered modules
-            `model.N.M`).
+            `"d-li14"` (MobileNet v2), `"sequential"` (MobileNet v1 as numbered modules
+            `model.N.M`) or `"keras"` (our own names, Keras' layouts).
 
     Returns:
         Whether the classifier, if the model has one, was loaded too.
@@ -217,7 +220,7 @@ def _layer_slots(layer: keras.layers.Layer, module: str, builder: str, source: s
         axes = (1, 0)
     else:
         axes = _CONV
-    slots = [Slot(layer.kernel, f"{module}.weight", axes, False)]
+    slots = [Slot(layer.kernel, f"{module}.weight", None if source == "keras" else axes, False)]
     if layer.use_bias:
         # osmr's MobileNet v2 has no bias in its classifier.
         optional = (builder, source, layer.name) == ("MobileNetV2", "pytorchcv", "logits")

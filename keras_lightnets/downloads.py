@@ -7,20 +7,26 @@ import hashlib
 import os
 import pathlib
 import zipfile
+from collections.abc import Iterator
+from typing import IO
 
 import keras
 
+from keras_lightnets.weight_files import ERRORS, Budget
 from keras_lightnets.weight_rows import WeightsRow
 
 FOLDER = "models/keras_lightnets"  # below ~/.keras, or below $KERAS_HOME
-_NAMES_URL = "https://storage.googleapis.com/download.tensorflow.org/data/imagenet_class_index.json"
-_NAMES_MD5 = "c2c37ea517e94d9795004a39431a14cb"
+KERAS_FOLDER = "models"  # of `keras.applications`, whose files are not fetched twice
 
 
-def cache_folder() -> pathlib.Path:
-    """Where downloads are kept."""
-    home = os.environ.get("KERAS_HOME") or pathlib.Path.home() / ".keras"
-    return pathlib.Path(home) / FOLDER
+def home() -> pathlib.Path:
+    """Keras' folder."""
+    return pathlib.Path(os.environ.get("KERAS_HOME") or pathlib.Path.home() / ".keras")
+
+
+def cached(row: WeightsRow) -> pathlib.Path:
+    """Where a published file is kept."""
+    return home() / (KERAS_FOLDER if row.source == "keras" else FOLDER) / row.file
 
 
 def fetch(row: WeightsRow) -> pathlib.Path:
@@ -31,7 +37,7 @@ def fetch(row: WeightsRow) -> pathlib.Path:
     Raises:
         ValueError: If it cannot be downloaded, or a hash is wrong; says what to do.
     """
-    path = cache_folder() / row.file
+    path = cached(row)
     if path.exists():
         found = wrong_digest(path, row.digest)
         if found:
@@ -61,8 +67,8 @@ def _download(row: WeightsRow, path: pathlib.Path) -> pathlib.Path:
             keras.utils.get_file(
                 f"partial-{os.getpid()}-{row.file}",
                 origin=row.url,
-                cache_dir=str(cache_folder().parents[1]),
-                cache_subdir=FOLDER,
+                cache_dir=str(home()),
+                cache_subdir=str(path.parent.relative_to(home())),
             )
         )
     except Exception as error:  # `get_file` raises plain exceptions
@@ -78,42 +84,34 @@ def wrong_digest(path: pathlib.Path, digest: str | None) -> str | None:
         return None
     algorithm, _, expected = digest.partition(":")
     try:
-        found = hashlib.new(algorithm, read_bytes(path), usedforsecurity=False).hexdigest()
-    except (zipfile.BadZipFile, ValueError) as error:
+        with open_content(path) as file:
+            found = hashlib.file_digest(file, algorithm).hexdigest()
+    except ERRORS as error:
         return f"content is no archive ({error})"
     return None if found.startswith(expected) else f"digest is {algorithm}:{found}"
 
 
-def read_bytes(path: pathlib.Path) -> bytes:
-    """Content of a file, or of the only file in a `.zip`."""
+@contextlib.contextmanager
+def open_content(path: pathlib.Path) -> Iterator[IO[bytes]]:
+    """Opens a file, or the only file in a `.zip`."""
     if path.suffix != ".zip":
-        return path.read_bytes()
+        with path.open("rb") as file:
+            yield file
+        return
     with zipfile.ZipFile(path) as archive:
         names = [name for name in archive.namelist() if not name.endswith("/")]
         if len(names) != 1:
-            raise ValueError(f"{path} must hold one file. Found: {', '.join(names)}")
-        return archive.read(names[0])
+            raise ValueError(f"{path} must hold one file. Found: {', '.join(names[:5])}")
+        with archive.open(names[0]) as file:
+            yield file
 
 
-def imagenet_index() -> pathlib.Path:
-    """Path of the file with ImageNet's class names, shared with `keras.applications`."""
-    _make(cache_folder())
-    try:
-        return pathlib.Path(
-            keras.utils.get_file(
-                "imagenet_class_index.json",
-                origin=_NAMES_URL,
-                cache_dir=str(cache_folder().parents[1]),
-                cache_subdir="models",
-                file_hash=_NAMES_MD5,
-            )
-        )
-    except Exception as error:  # `get_file` raises plain exceptions
-        target = cache_folder().parent / "imagenet_class_index.json"
-        raise ValueError(
-            f"Cannot download ImageNet's class names, {_NAMES_URL} ({error}). Without a network, "
-            f"put the file at {target}, or pass `labels`."
-        ) from error
+def read_bytes(path: pathlib.Path, budget: Budget) -> bytes:
+    """Content of a file, or of the only file in a `.zip`, no larger than the budget."""
+    with open_content(path) as file:
+        content = file.read(budget.left + 1)
+    budget.take(len(content))
+    return content
 
 
 def _make(folder: pathlib.Path) -> None:

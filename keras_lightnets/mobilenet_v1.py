@@ -20,6 +20,7 @@ from keras_lightnets.options import (
     check_choice,
     shared_options,
 )
+from keras_lightnets.weights import is_of_keras_applications
 
 STEM_FILTERS = 32
 # Filters and stride of the 13 separable convolutions (Table 1).
@@ -42,7 +43,7 @@ def MobileNetV1(
     input_shape: Sequence[int | None] = (224, 224, 3),
     *,
     alpha: float = 1.0,
-    activation: Literal["relu", "relu6"] = "relu",
+    activation: Literal["relu", "relu6"] | None = None,
     shallow: bool = False,
     depthwise_norm: bool = True,
     head_conv: bool = False,
@@ -54,7 +55,8 @@ def MobileNetV1(
     Args:
         input_shape: `(height, width, channels)`; height and width may be None.
         alpha: Width multiplier; channels are truncated to integers, at least 8.
-        activation: `"relu"` (paper) or `"relu6"` (the authors' code, timm).
+        activation: `"relu"` (paper) or `"relu6"` (the authors' code, timm). Default: relu, but
+            relu6 with the files of `keras.applications`.
         shallow: Leave out the five convolutions of 512 filters (Table 5).
         depthwise_norm: False leaves out batch normalization and activation between a
             depthwise and its pointwise convolution (osmr's `mobilenetb`).
@@ -74,10 +76,12 @@ def MobileNetV1(
     """
     shared = shared_options(options)
     check_alpha(alpha)
+    if activation is None:
+        activation = "relu6" if is_of_keras_applications(shared.weights) else "relu"
     check_choice("activation", activation, ACTIVATIONS)
     variant = {
         "alpha": alpha,
-        "activation": activation,
+        "activation": None if activation == "relu" else activation,
         "shallow": shallow,
         "depthwise_norm": depthwise_norm,
         "head_conv": head_conv,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,8 +11,9 @@ import keras
 from keras_lightnets import weights as weights_lib
 from keras_lightnets.blocks import Norm, Strides
 from keras_lightnets.classifier import classify
+from keras_lightnets.layers.notes import Notes
 from keras_lightnets.options import PADDINGS, Options, check_choice, check_input_shape
-from keras_lightnets.preprocessing import IMAGENET_MEAN, IMAGENET_STD
+from keras_lightnets.preprocessing import IMAGENET_MEAN, IMAGENET_STD, EvalTransform
 
 
 class Network:
@@ -46,14 +48,18 @@ class Network:
         shape = check_input_shape(input_shape)
         self.family = family
         self.options = options
-        self.norm = Norm(options.bn_momentum, options.bn_epsilon)
         self.strides = Strides(options.output_stride)
-        self.padding = padding or "symmetric"
         self._features: dict[str, keras.KerasTensor] = {}
-        self._source = weights_lib.resolve(options.weights, family, variant)
-        self._inputs = self.x = _image(shape, options.input_tensor)
+        size = shape[0] if shape[0] == shape[1] else None
+        self._source = weights_lib.resolve(options.weights, family, variant, size)
+        notes = self._notes(shape)
+        self.padding = notes["padding"] = padding or notes.get("padding") or "symmetric"
+        notes["bn_epsilon"] = options.bn_epsilon or notes.get("bn_epsilon") or 1e-5
+        self.norm = Norm(options.bn_momentum, notes["bn_epsilon"])
+        self._inputs = _image(shape, options.input_tensor)
+        self.x = Notes(notes, name="notes")(self._inputs)
         if options.include_preprocessing:
-            self.x = self._normalize(self.x)
+            self.x = self._normalize(self.x, notes["mean"], notes["std"])
 
     def tap(self, x: keras.KerasTensor) -> None:
         """Makes `x`, the last map of its stride, available to `features_only`."""
@@ -90,10 +96,31 @@ class Network:
             weights_lib.load(model, self._source)
         return model
 
-    def _normalize(self, x: keras.KerasTensor) -> keras.KerasTensor:
-        source = self._source
-        mean = self.options.mean or (source and source.mean) or IMAGENET_MEAN
-        std = self.options.std or (source and source.std) or IMAGENET_STD
+    def _notes(self, shape: tuple[int | None, int | None, int]) -> dict[str, Any]:
+        """What the model is to know about itself: what its weights say, and the arguments."""
+        options, source = self.options, self._source
+        notes = dict(source.notes) if source else {}
+        if options.classes != len(notes.get("class_names") or ()):
+            notes.pop("class_names", None)
+        if None not in shape[:2] and notes.get("transform"):
+            notes["transform"] = (
+                EvalTransform.from_dict(notes["transform"]).scaled(shape[:2]).to_dict()
+            )
+        if options.include_preprocessing:
+            if source and not notes.get("mean") and not (options.mean and options.std):
+                warnings.warn(
+                    f"{source.path} does not say how images were normalized for it: ImageNet's "
+                    "mean and standard deviation are assumed. Pass `mean` and `std` if it was "
+                    "trained with others.",
+                    stacklevel=5,
+                )
+            notes["mean"] = list(options.mean or notes.get("mean") or IMAGENET_MEAN)
+            notes["std"] = list(options.std or notes.get("std") or IMAGENET_STD)
+        return notes
+
+    def _normalize(
+        self, x: keras.KerasTensor, mean: Sequence[float], std: Sequence[float]
+    ) -> keras.KerasTensor:
         if x.shape[-1] != 3:
             raise ValueError(
                 "`include_preprocessing` needs three channels (RGB). "

@@ -24,7 +24,7 @@ class NetworkOptions(TypedDict, total=False):
         include_top: Whether to end in the classifier. Without it any image size will
             do. Default: True.
         weights: None for random weights, a weight file (`.keras`, `.weights.h5`,
-            `.safetensors`, `.pth`, `.tf2.h5`), `"imagenet"`, or the tag of a published
+            `.safetensors`, `.pth`, `.tf2.h5`, `.h5`), `"imagenet"`, or the tag of a published
             file (`keras_lightnets.model_info(name)` lists them). Default: None.
         input_tensor: Keras tensor to use instead of a new input. Default: None.
         pooling: Without the classifier: None (feature maps), `"avg"` or `"max"`
@@ -44,7 +44,8 @@ class NetworkOptions(TypedDict, total=False):
             for segmentation). Default: 32 (SqueezeNet: 16).
         bn_momentum: Momentum of the moving statistics: `moving = momentum * moving + (1
             - momentum) * batch`. Default: 0.9.
-        bn_epsilon: Added to the variance in batch normalization. Default: 1e-5.
+        bn_epsilon: Added to the variance in batch normalization. Default: that of the
+            weights, or 1e-5.
         dropout_rate: Dropout before the classifier. Default: 0 (MobileNet v2: 0.2,
             SqueezeNet: 0.5).
         include_preprocessing: Whether the model takes RGB values 0..255 (uint8 or
@@ -67,7 +68,7 @@ class NetworkOptions(TypedDict, total=False):
     small_input: bool
     output_stride: Literal[8, 16, 32]
     bn_momentum: float
-    bn_epsilon: float
+    bn_epsilon: float | None
     dropout_rate: float
     include_preprocessing: bool
     mean: Sequence[float] | None
@@ -89,7 +90,7 @@ class Options:
     small_input: bool = False
     output_stride: int = 32
     bn_momentum: float = 0.9
-    bn_epsilon: float = 1e-5
+    bn_epsilon: float | None = None
     dropout_rate: float = 0.0
     include_preprocessing: bool = False
     mean: Sequence[float] | None = None
@@ -104,7 +105,7 @@ class Options:
             raise ValueError(f"`dropout_rate` must be in [0, 1). Received: {self.dropout_rate!r}")
         if not 0 <= self.bn_momentum <= 1:
             raise ValueError(f"`bn_momentum` must be in [0, 1]. Received: {self.bn_momentum!r}")
-        if not self.bn_epsilon > 0:
+        if self.bn_epsilon is not None and not self.bn_epsilon > 0:
             raise ValueError(f"`bn_epsilon` must be positive. Received: {self.bn_epsilon!r}")
         for name in ("mean", "std"):
             values = getattr(self, name)

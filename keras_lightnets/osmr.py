@@ -7,35 +7,29 @@ part differ from file to file, so tensors are taken by order, and checked by sha
 
 from __future__ import annotations
 
-import io
 import pathlib
-import zipfile
 from collections.abc import Iterator
 
-import h5py
 import keras
 import numpy as np
 
+from keras_lightnets import keras_h5
 from keras_lightnets.convert import layer_names
 from keras_lightnets.downloads import read_bytes
+from keras_lightnets.weight_files import ERRORS, Budget
 
 _TO_PYTORCH = {"kernel": (3, 2, 0, 1), "depthwise_kernel": (2, 3, 0, 1)}
 
 
-def read(path: pathlib.Path, model: keras.Model) -> dict[str, np.ndarray]:
+def read(path: pathlib.Path, model: keras.Model, budget: Budget) -> dict[str, np.ndarray]:
     """Reads the file for `model` as a state dict with pytorchcv's names and layouts.
 
     Raises:
         ValueError: If the file is damaged or has more or fewer tensors than the network.
     """
     try:
-        with h5py.File(io.BytesIO(read_bytes(path)), "r") as file:
-            tensors = [
-                (name.rpartition("/")[2].partition(":")[0], np.asarray(group[name]))
-                for group in (file[_text(name)] for name in file.attrs["layer_names"])
-                for name in map(_text, group.attrs["weight_names"])
-            ]
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        tensors = [row[1:] for row in keras_h5.tensors(read_bytes(path, budget), budget)]
+    except ERRORS as error:
         raise ValueError(
             f"{path} cannot be read as osmr's .tf2.h5 ({error}). It may be truncated or of "
             "another format: get it again."
@@ -85,7 +79,3 @@ class _Peekable:
         array = self._next[1]
         self._next = next(self._rest, None)
         return array
-
-
-def _text(name: str | bytes) -> str:
-    return name.decode() if isinstance(name, bytes) else name

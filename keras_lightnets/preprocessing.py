@@ -88,6 +88,13 @@ class EvalTransform:
                 f'`interpolation` must be "bilinear" or "bicubic". Received: {self.interpolation!r}'
             )
 
+    def scaled(self, image_size: tuple[int, int]) -> EvalTransform:
+        """Returns the same transform for images of another size: the same share is cropped."""
+        shorter = self.resize_shorter
+        if shorter is not None:
+            shorter = round(shorter * max(image_size) / max(self.image_size))
+        return dataclasses.replace(self, image_size=image_size, resize_shorter=shorter)
+
     def to_dict(self) -> dict[str, Any]:
         """Returns plain values for JSON."""
         values = dataclasses.asdict(self)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import pathlib
 import warnings
 import zipfile
@@ -12,11 +13,10 @@ import keras
 from keras_lightnets.classifier import head_layers
 from keras_lightnets.convert import HEAD_PREFIXES, list_problems, warn_about_head
 from keras_lightnets.text import first_line
+from keras_lightnets.weight_files import ERRORS, Budget, check_hdf5, read_member
 
-_ERRORS = (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile)
 
-
-def load(model: keras.Model, path: pathlib.Path) -> bool:
+def load(model: keras.Model, path: pathlib.Path, budget: Budget) -> bool:
     """Copies the weights by layer name; the classifier only if its classes are as many.
 
     Returns:
@@ -27,17 +27,23 @@ def load(model: keras.Model, path: pathlib.Path) -> bool:
     """
     if path.suffix == ".keras":
         try:
+            with zipfile.ZipFile(path) as archive:
+                content = read_member(archive, "model.weights.h5", budget)
+            with h5py.File(io.BytesIO(content), "r") as file:
+                check_hdf5(file, budget)
             donor = keras.saving.load_model(path, compile=False)
-        except _ERRORS as error:
+        except ERRORS as error:
             raise _unreadable(path, error) from error
         return copy(donor, model, str(path))
     try:
+        with h5py.File(path, "r") as file:
+            check_hdf5(file, budget)
         donor = _with_classes(model, _stored_classes(model, path))
         with warnings.catch_warnings():
             # Keras warns a hundred times before it raises.
             warnings.simplefilter("ignore", UserWarning)
             donor.load_weights(path)
-    except _ERRORS as error:
+    except ERRORS as error:
         raise _unreadable(path, error) from error
     return donor is model or copy(donor, model, str(path))
 

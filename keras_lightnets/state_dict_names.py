@@ -172,6 +172,10 @@ def _pytorchcv_shufflenet_v2(layers: Collection[str], second: bool) -> Names:
     return {**names, **_block("head", "features.final_block"), "logits": "output"}
 
 
+def _our_names(layers: Collection[str]) -> Names:
+    return {name: name for name in layers}
+
+
 # Source -> network -> function. The extra argument of two functions is found by `convert`.
 SOURCES: dict[str, dict[str, Callable[..., Names]]] = {
     "torchvision": {
@@ -189,6 +193,7 @@ SOURCES: dict[str, dict[str, Callable[..., Names]]] = {
     },
     "d-li14": {"MobileNetV2": _dli14_mobilenet_v2},
     "sequential": {"MobileNetV1": _sequential_mobilenet_v1},
+    "keras": {"MobileNetV1": _our_names, "MobileNetV2": _our_names},
 }
 
 

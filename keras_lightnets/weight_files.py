@@ -9,17 +9,29 @@ from __future__ import annotations
 import collections
 import io
 import json
+import lzma
 import math
 import pathlib
 import pickle
+import pickletools
 import struct
 import zipfile
+import zlib
 from collections.abc import Callable
 from typing import Any, BinaryIO
 
+import h5py
 import numpy as np
 
 from keras_lightnets.text import first_line
+
+# What a damaged or malicious file makes its readers raise. (zipfile: RuntimeError for an
+# encrypted member, NotImplementedError for a compression that it does not know.)
+ERRORS = (
+    *(ArithmeticError, AttributeError, EOFError, LookupError, MemoryError, OSError, RuntimeError),
+    *(TypeError, ValueError, lzma.LZMAError, pickle.UnpicklingError, struct.error),
+    *(zipfile.BadZipFile, zlib.error),
+)
 
 # PyTorch's storage classes -> little-endian NumPy types; bfloat16 is widened by hand.
 _STORAGES = {
@@ -50,44 +62,92 @@ _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _WRAPPERS = ("state_dict", "model")  # keys under which training checkpoints keep the weights
 
 
-def read_state_dict(path: pathlib.Path) -> dict[str, np.ndarray]:
+class Budget:
+    """How many bytes the tensors of a file may take in memory.
+
+    A few hundred bytes can stand for any number: compressed, repeated by a stride of 0, or not
+    there at all. No file is worth more than the network that it is for.
+    """
+
+    def __init__(self, network_bytes: int) -> None:
+        # Other types, another number of classes, an optimizer's state, wrappers.
+        self.left = self.whole = 16 * network_bytes + (64 << 20)
+
+    def take(self, size: int) -> int:
+        """Returns `size`; a ValueError once more was taken than there is."""
+        if not 0 <= size <= self.left:
+            raise ValueError(
+                f"it takes more than {self.whole >> 20} MiB, much more than its network"
+            )
+        self.left -= size
+        return size
+
+
+def read_state_dict(path: pathlib.Path, network_bytes: int = 1 << 26) -> dict[str, np.ndarray]:
     """Reads a `.pth` or `.safetensors` file.
 
+    Args:
+        path: The file.
+        network_bytes: Size of the network it is for; memory is bounded by it.
+
     Raises:
-        ValueError: If it is damaged or holds something else than tensors by name.
+        ValueError: If it is damaged, holds something else than tensors by name, or much more
+            than the network.
     """
     reader = read_safetensors if path.suffix == ".safetensors" else read_pth
     try:
-        tensors = reader(path)
-    except (ValueError, KeyError, IndexError, TypeError, EOFError, struct.error) as error:
+        return reader(path, Budget(network_bytes))
+    except ERRORS as error:
         raise _damaged(path, error) from error
-    except (pickle.UnpicklingError, zipfile.BadZipFile, AttributeError) as error:
-        raise _damaged(path, error) from error
-    return tensors
 
 
-def read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
+def read_safetensors(path: pathlib.Path, budget: Budget) -> dict[str, np.ndarray]:
     """Reads `.safetensors`: the length of a JSON header, the header, the raw tensors."""
-    data = path.read_bytes()
-    (length,) = struct.unpack("<Q", data[:8])
-    header = json.loads(data[8 : 8 + length])
-    header.pop("__metadata__", None)
+    end_of_file = path.stat().st_size
     tensors = {}
-    for name, entry in header.items():
-        begin, end = entry["data_offsets"]
-        raw = data[8 + length + begin : 8 + length + end]
-        tensors[name] = _array(raw, _SAFETENSORS[entry["dtype"]]).reshape(entry["shape"])
+    with path.open("rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        if length > end_of_file - 8:
+            raise ValueError("its header lies beyond its end")
+        header = json.loads(file.read(budget.take(length)))
+        header.pop("__metadata__", None)
+        for name, entry in header.items():
+            begin, end = entry["data_offsets"]
+            if not 0 <= begin <= end <= end_of_file - 8 - length:
+                raise ValueError(f"{name} lies beyond its end")
+            file.seek(8 + length + begin)
+            raw = file.read(budget.take(end - begin))
+            tensors[name] = _array(raw, _SAFETENSORS[entry["dtype"]]).reshape(entry["shape"])
     return tensors
 
 
-def read_pth(path: pathlib.Path) -> dict[str, np.ndarray]:
+def read_member(archive: zipfile.ZipFile, name: str, budget: Budget) -> bytes:
+    """Returns a member of a zip file that is no larger than the budget."""
+    member = archive.getinfo(name)
+    if member.flag_bits & 1:
+        raise ValueError("it is encrypted")
+    budget.take(member.file_size)  # more is not read
+    return archive.read(name)
+
+
+def check_hdf5(file: h5py.File, budget: Budget) -> None:
+    """Raises a ValueError if the arrays of an HDF5 file are larger than the budget."""
+
+    def visit(name: str, item: h5py.Dataset | h5py.Group) -> None:
+        if isinstance(item, h5py.Dataset):
+            budget.take(math.prod(item.shape) * item.dtype.itemsize)
+
+    file.visititems(visit)
+
+
+def read_pth(path: pathlib.Path, budget: Budget) -> dict[str, np.ndarray]:
     """Reads a PyTorch `state_dict`, of the zip format or the one before PyTorch 1.6."""
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
-            loaded = _read_zip_format(archive)
+            loaded = _read_zip_format(archive, budget)
     else:
         with path.open("rb") as file:
-            loaded = _read_legacy_format(file)
+            loaded = _read_legacy_format(file, budget)
     for key in _WRAPPERS:
         if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
             loaded = loaded[key]
@@ -97,7 +157,7 @@ def read_pth(path: pathlib.Path) -> dict[str, np.ndarray]:
     for name, value in loaded.items():
         if not isinstance(value, _Tensor):
             raise ValueError(f"entry {name!r} is no tensor")
-        tensors[str(name).removeprefix("module.")] = value.numpy()
+        tensors[str(name).removeprefix("module.")] = value.numpy(budget)
     return tensors
 
 
@@ -121,10 +181,11 @@ class _Tensor:
     def __init__(self, storage: _Storage, offset: int, shape: tuple, strides: tuple) -> None:
         self.storage, self.offset, self.shape, self.strides = storage, offset, shape, strides
 
-    def numpy(self) -> np.ndarray:
+    def numpy(self, budget: Budget) -> np.ndarray:
         values = self.storage.values
         if values is None:
             raise ValueError("a storage is missing")
+        budget.take(math.prod(self.shape) * values.itemsize)
         if min((self.offset, *self.strides)) < 0:
             raise ValueError("a tensor has a negative stride")
         last = self.offset + sum((n - 1) * s for n, s in zip(self.shape, self.strides, strict=True))
@@ -170,20 +231,39 @@ class _Unpickler(pickle.Unpickler):
         return self._storage(_STORAGES[dtype], key, elements)
 
 
-def _read_zip_format(archive: zipfile.ZipFile) -> Any:
+def _check_pickle(file: BinaryIO) -> None:
+    """Refuses a pickle that makes its reader allocate more than the file holds.
+
+    The C unpickler makes room for any memo index, and for any length of a bytearray, at once.
+    """
+    start = file.tell()
+    for opcode, argument, position in pickletools.genops(file):
+        if "PUT" in opcode.name and argument > (position or 0):
+            raise ValueError("its pickle has a memo without bounds")
+        if opcode.name == "BYTEARRAY8":
+            raise ValueError("its pickle holds bytes, which are no tensor")
+    file.seek(start)
+
+
+def _read_zip_format(archive: zipfile.ZipFile, budget: Budget) -> Any:
     names = {name.partition("/")[2]: name for name in archive.namelist()}
     if "data.pkl" not in names:
         raise ValueError("it is a zip file without data.pkl")
 
+    blocks: dict[str, _Storage] = {}
+
     def storage(dtype: str, key: str, elements: int) -> _Storage:
-        block = _Storage(dtype, elements)
-        block.fill(archive.read(names[f"data/{key}"]))
-        return block
+        if key not in blocks:
+            blocks[key] = _Storage(dtype, elements)
+            blocks[key].fill(read_member(archive, names[f"data/{key}"], budget))
+        return blocks[key]
 
-    return _Unpickler(io.BytesIO(archive.read(names["data.pkl"])), storage).load()
+    file = io.BytesIO(read_member(archive, names["data.pkl"], budget))
+    _check_pickle(file)
+    return _Unpickler(file, storage).load()
 
 
-def _read_legacy_format(file: BinaryIO) -> Any:
+def _read_legacy_format(file: BinaryIO, budget: Budget) -> Any:
     """Five pickles (magic number, protocol, system, object, storage keys), then the storages."""
     blocks: dict[str, _Storage] = {}
 
@@ -191,6 +271,7 @@ def _read_legacy_format(file: BinaryIO) -> Any:
         return blocks.setdefault(key, _Storage(dtype, elements))
 
     def load() -> Any:
+        _check_pickle(file)
         return _Unpickler(file, storage).load()
 
     if load() != _LEGACY_MAGIC:
@@ -203,7 +284,7 @@ def _read_legacy_format(file: BinaryIO) -> Any:
         if elements != block.elements:
             raise ValueError(f"a storage has {elements} of {block.elements} values")
         size = 2 if block.dtype == "bfloat16" else np.dtype(block.dtype).itemsize
-        block.fill(file.read(elements * size))
+        block.fill(file.read(budget.take(elements * size)))
     return loaded
 
 

@@ -28,6 +28,8 @@ class WeightsRow(NamedTuple):
     resize_shorter: int = 256  # pixels, then the centre 224x224
     interpolation: str = "bilinear"
     antialias: bool = True
+    padding: str = "symmetric"
+    bn_epsilon: float = 1e-5
 
 
 # Network, tag, file, resize, top-1, top-5. The hex digits in a name begin its SHA-256.
@@ -90,6 +92,21 @@ _DLI14 = (
     ("mobilenet_v2_x0_5", "mobilenetv2_0.5-eaa6f9ad.pth", 64.592),
     ("mobilenet_v2_x0_75", "mobilenetv2_0.75-dace9791.pth", 69.952),
     ("mobilenet_v2_x1_0", "mobilenetv2-c5e733a8.pth", 72.834),
+)
+# Network, file for 224 pixels, top-1, top-5 of the checkpoint it was made from. There is one for
+# every size that the authors trained at, which the number in its name tells.
+_KERAS_V2 = "mobilenet_v2/mobilenet_v2_weights_tf_dim_ordering_tf_kernels"
+_KERAS = (
+    ("mobilenet_v1_relu6_x0_25", "mobilenet/mobilenet_2_5_224_tf.h5", 50.6, 75.0),
+    ("mobilenet_v1_relu6_x0_5", "mobilenet/mobilenet_5_0_224_tf.h5", 64.0, 85.4),
+    ("mobilenet_v1_relu6_x0_75", "mobilenet/mobilenet_7_5_224_tf.h5", 68.4, 88.2),
+    ("mobilenet_v1_relu6_x1_0", "mobilenet/mobilenet_1_0_224_tf.h5", 70.7, 89.5),
+    ("mobilenet_v2_x0_35", f"{_KERAS_V2}_0.35_224.h5", 60.3, 82.9),
+    ("mobilenet_v2_x0_5", f"{_KERAS_V2}_0.5_224.h5", 65.4, 86.4),
+    ("mobilenet_v2_x0_75", f"{_KERAS_V2}_0.75_224.h5", 69.8, 89.6),
+    ("mobilenet_v2_x1_0", f"{_KERAS_V2}_1.0_224.h5", 71.8, 91.0),
+    ("mobilenet_v2_x1_3", f"{_KERAS_V2}_1.3_224.h5", 74.4, 92.1),
+    ("mobilenet_v2_x1_4", f"{_KERAS_V2}_1.4_224.h5", 75.0, 92.5),
 )
 # Network, osmr's name, digits in the file's name, release, SHA-1 of the unzipped file,
 # top-1, top-5 (of the TensorFlow 2 files).
@@ -516,6 +533,22 @@ def _osmr(name: str, digits: str, release: str, sha1: str, top1: float, top5: fl
     )
 
 
+def _keras(file: str, top1: float, top5: float) -> WeightsRow:
+    return WeightsRow(
+        "keras",
+        file.partition("/")[2],
+        f"https://storage.googleapis.com/tensorflow/keras-applications/{file}",
+        None,
+        "keras",
+        top1,
+        top5,
+        "Apache-2.0",
+        *_HALF,
+        padding="same",
+        bn_epsilon=1e-3,
+    )
+
+
 def _digest_in_name(file: str) -> str:
     return "sha256:" + file.removesuffix(".pth").rpartition("-")[2]
 
@@ -527,6 +560,7 @@ def _by_network() -> dict[str, tuple[WeightsRow, ...]]:
         (_TORCHVISION, _torchvision),
         (_TIMM, _timm),
         (_DLI14, _dli14),
+        (_KERAS, _keras),
         (_OSMR, _osmr),
     )
     for table, make in tables:

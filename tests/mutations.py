@@ -51,9 +51,9 @@ MUTATIONS = (
     ),
     Mutation(
         "Keras' epsilon",
-        "keras_lightnets/options.py",
-        "bn_epsilon: float = 1e-5",
-        "bn_epsilon: float = 1e-3",
+        "keras_lightnets/network.py",
+        'notes.get("bn_epsilon") or 1e-5',
+        'notes.get("bn_epsilon") or 1e-3',
         _parity("timm__mobilenetv1_100"),
     ),
     Mutation(
@@ -235,9 +235,37 @@ MUTATIONS = (
     Mutation(
         "preprocessing does not follow the weights",
         "keras_lightnets/network.py",
-        "mean = self.options.mean or (source and source.mean) or IMAGENET_MEAN",
-        "mean = self.options.mean or IMAGENET_MEAN",
+        'options.mean or notes.get("mean") or IMAGENET_MEAN',
+        "options.mean or IMAGENET_MEAN",
         "test_weights.py::test_preprocessing_is_that_of_the_weights",
+    ),
+    Mutation(
+        "a file's digest is not looked at",
+        "keras_lightnets/weights.py",
+        "found[algorithm].startswith(expected) if algorithm else row.file == path.name",
+        "row.file == path.name",
+        "test_weights.py::test_published_file_is_recognized_by_its_digest_wherever_it_lies",
+    ),
+    Mutation(
+        "notes are not part of the configuration",
+        "keras_lightnets/layers/notes.py",
+        '"notes": dict(self.notes)',
+        '"notes": {}',
+        "test_weights.py::test_notes_survive_saving_loading_and_copying_in_a_fresh_process",
+    ),
+    Mutation(
+        "a file may take any memory",
+        "keras_lightnets/weight_files.py",
+        "if not 0 <= size <= self.left:",
+        "if size < 0:",
+        "test_hostile_weights.py::test_pytorch_files_that_mean_harm_are_refused_in_little_memory",
+    ),
+    Mutation(
+        "memo indices of a pickle are not bounded",
+        "keras_lightnets/weight_files.py",
+        "argument > (position or 0)",
+        "argument < 0",
+        "test_hostile_weights.py::test_pytorch_files_that_mean_harm_are_refused_in_little_memory",
     ),
     Mutation(
         "data: mirrored upside down",

@@ -7,6 +7,8 @@ import json
 import pathlib
 import pickle
 import socket
+import subprocess
+import sys
 import threading
 import types
 import zipfile
@@ -17,7 +19,7 @@ import numpy as np
 import pytest
 
 import keras_lightnets
-from keras_lightnets import convert, downloads, weight_files, weight_rows, weights
+from keras_lightnets import convert, imagenet, weight_files, weight_rows, weights
 from keras_lightnets.preprocessing import EvalTransform
 from keras_lightnets.serving import export
 from keras_lightnets.weight_rows import WeightsRow
@@ -210,7 +212,9 @@ def test_weights_of_another_network_are_refused_by_name(small_file):
     ("weights_argument", "message"),
     [
         ("nowhere.keras", "must be an existing file. Received: 'nowhere.keras'"),
-        ("imagenot", "'imagenet' or one of 'osmr'. Received: 'imagenot'"),
+        ("imagenot", "Did you mean 'imagenet'\\? Received: 'imagenot'"),
+        ("osmrr", "or one of 'imagenet', 'osmr'. Did you mean 'osmr'"),
+        ("timm-ra4", "one of 'imagenet', 'osmr'. Received: 'timm-ra4'"),
         (7, "must be None, a path or a tag. Received: 7"),
     ],
 )
@@ -294,7 +298,7 @@ def test_published_file_is_downloaded_once_and_gives_the_golden_logits(golden, s
     model = keras_lightnets.ShuffleNetV1(weights="test", classifier_activation=None)
     logits = np.asarray(model(images))
     assert np.abs(logits - expected).max() < 1e-5 * np.abs(expected).max()
-    assert weights.weights_row(model) == row
+    assert weights.notes(model)["weights"] == row.file
     assert [path.name for path in server.cache.iterdir()] == [row.file]
 
     keras_lightnets.ShuffleNetV1(weights="imagenet")
@@ -364,43 +368,114 @@ def test_interrupted_download_leaves_nothing(golden, server):
     keras_lightnets.ShuffleNetV1(weights="test")  # the next attempt starts over
 
 
-@pytest.fixture
-def names(server, monkeypatch):
-    """Names of the classes on the server; as in ImageNet, two are called crane."""
-    names = {str(i): [f"n{i:08}", f"thing {i}"] for i in range(1000)}
-    names["134"][1] = names["517"][1] = "crane"
-    index = server.root / "imagenet_class_index.json"
-    index.write_text(json.dumps(names))
-    monkeypatch.setattr(downloads, "_NAMES_URL", f"{server.url}/{index.name}")
-    monkeypatch.setattr(downloads, "_NAMES_MD5", hashlib.md5(index.read_bytes()).hexdigest())
-    return index
-
-
-def test_classes_are_named_by_the_published_weights(golden, names):
+def test_classes_are_named_by_the_published_weights(golden):
+    """The names are part of the package: nothing but the weights was asked for."""
     model = keras_lightnets.ShuffleNetV1(weights="test")
     probabilities = np.zeros((1, 1000))
     probabilities[0, [3, 8]] = 0.7, 0.3
     assert keras_lightnets.decode_predictions(model, probabilities, top=2) == [
-        [("thing 3", pytest.approx(0.7)), ("thing 8", pytest.approx(0.3))]
+        [("tiger shark", pytest.approx(0.7)), ("hen", pytest.approx(0.3))]
     ]
-    names.unlink()
-    labels = weights.class_names(model)  # from the cache
-    assert labels[7] == "thing 7"
-    assert (labels[134], labels[517]) == ("crane (n00000134)", "crane (n00000517)")
+    labels = weights.class_names(model)
+    assert len(set(labels)) == 1000
+    assert (labels[134], labels[517]) == ("crane (n02012849)", "crane (n03126707)")
 
 
-def test_exporter_takes_names_and_transform_from_the_published_weights(golden, names):
+def test_imagenet_is_known_by_identifier_and_word():
+    assert list(imagenet.synsets()) == sorted(imagenet.synsets())
+    assert len(imagenet.synsets()) == 1000
+    for name in ("n02123045", "tabby", "Tabby"):
+        assert imagenet.index(name) == 281
+    assert imagenet.index("great_white_shark") == 2
+    assert imagenet.index("crane (n02012849)") == 134
+    # The word of two classes says neither.
+    assert imagenet.index("crane") is imagenet.index("nonsense") is None
+
+
+def test_exporter_takes_names_and_transform_from_the_published_weights(golden):
     model = keras_lightnets.ShuffleNetV1(weights="test", include_preprocessing=True)
     interface = export.make_interface(model, None, None, "uint8", 5, False)
-    assert interface.labels[3] == "thing 3"
+    assert interface.labels[3] == "tiger shark"
     assert interface.transform == EvalTransform((224, 224), resize_shorter=256, antialias=False)
 
 
-def test_missing_class_names_are_reported(golden, server, monkeypatch):
-    monkeypatch.setattr(downloads, "_NAMES_URL", f"{server.url}/gone.json")
-    model = keras_lightnets.ShuffleNetV1(weights="test")
-    with pytest.raises(ValueError, match=r"class names, http.*put the file at .*or pass `labels`"):
-        keras_lightnets.decode_predictions(model, np.zeros((1, 1000)))
+def test_published_file_is_recognized_by_its_digest_wherever_it_lies(golden, server, tmp_path):
+    row, _ = golden
+    path = tmp_path / "mine.tf2.h5.zip"
+    path.write_bytes((server.root / row.file).read_bytes())
+    model = keras_lightnets.ShuffleNetV1(weights=path, include_preprocessing=True)
+    np.testing.assert_allclose(model.get_layer("normalization").offset[0], -127.5 / row.std[0])
+    assert weights.class_names(model)[3] == "tiger shark"
+    assert weights.evaluation_transform(model).antialias is False
+    assert server.requests == []
+
+
+def test_published_file_without_a_digest_is_recognized_by_its_name(
+    golden, server, tmp_path, monkeypatch
+):
+    row, _ = golden
+    monkeypatch.setitem(weight_rows.WEIGHTS, "shufflenet_v1_g3_x1_0", (row._replace(digest=None),))
+    path = tmp_path / row.file
+    path.write_bytes((server.root / row.file).read_bytes())
+    model = keras_lightnets.ShuffleNetV1(weights=path)
+    assert weights.notes(model)["weights"] == row.file
+
+
+def test_what_an_unknown_file_is_assumed_to_be_is_said(small, tmp_path):
+    path = tmp_path / "mine.safetensors"
+    _write_safetensors(path, _pytorch_layout(small))
+    arguments = {**SMALL, "include_preprocessing": True, "weights": path}
+    with pytest.warns(UserWarning, match=r"mine.safetensors does not say .* ImageNet's mean"):
+        keras_lightnets.ShuffleNetV1(**arguments)
+    keras_lightnets.ShuffleNetV1(**arguments, mean=(0, 0, 0), std=(1, 1, 1))
+
+
+def test_published_file_of_another_network_is_named(small, tmp_path, monkeypatch):
+    path = tmp_path / "renamed.safetensors"
+    _write_safetensors(path, _pytorch_layout(small))
+    digest = "sha256:" + hashlib.sha256(path.read_bytes()).hexdigest()[:8]
+    row = WeightsRow("test", "known.pth", "http://x", digest, "pytorchcv", 50.0, None, "none")
+    monkeypatch.setitem(weight_rows.WEIGHTS, "squeezenet_v1_0", (row,))
+    with pytest.warns(UserWarning, match=r"is known.pth, published for another network"):
+        keras_lightnets.ShuffleNetV1(**SMALL, weights=path)
+
+
+NOTES = """
+import sys, keras, keras_lightnets, numpy as np
+from keras_lightnets import weights
+model = keras.models.load_model(sys.argv[1])
+for copy in (model, keras.models.clone_model(model), keras.Model.from_config(model.get_config()),
+             keras_lightnets.fold_batch_norm(model)):
+    assert weights.class_names(copy) == list("abcdefg"), weights.class_names(copy)
+    assert weights.evaluation_transform(copy).resize_shorter == 40
+headless = keras.Model(model.input, model.get_layer("global_pool").output)
+assert weights.class_names(headless) is None
+assert weights.evaluation_transform(headless).resize_shorter == 40
+again = keras_lightnets.MobileNetV2((32, 32, 3), alpha=0.25, classes=7, weights=sys.argv[1],
+                                    include_preprocessing=True)
+assert weights.notes(again) == weights.notes(model), weights.notes(again)
+image = np.full((1, 32, 32, 3), 200, "uint8")
+np.testing.assert_array_equal(again(image), model(image))
+"""
+
+
+def test_notes_survive_saving_loading_and_copying_in_a_fresh_process(tmp_path):
+    """Class names, transform, normalization, padding and epsilon, each unlike the default."""
+    model = keras_lightnets.MobileNetV2(
+        (32, 32, 3),
+        alpha=0.25,
+        classes=7,
+        padding="same",
+        bn_epsilon=1e-2,
+        include_preprocessing=True,
+        mean=(1, 2, 3),
+        std=(4, 5, 6),
+    )
+    transform = EvalTransform((32, 32), resize_shorter=40)
+    weights.notes(model).update(class_names=list("abcdefg"), transform=transform.to_dict())
+    model.save(tmp_path / "copied.keras")
+    command = [sys.executable, "-W", "error::UserWarning", "-c", NOTES]
+    subprocess.run([*command, tmp_path / "copied.keras"], check=True, timeout=300)
 
 
 def test_labels_can_be_given(small):
@@ -409,5 +484,5 @@ def test_labels_can_be_given(small):
     assert decoded == [[("c", 1.0)]]
     with pytest.raises(ValueError, match=r"one name per class, 7. Received: 2"):
         keras_lightnets.decode_predictions(small, np.eye(7), labels=["a", "b"])
-    with pytest.raises(ValueError, match="not built from published weights"):
+    with pytest.raises(ValueError, match="does not know the names of its classes: pass `labels`"):
         keras_lightnets.decode_predictions(small, np.eye(7))

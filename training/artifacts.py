@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import json
 import os
 import pathlib
@@ -19,8 +18,9 @@ from keras_lightnets.literal_path import literal_path
 from keras_lightnets.preprocessing import EvalTransform
 from keras_lightnets.serving import runtimes
 from keras_lightnets.text import first_line
+from training import networks
 from training.errors import UserError
-from training.run import Run, load_network
+from training.run import Run
 
 # Images in one request to a server, so that a body stays below its limit.
 _IMAGES_PER_REQUEST = 8
@@ -46,8 +46,15 @@ class Artifact:
     close: Callable[[], None] = lambda: None
 
 
-def open(target: str | os.PathLike, *, images: int = 0) -> Artifact:
-    """Opens a run, `.keras`, SavedModel, `.tflite`, `.onnx` or OpenVINO model, or a server's URL.
+def open(
+    target: str | os.PathLike | None,
+    *,
+    images: int = 0,
+    network: str | None = None,
+    weights: str | None = None,
+    transform_of: str | None = None,
+) -> Artifact:
+    """Opens a run, a weight file, SavedModel, `.tflite`, `.onnx` or OpenVINO model, or a URL.
 
     A bundle or model directory of `lightnets export` stands for its newest version.
 
@@ -55,10 +62,16 @@ def open(target: str | os.PathLike, *, images: int = 0) -> Artifact:
         target: The path or URL.
         images: About how many will be asked about. For many, batch norms of runs and `.keras`
             files are folded first, so that answers are those of an export.
+        network: Name of a registered network, instead of a target.
+        weights: Its published weights, or a file.
+        transform_of: A run or a tag, see `networks.load`.
 
     Raises:
         UserError: There is nothing at `target`, it is none of these, or is damaged.
     """
+    if network is not None:
+        loaded = networks.load(None, network, weights, transform_of)
+        return Artifact(loaded.labels, loaded.transform, _keras_predict(loaded.model, images))
     if re.match(r"^(https?|grpc)://", str(target)):
         return _open_url(str(target))
     path = pathlib.Path(target)
@@ -69,15 +82,14 @@ def open(target: str | os.PathLike, *, images: int = 0) -> Artifact:
         return Artifact(run.labels, run.transform, _keras_predict(run.model(), images))
     if path.is_dir():
         path = _find_model(path)
-    loaders = {
-        ".keras": functools.partial(_load_keras, images=images),
-        **runtimes.LOADERS,
-    }
-    load = _load_saved_model if path.is_dir() else loaders.get(path.suffix)
+    elif networks.is_weight_file(path):
+        loaded = networks.load(path, None, None, transform_of)
+        return Artifact(loaded.labels, loaded.transform, _keras_predict(loaded.model, images))
+    load = _load_saved_model if path.is_dir() else runtimes.LOADERS.get(path.suffix)
     if load is None:
         raise UserError(
             f"{path} is no model file. Known are run and SavedModel directories and "
-            f"{', '.join(loaders)} files."
+            f".keras, .h5, .pth, .safetensors, {', '.join(runtimes.LOADERS)} files."
         )
     labels, transform = _about(path)
     try:
@@ -111,12 +123,7 @@ def _find_model(path: pathlib.Path) -> pathlib.Path:
 
 def _about(path: pathlib.Path) -> tuple[list[str] | None, EvalTransform | None]:
     """Reads class names and transform from beside a model, where there are any."""
-    if path.is_dir():
-        folder = path / "assets.extra"
-    elif path.suffix == ".keras" and path.parent.name == "weights":
-        folder = path.parent.parent  # a run
-    else:
-        folder = path.parent
+    folder = path / "assets.extra" if path.is_dir() else path.parent
     labels = transform = None
     try:
         with contextlib.suppress(FileNotFoundError):
@@ -149,10 +156,6 @@ def _keras_predict(model: Any, images: int) -> Callable[[np.ndarray], np.ndarray
     except ExportError:  # a model of another kind
         return plain
     return lambda images: classify(images.astype("float32")).numpy()
-
-
-def _load_keras(path: pathlib.Path, images: int) -> Callable[[np.ndarray], np.ndarray]:
-    return _keras_predict(load_network(path), images)
 
 
 def _load_saved_model(path: pathlib.Path) -> Callable[[np.ndarray], np.ndarray]:

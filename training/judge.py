@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 import keras_lightnets
-from keras_lightnets import registry
+from keras_lightnets import registry, weights
 from keras_lightnets.options import argument_names
 from keras_lightnets.text import first_line
 from training import batch_norm, finetune
@@ -149,6 +149,10 @@ def build_model(config: Config, splits: Splits) -> keras.Model:
     }
     known = {key: value for key, value in arguments.items() if value is not None}
     try:
-        return keras_lightnets.create_model(model.name, **known)
+        network = keras_lightnets.create_model(model.name, **known)
     except (ValueError, TypeError) as error:
         raise UserError(f"Cannot build {model.name}: {error}") from None
+    notes = weights.notes(network)
+    notes.update(class_names=list(splits.labels), transform=splits.transform.to_dict())
+    notes.pop("weights", None)  # they will be others
+    return network

@@ -7,6 +7,7 @@ from keras_lightnets.layers.channel_split import ChannelSplit
 from keras_lightnets.layers.depthwise_conv2d import DepthwiseConv2D
 from keras_lightnets.layers.fused_batch_normalization import FusedBatchNormalization
 from keras_lightnets.layers.grouped_conv2d import GroupedConv2D, grouped_conv_form
+from keras_lightnets.layers.notes import Notes
 from keras_lightnets.layers.recomputation import recompute_activations
 
 if keras.backend.backend() != "tensorflow":
@@ -21,6 +22,7 @@ __all__ = [
     "DepthwiseConv2D",
     "FusedBatchNormalization",
     "GroupedConv2D",
+    "Notes",
     "grouped_conv_form",
     "recompute_activations",
 ]

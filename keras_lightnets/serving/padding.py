@@ -14,6 +14,7 @@ from keras_lightnets.layers import (
     DepthwiseConv2D,
     FusedBatchNormalization,
     GroupedConv2D,
+    Notes,
 )
 
 # Exact classes only: what a subclass computes is not known.
@@ -36,6 +37,7 @@ _BLIND = (
     keras.layers.Rescaling,
     ChannelShuffle,
     ChannelSplit,
+    Notes,
 )
 _ALONG_CHANNELS = (
     keras.layers.BatchNormalization,

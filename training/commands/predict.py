@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from training import console
+from training import console, networks
 from training.errors import UsageError, UserError
 
 HELP = "Classify image files with a run, a .keras file or an exported model."
@@ -23,8 +23,16 @@ HELP = "Classify image files with a run, a .keras file or an exported model."
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the model, the files and the form of the answer."""
-    parser.add_argument("target", metavar="MODEL", help="run directory, .keras or SavedModel")
-    parser.add_argument("files", nargs="+", metavar="FILE", help="image files, folders or globs")
+    parser.add_argument(
+        "target",
+        metavar="MODEL",
+        help="run directory, .keras or published weight file, SavedModel; left out with --model",
+    )
+    parser.add_argument("files", nargs="*", metavar="FILE", help="image files, folders or globs")
+    networks.add_arguments(parser)
+    parser.add_argument(
+        "--weights", metavar="TAG|FILE", help="of --model (default: the most accurate)"
+    )
     parser.add_argument("--top", type=int, default=5, metavar="K", help="classes per image")
     parser.add_argument("--format", choices=("table", "csv", "json", "jsonl"), default="table")
     parser.add_argument("--out", type=pathlib.Path, metavar="FILE", help="write there instead")
@@ -35,14 +43,25 @@ def run(args: argparse.Namespace) -> int:
     """Predicts; a file that is no image is named and the rest go on, with exit code 1."""
     if args.top < 1 or args.batch_size < 1:
         raise UsageError("--top and --batch-size must be at least 1.")
-    if not pathlib.Path(args.target).exists():
+    networks.check(args, args.weights)
+    if args.model is not None:
+        args.target, args.files = None, [args.target, *args.files]
+    elif not pathlib.Path(args.target).exists():
         raise UserError(f"There is no {args.target}.")
+    if not args.files:
+        raise UsageError("Which images? Name files, folders or globs.")
     paths = list(find(args.files))
     from training import artifacts
 
-    artifact = artifacts.open(args.target, images=len(paths))
+    artifact = artifacts.open(
+        args.target,
+        images=len(paths),
+        network=args.model,
+        weights=args.weights,
+        transform_of=args.transform_of,
+    )
     if artifact.transform is None:
-        raise UserError(f"{args.target} does not say how images are prepared; name its run.")
+        raise networks.no_transform(args.target)
     rows, failed = [], 0
     for path, scores in predictions(artifact, paths, args.batch_size):
         if isinstance(scores, str):

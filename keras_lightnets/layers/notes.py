@@ -1,0 +1,38 @@
+"""What a model keeps about itself, wherever it is saved, loaded or copied to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+
+@keras.saving.register_keras_serializable(package="keras_lightnets")
+class Notes(keras.layers.Layer):
+    """Passes its input on; its configuration holds notes about the model.
+
+    A functional model has no place for them, and an attribute of it is lost when it is saved. The
+    configuration of a layer is part of `.keras` files and of every copy.
+
+    Attributes:
+        notes: A dict of values that JSON can hold. They may be changed at any time.
+    """
+
+    notes: dict[str, Any]
+
+    def __init__(self, notes: Mapping[str, Any] | None = None, **kwargs: Any) -> None:
+        # Not to be cast: pixels lose bits in the float16 of a mixed policy.
+        super().__init__(**{"dtype": "float32", "autocast": False, **kwargs})
+        # Past Keras, which would watch the values for variables and wrap them.
+        object.__setattr__(self, "notes", dict(notes or {}))
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        return inputs
+
+    def compute_output_spec(self, inputs: keras.KerasTensor) -> keras.KerasTensor:
+        return keras.KerasTensor(inputs.shape, inputs.dtype)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "notes": dict(self.notes)}
