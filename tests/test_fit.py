@@ -1,6 +1,7 @@
 """`FitModel`: Keras' `fit` with the step of `lightnets train`, on one and on two replicas."""
 
 import csv
+import inspect
 
 import keras
 import numpy as np
@@ -128,7 +129,7 @@ def test_two_replicas_fit_as_one_does(one, steps, numbers):
 
 def test_callbacks_work_and_a_plain_model_is_saved(tmp_path):
     model = fit.FitModel(network())
-    model.compile("sgd", "sparse_categorical_crossentropy", ["accuracy"])
+    model.compile("sgd", "sparse_categorical_crossentropy", None, ["accuracy"])  # Keras' order
     images, labels = pictures(16)
     history = model.fit(
         images,
@@ -236,6 +237,8 @@ REFUSED = {
     "scales the loss itself": lambda: {
         "optimizer": keras.mixed_precision.LossScaleOptimizer(keras.optimizers.SGD())
     },
+    "loss_weights needs several": lambda: {"loss_weights": [1.0]},
+    "Leave out auto_scale_loss": lambda: {"auto_scale_loss": False},
     "ema_overwrite_frequency": lambda: {
         "optimizer": keras.optimizers.SGD(use_ema=True, ema_overwrite_frequency=2)
     },
@@ -263,6 +266,13 @@ def test_what_does_not_work_is_refused_by_fit(how, message):
     images, labels = pictures(16)
     with pytest.raises(ValueError, match=message):
         model.fit(**{"x": images, "y": labels} | how)
+
+
+def test_compile_takes_its_arguments_in_the_order_of_keras():
+    ours, keras_own = (
+        inspect.signature(cls.compile).parameters for cls in (fit.FitModel, keras.Model)
+    )
+    assert list(ours) == list(keras_own)
 
 
 def test_a_model_without_logits_is_refused():

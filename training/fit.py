@@ -6,7 +6,7 @@
     with strategy.create("cpu:2").scope():
         network = keras_lightnets.ShuffleNetV1(...)
         model = FitModel(network)
-        model.compile("sgd", "categorical_crossentropy", ["accuracy"])
+        model.compile("sgd", "categorical_crossentropy", metrics=["accuracy"])
     model.fit(images, labels, validation_split=0.1, callbacks=[...])
     network.save("network.keras")
 
@@ -97,30 +97,38 @@ class FitModel(keras.Model):
         self,
         optimizer: Any = "rmsprop",
         loss: Any = "categorical_crossentropy",
+        loss_weights: Any = None,
         metrics: Any = None,
         weighted_metrics: Any = None,
+        run_eagerly: bool = False,
         steps_per_execution: int = 1,
         jit_compile: bool | str = "auto",
-        run_eagerly: bool = False,
+        auto_scale_loss: bool = True,
     ) -> None:
-        """Configures training; arguments as of `keras.Model.compile`.
+        """Configures training; arguments as of `keras.Model.compile`, in its order.
 
         Args:
             optimizer: Its clipping acts on the global gradient, its `use_ema` is Keras' own.
             loss: Categorical or sparse categorical cross-entropy, by name or as an object whose
                 `label_smoothing` counts. Labels may be one-hot or class numbers with either.
+            loss_weights: Must be None: there is one output.
             metrics: Of labels and probabilities, without the weights of the samples.
             weighted_metrics: The same with them.
+            run_eagerly: For debugging.
             steps_per_execution: With several replicas the strategy must come from
                 `training.strategy.create`, whose reductions work in a loop.
             jit_compile: XLA for forward and backward pass; `auto`: on a single GPU only.
-            run_eagerly: For debugging.
+            auto_scale_loss: Must be True: with float16 the step scales the loss.
 
         Raises:
             ValueError: Something does not work with this step, and what does instead.
         """
         optimizer = keras.optimizers.get(optimizer)
         _check_optimizer(optimizer)
+        if loss_weights is not None:
+            raise ValueError("loss_weights needs several outputs. Leave it out.")
+        if not auto_scale_loss:
+            raise ValueError("FitModel always scales a float16 loss. Leave out auto_scale_loss.")
         parts = self._parts
         parts.config = dataclasses.replace(parts.config, label_smoothing=_label_smoothing(loss))
         wanted = {True: "on", False: "off", "auto": "auto"}[jit_compile]
