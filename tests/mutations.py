@@ -29,6 +29,22 @@ def _count(key: str) -> str:
 
 MUTATIONS = (
     Mutation(
+        "a grouped convolution has no second derivative in eager mode",
+        "keras_lightnets/layers/grouped_conv2d.py",
+        '            data_format="NHWC",\n',
+        "",
+        "test_keras_harness.py::test_second_and_forward_derivatives_are_right"
+        "[GroupedConv2D-arguments2-False]",
+    ),
+    Mutation(
+        "a depthwise convolution computes in the dtype of its input",
+        "keras_lightnets/layers/depthwise_conv2d.py",
+        "inputs = tf.cast(inputs, kernel.dtype)",
+        "kernel = tf.cast(kernel, inputs.dtype)",
+        "test_keras_harness.py::test_the_policy_of_a_layer_decides_its_dtype"
+        "[DepthwiseConv2D-arguments2-False]",
+    ),
+    Mutation(
         "inverse channel shuffle",
         "keras_lightnets/layers/channel_shuffle.py",
         "tf.reshape(inputs, (-1, self.groups, channels // self.groups))",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 import tensorflow as tf
 
@@ -46,6 +48,9 @@ class ChannelSplit(keras.layers.Layer):
         self, input_shape: tuple[int | None, ...]
     ) -> list[tuple[int | None, ...]]:
         return [(*input_shape[:-1], input_shape[-1] // 2)] * 2
+
+    def get_config(self) -> dict[str, Any]:
+        return super().get_config()  # Keras itself has none where the policy is a map
 
 
 def _shuffled(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor] | None:

@@ -31,6 +31,9 @@ class DepthwiseConv2D(keras.layers.DepthwiseConv2D):
     """
 
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+        kernel = tf.convert_to_tensor(self.kernel)
+        # With `autocast=False` the two may differ, and so they do for images of integers.
+        inputs = tf.cast(inputs, kernel.dtype)
         plain = (
             training
             and not self.use_bias
@@ -40,8 +43,6 @@ class DepthwiseConv2D(keras.layers.DepthwiseConv2D):
         )
         if not plain:
             return super().call(inputs)
-        inputs = keras.ops.convert_to_tensor(inputs)
-        kernel = tf.cast(keras.ops.convert_to_tensor(self.kernel), inputs.dtype)
         inputs, convolution = self._convolution(inputs)
         spread = convolution.can_spread(inputs, kernel)
         if spread or recomputation.recomputes():

@@ -37,6 +37,10 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
     The fused operation reports the variance with Bessel's correction, `n / (n - 1)`. The moving
     variance here is kept without it, as in Keras: the mean of the batches' own variances.
 
+    Second derivatives in training are those of finite differences. Keras' differ, here too where
+    its own path is taken: its variance lets no gradient through the mean, which is right once
+    only.
+
     Ioffe and Szegedy, ICML 2015, https://arxiv.org/abs/1502.03167.
     """
 
