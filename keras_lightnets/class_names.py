@@ -6,7 +6,7 @@ import json
 import pathlib
 from collections.abc import Sequence
 
-from keras_lightnets.text import visible
+from keras_lightnets.text import is_utf8, visible
 
 LABELS, EXACT = "labels.txt", "labels.json"
 
@@ -17,7 +17,7 @@ def problem(names: Sequence[str]) -> str | None:
     for name in names:
         if not name:
             return "A class has an empty name."
-        if any("\ud800" <= character <= "\udfff" for character in name):
+        if not is_utf8(name):
             return f"The name of the class '{visible(name)}' is not UTF-8. Rename it."
         if name in seen:
             return f"Class names must differ. {name!r} occurs more than once."

@@ -28,6 +28,11 @@ def visible(text: object) -> str:
     return _HIDDEN.sub(lambda match: _escape(match[0]), str(text))
 
 
+def is_utf8(text: str) -> bool:
+    """Returns whether a name can be written as UTF-8: not if it has other bytes of the disk."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
+
+
 def _escape(character: str) -> str:
     code = ord(character)
     if 0xDC80 <= code <= 0xDCFF:  # how Python keeps a byte that is not UTF-8

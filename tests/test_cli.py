@@ -1,10 +1,12 @@
+import io
+import os
 import re
 import subprocess
 import sys
 
 import pytest
 
-from training import cli
+from training import cli, console
 from training.commands import train as train_command
 from training.errors import UserError
 
@@ -128,6 +130,68 @@ def test_errors_of_the_system_become_one_line(capsys, monkeypatch):
         "lightnets: No space left on device: runs/1/checkpoints. "
         "Free some space, then run the same command again.\n"
     )
+
+
+NAMES = ["猫", "two\nlines\u2028", "\x1b[31mred", "[bold]", os.fsdecode(b"caf\xe9")]
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_any_name_is_shown_on_any_terminal_and_never_obeyed(monkeypatch, encoding):
+    """Caught: UnicodeEncodeError, control characters, and a name on two lines."""
+
+    def shown(args):
+        console.line(f"{NAMES}")
+        for name in NAMES:
+            console.line(name)
+        console.fields(*NAMES)
+        console.table(["class"], [[name] for name in NAMES])
+        print("猫", flush=True)
+        raise UserError(f"Bad: {' '.join(NAMES)}", *NAMES)
+
+    streams = {name: io.TextIOWrapper(io.BytesIO(), encoding) for name in ("stdout", "stderr")}
+    for name, stream in streams.items():
+        monkeypatch.setattr(sys, name, stream)
+    monkeypatch.setattr(train_command, "run", shown)
+    assert cli.main(["train", "--out", "r"]) == 1
+    out, err = (stream.buffer.getvalue() for stream in streams.values())
+    lines = out.decode(encoding).splitlines()
+    cat = "猫" if encoding == "utf-8" else r"\u732b"
+    expected = [cat, r"two\nlines\u2028", r"\x1b[31mred", "[bold]", r"caf\xe9"]
+    assert lines[1:6] == expected
+    assert lines[6] == "\t".join(expected)
+    assert [line.strip() for line in lines[8:13]] == expected
+    assert lines[13:] == [cat]
+    assert err.decode(encoding) == "\n".join(
+        [f"lightnets: Bad: {' '.join(expected)}", *expected, ""]
+    )
+
+
+def test_a_name_that_is_not_utf8_is_refused_before_any_work(capsys, tmp_path, monkeypatch):
+    name = os.fsdecode(b"caf\xe9")
+    for command in (
+        ["train", "--dataset", "digits", "--out", name],
+        ["evaluate", name],
+        ["data", "check", name],
+        ["export", name, "--out", "x"],
+    ):
+        code, _, err = lightnets(capsys, *command)
+        assert (code, err) == (
+            2,
+            "lightnets: The name 'caf\\xe9' is not UTF-8. Rename it, or give another name.\n",
+        )
+    (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / name)
+    code, _, err = lightnets(capsys, "evaluate", "run")
+    assert code == 2
+    assert "caf\\xe9' is not UTF-8" in err
+
+
+def test_a_home_that_nobody_knows_is_one_line(capsys):
+    code, _, err = lightnets(
+        capsys, "train", "--out", "r", "--dataset", "~nobody-has-this-name/pictures"
+    )
+    assert code == 1
+    assert err.startswith("lightnets: The home folder that a ~ stands for is not known.")
 
 
 def test_a_bug_is_not_dressed_up_as_a_mistake_of_the_user(monkeypatch):

@@ -245,7 +245,7 @@ def test_the_pictures_of_a_page_are_shared_by_all_classes(tmp_path, capfd, monke
 def test_a_page_in_no_folder_is_refused_before_anything_is_read(pictures, tmp_path, capfd):
     arguments = ["data", "check", str(pictures), "--page", str(tmp_path / "no" / "page.html")]
     assert cli.main(arguments) == 1
-    assert f"There is no folder {tmp_path}/no" in capfd.readouterr().err
+    assert f"there is no folder {tmp_path}/no" in capfd.readouterr().err
 
 
 def test_bands_find_all_hashes_that_are_near():

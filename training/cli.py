@@ -13,15 +13,18 @@ checked the arguments, so that `--help` and every mistake answer in a fraction o
 from __future__ import annotations
 
 import argparse
+import contextlib
 import errno
 import importlib
 import os
+import pathlib
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
 from keras_lightnets._version import __version__
-from training import quiet
+from keras_lightnets.text import is_utf8
+from training import console, quiet
 from training.errors import UsageError, UserError
 from training.words import nearest
 
@@ -43,10 +46,11 @@ COMMANDS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line `argv` and returns its exit code: 0 ok, 1 failed, 2 usage."""
     argv = list(sys.argv[1:] if argv is None else argv)
+    console.escape_unprintable()
     try:
         return _run(argv)
     except UserError as error:
-        _complain(str(error))
+        _complain(*error.args)
         return error.exit_code
     except KeyboardInterrupt:
         _complain("Interrupted.")
@@ -54,6 +58,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         # The reader of our output has gone (`lightnets list | head`): nobody to tell.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except RuntimeError as error:
+        if "home directory" not in str(error):  # pathlib's, about a ~
+            raise
+        _complain("The home folder that a ~ stands for is not known. Give the whole path.")
         return 1
     except OSError as error:
         if error.errno not in _EXPLAINED:
@@ -96,11 +105,26 @@ def _run(argv: list[str]) -> int:
     )
     command.add_arguments(parser)
     args = parser.parse_args(rest)
+    _check_names(args)
     if args.verbose:
         os.environ["TF_CPP_MIN_LOG_LEVEL"] = "0"
     else:
         quiet.quieten()
     return command.run(args)
+
+
+# Pictures of any name can be read: their contents are what TensorFlow gets.
+_ANY_NAME = ("files", "images")
+
+
+def _check_names(args: argparse.Namespace) -> None:
+    """Raises UsageError for a path that TensorFlow cannot be given, before any work."""
+    given = [value for name, value in vars(args).items() if name not in _ANY_NAME]
+    with contextlib.suppress(OSError):  # a folder that is gone
+        given.append(pathlib.Path.cwd())
+    for value in given:
+        if isinstance(value, (str, pathlib.Path)) and not is_utf8(str(value)):
+            raise UsageError(f"The name '{value}' is not UTF-8. Rename it, or give another name.")
 
 
 class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -168,8 +192,9 @@ def _overview() -> str:
     )
 
 
-def _complain(message: str) -> None:
-    print(f"lightnets: {message}", file=sys.stderr)
+def _complain(message: str, *details: str) -> None:
+    for text in (f"lightnets: {message}", *details):
+        console.line(text, error=True)
 
 
 if __name__ == "__main__":

@@ -1,15 +1,37 @@
-"""Plain lines and tables on standard output, never cut and never interpreted as markup."""
+"""Plain lines and tables for a terminal: never cut, never obeyed, whatever names are in them."""
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from keras_lightnets.text import visible
 
-def line(text: str = "") -> None:
-    """Prints one line as it is."""
-    print(text)
+
+def escape_unprintable() -> None:
+    """Lets what a terminal's encoding lacks be printed as an escape, where it would be an error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")
+
+
+def line(text: str = "", *, error: bool = False) -> None:
+    """Prints one line at once, its control characters as escapes.
+
+    Args:
+        text: The line.
+        error: Whether it goes to standard error.
+    """
+    stream = sys.stderr if error else sys.stdout
+    stream.write(f"{visible(text)}\n")  # in one piece: other libraries write there, too
+    stream.flush()
+
+
+def fields(*values: object) -> None:
+    """Prints a line of fields with a tab between two."""
+    print("\t".join(map(visible, values)), flush=True)
 
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
@@ -28,7 +50,7 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
         shown.add_column(header, justify="right" if numeric and number else "left")
     for row in rows:
         # Text, not str: a class may be called "[bold]".
-        shown.add_row(*map(Text, row))
+        shown.add_row(*(Text(visible(cell)) for cell in row))
     width = None if sys.stdout.isatty() else 10_000
     Console(file=sys.stdout, width=width).print(shown)
 

@@ -2,9 +2,15 @@
 
 
 class UserError(Exception):
-    """Something outside the program is wrong (a file, a folder, a value): exit code 1."""
+    """Something outside the program is wrong (a file, a folder, a value): exit code 1.
+
+    Its arguments are lines: a message, and any details.
+    """
 
     exit_code = 1
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.args))
 
 
 class UsageError(UserError):

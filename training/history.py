@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import pathlib
 from typing import Any
 
 from training.errors import UsageError
-from training.writing import write_json, write_text
+from training.writing import csv_text, write_json, write_text
 
 
 class History:
@@ -69,9 +67,6 @@ class History:
     def write(self, folder: pathlib.Path) -> None:
         """Writes `history.csv` and `history.json`."""
         write_json(folder / "history.json", self.rows)
-        text = io.StringIO()
         columns = list(dict.fromkeys(key for row in self.rows for key in row))
-        writer = csv.DictWriter(text, columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self.rows)
-        write_text(folder / "history.csv", text.getvalue())
+        rows = [[row.get(key, "") for key in columns] for row in self.rows]
+        write_text(folder / "history.csv", csv_text(columns, rows))

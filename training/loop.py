@@ -71,7 +71,8 @@ class Loop:
         restored = self._restore()
         if restored is None and trainer.chief:
             Run.create(self.out, trainer.asked, trainer.splits)
-        self.progress.say(trainer.describe())
+        for line in trainer.describe():
+            self.progress.say(line)
         if self.epoch == self.train.epochs:
             self.progress.say(f"The run is finished. {self._way_on()}")
         elif restored is not None:

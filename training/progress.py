@@ -7,6 +7,9 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from keras_lightnets.text import visible
+from training import console
+
 _UNSHOWN = ("epoch", "step")
 
 
@@ -30,9 +33,9 @@ class Progress:
         if not self._shown:
             return
         if self._bar is None:
-            print(text, flush=True)
+            console.line(text)
         else:
-            self._bar.console.print(text, highlight=False, markup=False)
+            self._bar.console.print(visible(text), highlight=False, markup=False)
 
     def start_epoch(self, epoch: int, step: int) -> None:
         """Begins epoch number `epoch` (the first is 1), from `step` on within it."""

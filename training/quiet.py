@@ -20,7 +20,7 @@ from collections.abc import Iterator
 def quieten() -> None:
     """Silences TensorFlow, which must not be imported yet; its errors still raise."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    for name in ("tensorflow", "absl"):
+    for name in ("tensorflow", "absl", "matplotlib"):
         logging.getLogger(name).setLevel(logging.ERROR)
     if "tensorflow" not in sys.modules and not any(
         isinstance(finder, _QuietFinder) for finder in sys.meta_path

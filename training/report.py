@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import functools
-import io
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -14,7 +12,7 @@ import numpy as np
 
 from keras_lightnets.text import first_line, visible
 from training import console
-from training.writing import replacing, write_text
+from training.writing import csv_text, replacing, write_text
 
 # Beyond this many classes names and numbers in the picture could not be read.
 _MAX_NAMED_CLASSES = 40
@@ -61,13 +59,9 @@ def per_class(
 
 def write_per_class(rows: Sequence[Mapping[str, Any]], path: pathlib.Path) -> None:
     """Writes the rows of `per_class` as CSV."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["class", "precision", "recall", "f1", "images"])
-    for row in rows:
-        scores = [f"{row[key]:.4f}" for key in ("precision", "recall", "f1")]
-        writer.writerow([row["class"], *scores, row["images"]])
-    write_text(path, text.getvalue())
+    scores = ("precision", "recall", "f1")
+    shown = [[row["class"], *(f"{row[key]:.4f}" for key in scores), row["images"]] for row in rows]
+    write_text(path, csv_text(("class", *scores, "images"), shown))
 
 
 @_only_a_picture

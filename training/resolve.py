@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from training import config as configs
+from training import console
 from training.config import Config
 from training.errors import UsageError
 from training.validate import validate
@@ -178,10 +179,9 @@ def resolve_resumed(args: argparse.Namespace, run: pathlib.Path) -> Config:
     validate(wanted)
     if started_on and not wanted.train.workers and "TF_CONFIG" not in os.environ:
         count = len(started_on.split(","))
-        print(
+        console.line(
             f"This run was started on {count} workers and goes on on this machine alone. To use "
-            f"several again, start all with: --workers {started_on} --worker-index I",
-            flush=True,
+            f"several again, start all with: --workers {started_on} --worker-index I"
         )
     return wanted
 

@@ -12,7 +12,6 @@ import json
 import os
 import pathlib
 import socket
-import sys
 import threading
 import time
 import uuid
@@ -21,6 +20,7 @@ from typing import Any
 
 import psutil
 
+from training import console
 from training.errors import UserError
 
 NAME = "lock.json"
@@ -139,10 +139,9 @@ def _runs(owner: dict[str, Any]) -> bool:
 
 def _beats(path: pathlib.Path, owner: dict[str, Any]) -> bool:
     """Watches for a sign of life; clocks of two machines cannot be compared."""
-    print(
+    console.line(
         f"{path.parent} was in use by process {owner.get('pid')} on {owner.get('host')}: waiting "
-        f"up to {PATIENCE:.0f} s for a sign of life.",
-        flush=True,
+        f"up to {PATIENCE:.0f} s for a sign of life."
     )
     first, end = _touched(path), time.monotonic() + PATIENCE
     while time.monotonic() < end:
@@ -164,11 +163,10 @@ def _beat(path: pathlib.Path, owner: dict[str, Any], done: threading.Event) -> N
     while not done.wait(BEAT):
         with contextlib.suppress(OSError):  # storage that is away for a moment
             if _read(path) != owner:
-                print(
+                console.line(
                     f"lightnets: {path.parent} was taken over by another job while this one did "
                     "not run. This one ends, and writes nothing more.",
-                    file=sys.stderr,
-                    flush=True,
+                    error=True,
                 )
                 os._exit(1)
             os.utime(path)

@@ -7,7 +7,7 @@ import re
 import tensorflow as tf
 
 from keras_lightnets.text import first_line
-from training import rendezvous
+from training import console, rendezvous
 from training.config import TrainConfig
 from training.errors import UsageError, UserError
 from training.workers import Cluster
@@ -56,7 +56,7 @@ def _of_workers(devices: str, members: Cluster) -> tf.distribute.Strategy:
         rpc_layer="grpc",
     )
     if members.is_chief:
-        print(f"Waiting for {len(members.addresses)} workers.", flush=True)
+        console.line(f"Waiting for {len(members.addresses)} workers.")
     rendezvous.meet(members)
     try:
         return tf.distribute.MultiWorkerMirroredStrategy(

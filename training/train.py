@@ -15,7 +15,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from training import run_lock, workers
+from training import console, run_lock, workers
 from training.config import Config
 from training.data import failures
 from training.errors import UserError
@@ -59,7 +59,8 @@ def train(
 
 def _dry_run(trainer: Trainer) -> dict[str, Any]:
     """Times a few steps; prints sizes and an estimate."""
-    print(trainer.describe())
+    for line in trainer.describe():
+        console.line(line)
     train = trainer.config.train
     batches = trainer.batches()
     seconds = []
@@ -69,15 +70,15 @@ def _dry_run(trainer: Trainer) -> dict[str, Any]:
         trainer.state.step.numpy()  # waits for the device
         seconds.append(time.perf_counter() - started)
         if number == 0:
-            print(f"First step {seconds[0]:.1f} s (includes building)", flush=True)
+            console.line(f"First step {seconds[0]:.1f} s (includes building)")
     step = min(seconds[1:])
     total = step * trainer.steps_per_epoch * train.epochs
-    print(
+    console.line(
         f"Then {step * 1e3:.0f} ms a step, {train.batch_size / step:.0f} images/s; "
         f"about {duration(total)} of training in all"
     )
-    print(f"Loss after {len(seconds)} steps: {seen_so_far(trainer.state)['loss']:.4f}")
-    print("Nothing was written.")
+    console.line(f"Loss after {len(seconds)} steps: {seen_so_far(trainer.state)['loss']:.4f}")
+    console.line("Nothing was written.")
     return {"step_seconds": step, "estimated_seconds": total}
 
 

@@ -210,7 +210,7 @@ class Trainer:
             writer=self.chief,
         )
 
-    def describe(self) -> str:
+    def describe(self) -> tuple[str, str]:
         """Returns a line about what is trained on what, and one about the order of the images."""
         train = self.config.train
         batch = f"{train.batch_size}"
@@ -224,8 +224,8 @@ class Trainer:
         return (
             f"{about}{self.config.model.name}, {weights:,} weights, {self.policy}; "
             f"{count(self.splits.train_examples, 'image')}, batch {batch} on {devices}; "
-            f"{count(train.epochs, 'epoch')} of {count(self.steps_per_epoch, 'step')}\n"
-            f"Order of the images: {self.splits.order}"
+            f"{count(train.epochs, 'epoch')} of {count(self.steps_per_epoch, 'step')}",
+            f"Order of the images: {self.splits.order}",
         )
 
 

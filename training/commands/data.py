@@ -12,6 +12,7 @@ from training import config as configs
 from training import console, resolve
 from training.errors import UsageError
 from training.words import command, count
+from training.writing import check_file, check_folder, replacing
 
 HELP = "Check a data set, show it as a network sees it, or convert it to ArrayRecord."
 
@@ -67,12 +68,12 @@ def run(args: argparse.Namespace) -> int:
 def _check(args: argparse.Namespace) -> int:
     """Prints the findings; exit code 1 if something is wrong."""
     config = configs.from_dict({"data": _values(args)})
+    for flag, path in (("--fix-list", args.fix_list), ("--page", args.page)):
+        if path is not None:
+            check_file(path, flag)
     from training.data import doctor
     from training.data.dataset import find
-    from training.writing import replacing
 
-    for path in filter(None, (args.fix_list, args.page)):
-        doctor.check_writable(path)
     dataset = find(config.data)
     if not args.json:
         console.line(dataset.describe())
@@ -99,9 +100,9 @@ def _show(args: argparse.Namespace) -> int:
             f"--images and --columns must be 1 to 64. Received: {args.images} and {args.columns}."
         )
     config = resolve.resolve(args)
-    from training.data import doctor, show
+    check_file(args.out, "--out")
+    from training.data import show
 
-    doctor.check_writable(args.out)
     pixels, labels, names = show.views(
         config, images=args.images, epochs=args.columns, augment=args.augment
     )
@@ -113,6 +114,7 @@ def _show(args: argparse.Namespace) -> int:
 def _convert(args: argparse.Namespace) -> int:
     """Writes the shards and says what is in them."""
     config = configs.from_dict({"data": _values(args) | {"skip_corrupt": args.skip_corrupt}})
+    check_folder(args.out, "OUT")
     from training.data.convert import convert
 
     for split, number in convert(config, args.out).items():
@@ -140,12 +142,14 @@ def _print(found: dict[str, Any]) -> None:
     console.table((*headers, "smallest", "median", "largest", "formats"), rows)
     for title, kinds in (("Wrong", wrong(found)), ("Worth a look", remarks(found))):
         if lines := shown(kinds):
-            console.line(f"\n{title}:")
+            console.line()
+            console.line(f"{title}:")
         for text in lines:
             console.line(f"  {text}")
     images = sum(split["images"] for split in found["splits"].values())
     verdict = count(len(found["wrong"]), "finding") if found["wrong"] else "nothing is wrong"
-    console.line(f"\n{count(images, 'image')}: {verdict}")
+    console.line()
+    console.line(f"{count(images, 'image')}: {verdict}")
 
 
 def _size(size: tuple[int, int] | None) -> str:

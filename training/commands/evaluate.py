@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import csv
-import io
 import json
 import os
 import pathlib
@@ -19,7 +17,7 @@ from training import console
 from training import run as runs
 from training.errors import UsageError, UserError
 from training.words import count
-from training.writing import write_json
+from training.writing import check_file, check_folder, csv_text, write_json, write_text
 
 if TYPE_CHECKING:
     import numpy as np
@@ -60,9 +58,10 @@ def run(args: argparse.Namespace) -> int:
     """Measures and prints; writes files only where `--out` says."""
     if args.batch_size < 1 or args.top < 1:
         raise UsageError("--batch-size and --top must be at least 1.")
-    for flag, path in (("--out", args.out), ("--predictions", args.predictions)):
-        if path is not None:
-            _check_place(flag, path)
+    if args.out:
+        check_folder(args.out, "--out")
+    if args.predictions:
+        check_file(args.predictions, "--predictions")
     source = _find_run(args)
     if not _URL.match(args.target) and not pathlib.Path(args.target).exists():
         raise UserError(f"There is no {args.target}.")
@@ -109,15 +108,6 @@ def run(args: argparse.Namespace) -> int:
     else:
         _print(results, rows, found)
     return 0
-
-
-def _check_place(flag: str, path: pathlib.Path) -> None:
-    """Raises UserError, before anything is measured, if nothing can be written there."""
-    folder = path if flag == "--out" else path.absolute().parent
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"{flag}: {folder} is no folder.")
-    if flag == "--predictions" and not folder.is_dir():
-        raise UserError(f"{flag}: there is no folder {folder}.")
 
 
 def _checked(
@@ -227,13 +217,11 @@ def _write_predictions(
     path: pathlib.Path, true: np.ndarray, probabilities: np.ndarray, labels: list[str]
 ) -> None:
     """Writes true and predicted class of each held-out image, in the order of evaluation."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["image", "true", "predicted", "probability"])
-    for number, (label, row) in enumerate(zip(true, probabilities, strict=True)):
-        best = int(row.argmax())
-        writer.writerow([number, labels[label], labels[best], f"{row[best]:.6f}"])
-    runs.write_text(path, text.getvalue())
+    rows = [
+        (number, labels[label], labels[int(row.argmax())], f"{row.max():.6f}")
+        for number, (label, row) in enumerate(zip(true, probabilities, strict=True))
+    ]
+    write_text(path, csv_text(("image", "true", "predicted", "probability"), rows))
 
 
 def _print(results: dict[str, Any], rows: list[dict[str, Any]], found: HeldOut) -> None:

@@ -14,6 +14,7 @@ from training import console
 from training import run as runs
 from training.errors import UsageError, UserError
 from training.words import command
+from training.writing import check_folder
 
 if TYPE_CHECKING:
     import numpy as np
@@ -79,6 +80,7 @@ def run(args: argparse.Namespace) -> int:
     except ValueError as error:
         raise UsageError(str(error)) from None
     runs.check_is_run(args.run)
+    check_folder(args.out, "--out")
     from keras_lightnets.serving.errors import ExportError
 
     source = runs.Run.open(args.run)

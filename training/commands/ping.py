@@ -6,6 +6,7 @@ import argparse
 
 from keras_lightnets.serving.client import Client
 from keras_lightnets.serving.transport import ClientError
+from training import console
 from training.errors import UsageError, UserError
 
 HELP = "classify image files with a running server"
@@ -46,9 +47,10 @@ def run(args: argparse.Namespace) -> int:
             except OSError as error:
                 reason = error.strerror
             else:
-                print(f"{image}\t" + "\t".join(f"{label} {score:.4f}" for label, score in result))
+                shown = [f"{label} {score:.4f}" for label, score in result]
+                console.fields(image, *shown)
                 continue
-            print(f"{image}\terror: {reason}")
+            console.fields(image, f"error: {reason}")
             failed += 1
     if failed:
         raise UserError(f"{failed} of {len(args.images)} images failed")

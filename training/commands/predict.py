@@ -5,18 +5,17 @@ from __future__ import annotations
 import argparse
 import collections
 import contextlib
-import csv
 import glob
 import io
 import json
 import pathlib
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from training import console, networks
 from training.errors import UsageError, UserError
+from training.writing import check_file, csv_text, write_text
 
 HELP = "Classify image files with a run, a .keras file or an exported model."
 
@@ -50,6 +49,8 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"There is no {args.target}.")
     if not args.files:
         raise UsageError("Which images? Name files, folders or globs.")
+    if args.out:
+        check_file(args.out, "--out")
     paths = list(find(args.files))
     from training import artifacts
 
@@ -65,16 +66,13 @@ def run(args: argparse.Namespace) -> int:
     rows, failed = [], 0
     for path, scores in predictions(artifact, paths, args.batch_size):
         if isinstance(scores, str):
-            # With its end in one write: libjpeg reports, meanwhile, what it reads of other files.
-            sys.stderr.write(f"lightnets: {path}: {scores}\n")
+            console.line(f"lightnets: {path}: {scores}", error=True)
             failed += 1
             continue
         best = scores.argsort()[::-1][: args.top]
         names = artifact.labels or [str(number) for number in range(len(scores))]
         rows.append((path, [(names[number], float(scores[number])) for number in best]))
     if args.out:
-        from training.writing import write_text
-
         text = io.StringIO()
         with contextlib.redirect_stdout(text):
             show(rows, args.format)
@@ -100,7 +98,7 @@ def find(names: Sequence[str]) -> Iterator[pathlib.Path]:
                 files += map(pathlib.Path, found.images)
                 if found.skipped:
                     left_out = listing.counted(found.skipped)
-                    sys.stderr.write(f"lightnets: {match}: left out: {left_out}\n")
+                    console.line(f"lightnets: {match}: left out: {left_out}", error=True)
             else:
                 files.append(match)
         if not files:
@@ -183,6 +181,6 @@ def show(rows: list[tuple[pathlib.Path, list[tuple[str, float]]]], form: str) ->
         ]
         header = ("file", "rank", "label", "probability")
         if form == "csv":
-            csv.writer(sys.stdout, lineterminator="\n").writerows([header, *flat])
+            print(csv_text(header, flat), end="")
         else:
             console.table(header, flat)

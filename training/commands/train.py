@@ -6,7 +6,7 @@ import argparse
 import contextlib
 import pathlib
 
-from training import resolve, run_lock, workers
+from training import console, resolve, run_lock, workers
 from training import run as runs
 from training.config import Config
 from training.errors import UsageError, UserError
@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
         place = run_lock.held(out) if resumed else runs.claim(out, overwrite=args.overwrite)
     with place:
         if chief and not resumed and config.recipe != args.recipe:
-            print(f"Recipe: {config.recipe} (chosen for this data; --recipe names another)")
+            console.line(f"Recipe: {config.recipe} (chosen for this data; --recipe names another)")
         from training import train
 
         results = train.train(config, out, resume=resumed, dry_run=args.dry_run)
@@ -105,6 +105,6 @@ def _check_names(config: Config) -> None:
 def _announce(out: pathlib.Path, results: dict) -> None:
     numbers = [f"{key} {results[key]:.4f}" for key in ("accuracy", "loss") if key in results]
     if numbers:
-        print(f"Held out: {', '.join(numbers)}")
-    print(f"Run: {out}")
-    print(f"Next: {command('evaluate', out)}")
+        console.line(f"Held out: {', '.join(numbers)}")
+    console.line(f"Run: {out}")
+    console.line(f"Next: {command('evaluate', out)}")

@@ -47,10 +47,12 @@ def sound(
         parts.append(source.subset(kept) if bad else source)
     if damaged and not data.skip_corrupt:
         lines = [f"  {name}: {reason}" for name, reason in list(damaged.items())[:_NAMED]]
-        more = f"\n  and {len(damaged) - _NAMED} more" if len(damaged) > _NAMED else ""
+        if len(damaged) > _NAMED:
+            lines.append(f"  and {len(damaged) - _NAMED} more")
         raise UserError(
             f"{count(len(damaged), 'image')} of {data.dataset} cannot be read. Remove or replace "
-            "them, or train without them: --skip-corrupt.\n" + "\n".join(lines) + more
+            "them, or train without them: --skip-corrupt.",
+            *lines,
         )
     if not all(part.count for part in parts):
         raise UserError(f"No image of {data.dataset} can be read.")

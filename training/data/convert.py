@@ -20,6 +20,9 @@ from training.data.stream import Stream
 from training.data.tfds_source import quiet
 from training.errors import UserError
 
+# Characters of a TFDS name: files are called by it and more.
+_LONGEST = 60
+
 
 def convert(config: Config, out: pathlib.Path) -> dict[str, int]:
     """Writes the images of all splits of a data set.
@@ -64,7 +67,7 @@ def convert(config: Config, out: pathlib.Path) -> dict[str, int]:
     try:
         out.absolute().parent.mkdir(parents=True, exist_ok=True)
         # Beside `out`, so that it can be renamed.
-        folder = pathlib.Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.absolute().parent))
+        folder = pathlib.Path(tempfile.mkdtemp(prefix=".lightnets-", dir=out.absolute().parent))
     except OSError as error:
         raise UserError(f"Cannot write {out}: {error.strerror}.") from None
     try:
@@ -120,7 +123,7 @@ def _build(
         def _generate_examples(self):  # TFDS wants it; the splits above are generators already
             raise NotImplementedError
 
-    Images.name = re.sub(r"\W+", "_", name).strip("_").lower() or "images"
+    Images.name = re.sub(r"\W+", "_", name).strip("_").lower()[:_LONGEST] or "images"
     with quiet():
         builder = Images(data_dir=str(folder), file_format="array_record")
         builder.download_and_prepare()

@@ -6,7 +6,6 @@ import collections
 import hashlib
 import io
 import os
-import pathlib
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -24,7 +23,6 @@ from training.data.load import open_dataset
 from training.data.near import flat, near_groups, perceptual_hash
 from training.data.source import Source
 from training.data.stream import Stream
-from training.errors import UserError
 from training.quiet import standard_error_aside
 
 # Longer side of what is hashed and shown, in pixels.
@@ -334,9 +332,3 @@ def _to_remove(splits: dict[str, Split], groups: list[Group]) -> list[str]:
             kept = held_out_first[0][1].name
             names += [look.name for _, look in held_out_first[1:] if look.name != kept]
     return list(dict.fromkeys(names))
-
-
-def check_writable(path: pathlib.Path) -> None:
-    """Raises UserError, before hours of reading, if a file cannot be written."""
-    if not path.absolute().parent.is_dir():
-        raise UserError(f"There is no folder {path.parent} to write {path.name} to.")
