@@ -117,24 +117,24 @@ class EvalTransform:
         return cls(**values)
 
 
-# What decodes a file (scalar string) that is of none of the formats above.
-Decoder = Callable[[tf.Tensor], tf.Tensor]
+# Makes a PNG file of a file of another format than those above, scalar strings.
+ToPng = Callable[[tf.Tensor], tf.Tensor]
 
 
 def evaluation_image(
-    contents: tf.Tensor, transform: EvalTransform, otherwise: Decoder | None = None
+    contents: tf.Tensor, transform: EvalTransform, to_png: ToPng | None = None
 ) -> tf.Tensor:
     """Decodes and transforms one image file.
 
     Args:
         contents: Scalar string, the bytes of an image file.
         transform: What to do with the pixels.
-        otherwise: Decodes other formats; None: they are an error.
+        to_png: For other formats; None: they are an error.
 
     Returns:
         uint8 `(height, width, 3)`, RGB.
     """
-    image = decode_image(contents, transform.background, transform.scale_16_bit, otherwise)
+    image = decode_image(contents, transform.background, transform.scale_16_bit, to_png)
     return transform_image(image, transform)
 
 
@@ -180,7 +180,7 @@ def decode_image(
     contents: tf.Tensor,
     background: tuple[int, int, int] = (255, 255, 255),
     scale_16_bit: bool = False,
-    otherwise: Decoder | None = None,
+    to_png: ToPng | None = None,
 ) -> tf.Tensor:
     """Decodes one image file of any of the formats above, of several frames the first.
 
@@ -188,7 +188,7 @@ def decode_image(
         contents: Scalar string, the bytes of the file.
         background: As of `EvalTransform`.
         scale_16_bit: As of `EvalTransform`.
-        otherwise: Decodes other formats to uint8 `(height, width, 3)`; None: they are an error.
+        to_png: For other formats; None: they are an error.
 
     Returns:
         uint8 `(height, width, 3)`, RGB, upright.
@@ -204,7 +204,7 @@ def decode_image(
         return tf.cond(
             is_jpeg(contents),
             lambda: upright(_decode_jpeg(contents), exif_orientation(contents)),
-            lambda: _decode_other(contents, background, scale_16_bit, otherwise or _refuse),
+            lambda: _decode_other(contents, background, scale_16_bit, to_png),
         )
 
     image = tf.cond(
@@ -231,8 +231,17 @@ def _decode_jpeg(contents: tf.Tensor) -> tf.Tensor:
 
 
 def _decode_other(
-    contents: tf.Tensor, background: tuple[int, int, int], scale_16_bit: bool, otherwise: Decoder
+    contents: tf.Tensor,
+    background: tuple[int, int, int],
+    scale_16_bit: bool,
+    to_png: ToPng | None,
 ) -> tf.Tensor:
+    def from_png(contents):
+        return _decode_png(contents, background, scale_16_bit)
+
+    def other():
+        return _refuse(contents) if to_png is None else from_png(to_png(contents))
+
     # The declared size stands at a fixed place, which depends on the format.
     head = byte_ops.bytes_at(contents, 0, 54)
     is_bmp = byte_ops.starts_with(contents, b"BM")
@@ -243,15 +252,12 @@ def _decode_other(
     # TensorFlow writes such files' pixels, of four channels, to memory for three.
     animated_webp = is_webp & _letters(head, 15, b"X") & tf.equal(head[20] & 2, 2)
     branches = [
-        (
-            byte_ops.starts_with(contents, _PNG),
-            lambda: _decode_png(contents, head, background, scale_16_bit),
-        ),
+        (byte_ops.starts_with(contents, _PNG), lambda: from_png(contents)),
         (byte_ops.starts_with(contents, b"GIF8"), lambda: _decode_gif(contents, background)),
         (plain_bmp, lambda: _decode_bmp(contents, head)),
         (is_webp & ~animated_webp, lambda: _decode_webp(contents, head, background)),
     ]
-    return tf.case(branches, default=lambda: otherwise(contents))
+    return tf.case(branches, default=other)
 
 
 def _letters(data: tf.Tensor, at: int, letters: bytes) -> tf.Tensor:
@@ -281,8 +287,10 @@ def _composite(image: tf.Tensor, background: Any) -> tf.Tensor:
 
 
 def _decode_png(
-    contents: tf.Tensor, head: tf.Tensor, background: tuple[int, int, int], scale_16_bit: bool
+    contents: tf.Tensor, background: tuple[int, int, int], scale_16_bit: bool
 ) -> tf.Tensor:
+    head = byte_ops.bytes_at(contents, 0, 26)
+
     def pixels(channels):
         if not scale_16_bit:
             return tf.io.decode_png(contents, channels)

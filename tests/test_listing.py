@@ -30,6 +30,7 @@ def test_only_regular_files_are_listed_and_the_rest_is_named(tmp_path):
         save(cat / "a.png"),
         save(cat / "deep" / "b.jpg", kind="JPEG"),
         save(cat / "gif", 1, "GIF"),
+        save(cat / "photo", 1, "TIFF"),
     ]
     (cat / "linked.png").symlink_to(kept[0])
     expected = {}
@@ -47,15 +48,15 @@ def test_only_regular_files_are_listed_and_the_rest_is_named(tmp_path):
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(skip(cat / "socket.png", "a socket")))
     skip(cat / "notes.txt", listing.NO_IMAGE).write_text("no image")
-    save(skip(cat / "photo.TIF", "TIFF"), kind="TIFF")
-    save(skip(cat / "photo", "TIFF"), kind="TIFF")
-    skip(cat / "phone", "HEIC").write_bytes(b"\0\0\0\x18ftypheic")
-    skip(cat / "phone.heic", "HEIC").write_bytes(b"")
-    skip(cat / "next.avif", "AVIF").write_bytes(b"")
+    skip(cat / "drawing.PSD", "Photoshop").write_bytes(b"")
+    skip(cat / "drawing.psd", "Photoshop").write_bytes(b"")
+    skip(cat / "next.jxl", "JPEG XL").write_bytes(b"")
     found = listing.find_images(cat)
-    assert found.images == [str(path) for path in (kept[0], kept[2], cat / "linked.png", kept[1])]
+    assert found.images == [
+        str(path) for path in (kept[0], kept[2], cat / "linked.png", *kept[3:], kept[1])
+    ]
     assert found.skipped == expected
-    assert listing.counted(found.skipped).startswith("HEIC (2), TIFF (2), a ")
+    assert listing.counted(found.skipped).startswith("Photoshop (2), a ")
 
 
 JUNK = ("__MACOSX", "@eaDir", ".ipynb_checkpoints", "$RECYCLE.BIN", "System Volume Information")

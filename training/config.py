@@ -116,6 +116,12 @@ class DataConfig:
     )
     interpolation: Literal["bilinear", "bicubic"] = key("bilinear", "how images are resized")
     antialias: bool = key(True, "smooth before making images smaller")
+    background: tuple[int, int, int] = key(
+        (255, 255, 255), "RGB that shows through transparent pixels"
+    )
+    scale_16_bit: bool = key(
+        False, "take the range of values of each file of 16 bits for black to white"
+    )
     crop: Literal["random_resized", "shift", "center"] = key(
         "random_resized", "the part of a training image that is seen"
     )

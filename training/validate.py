@@ -23,6 +23,9 @@ def validate(config: Config) -> None:
             "data.crop_area must be two shares of the image area, the smaller one first, "
             f"between 0 and 1. Received: [{low}, {high}]."
         )
+    background = config.data.background
+    if not all(0 <= level <= 255 for level in background):
+        raise UsageError(f"data.background must be levels from 0 to 255. Received: {background}.")
     low, high = config.data.crop_aspect
     if not 0 < low <= high:
         raise UsageError(

@@ -233,6 +233,7 @@ def held_out_images(splits: Splits, limit: int | None) -> HeldOut:
 
     from keras_lightnets.preprocessing import evaluation_image
     from keras_lightnets.serving.gate import HeldOut
+    from training.data import pillow
 
     total = splits.eval_examples
     if not total:
@@ -246,9 +247,9 @@ def held_out_images(splits: Splits, limit: int | None) -> HeldOut:
         contents, label = source.open(reference)
         # Pixels that never were a file become one: PNG keeps every bit.
         file = tf.io.encode_png(contents) if source.decoded else contents
-        return evaluation_image(file, splits.transform), label, file, weight
+        return evaluation_image(file, splits.transform, pillow.png), label, file, weight
 
     examples = source.references(32).unbatch().map(load, num_parallel_calls=tf.data.AUTOTUNE)
     rows = [row[:3] for row in examples.as_numpy_iterator() if row[3] > 0]
     images, labels, files = zip(*rows, strict=True)
-    return HeldOut(np.stack(images), np.array(labels), files)
+    return HeldOut(np.stack(images), np.array(labels), tuple(map(pillow.portable, files)))

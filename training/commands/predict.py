@@ -121,11 +121,11 @@ def predictions(artifact, paths: Sequence[pathlib.Path], batch_size: int) -> Ite
     import tensorflow as tf
 
     from keras_lightnets import preprocessing
-    from training.data import check
+    from training.data import check, pillow
 
     @tf.function(input_signature=[tf.TensorSpec((), tf.string)])
     def pixels(contents):
-        return preprocessing.evaluation_image(contents, artifact.transform)
+        return preprocessing.evaluation_image(contents, artifact.transform, pillow.png)
 
     def read(path):
         try:

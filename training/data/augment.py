@@ -14,7 +14,7 @@ from scipy.stats import beta
 from keras_lightnets import preprocessing
 from keras_lightnets.preprocessing import EvalTransform
 from training.config import DataConfig
-from training.data import auto_augment, order
+from training.data import auto_augment, order, pillow
 from training.errors import UsageError
 
 # Uniform numbers per example for what is done by the batch, and who takes which.
@@ -61,6 +61,8 @@ def train_image(
 def _crop_image(
     contents: tf.Tensor, key: tf.Tensor, data: DataConfig, transform: EvalTransform, decoded: bool
 ) -> tf.Tensor:
+    # The workers of a data service cannot call Python.
+    to_png = None if data.data_service else pillow.png
     if data.crop == "random_resized":
         if decoded:
             return _resize(_cut(contents, key, data), transform)
@@ -75,12 +77,15 @@ def _crop_image(
 
         @preprocessing.seldom
         def from_other():
-            return _resize(_cut(preprocessing.decode_image(contents), key, data), transform)
+            image = preprocessing.decode_image(
+                contents, transform.background, transform.scale_16_bit, to_png
+            )
+            return _resize(_cut(image, key, data), transform)
 
         return tf.cond(preprocessing.is_plain_jpeg(contents), from_jpeg, from_other)
     if decoded:
         return preprocessing.transform_image(contents, transform)
-    return preprocessing.evaluation_image(contents, transform)
+    return preprocessing.evaluation_image(contents, transform, to_png)
 
 
 def _cut(image: tf.Tensor, key: tf.Tensor, data: DataConfig) -> tf.Tensor:

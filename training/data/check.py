@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import json
 import pathlib
-from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
@@ -14,7 +13,7 @@ import tensorflow as tf
 from keras_lightnets import preprocessing
 from training import console
 from training.config import DataConfig
-from training.data import pipeline
+from training.data import pillow, pipeline
 from training.data.source import Source
 from training.data.stream import Stream
 from training.data.tfds_source import cache_dir
@@ -25,6 +24,9 @@ from training.writing import write_json
 
 # Larger sets are not decoded before training unless they must be (about 1 ms an image and core).
 UNASKED_LIMIT = 50_000
+
+# Why a file of a known format cannot be decoded, where nothing more is known.
+DAMAGED = "it is damaged or cut off"
 
 # How many names an error lists.
 _NAMED = 10
@@ -62,7 +64,8 @@ def sound(
 
 
 def _damaged(source: Source | Stream, data: DataConfig) -> dict[int, str]:
-    bad = remembered(source)
+    # Workers of a data service read less.
+    bad = None if data.data_service else remembered(source)
     if bad is None and source.count > UNASKED_LIMIT and not data.skip_corrupt:
         console.line(
             f"{source.count} images are not looked at before training: "
@@ -70,38 +73,37 @@ def _damaged(source: Source | Stream, data: DataConfig) -> dict[int, str]:
         )
         return {}
     if bad is None:
-        bad = find_damaged(source)
-        remember(source, bad)
+        bad = find_damaged(source, python=not data.data_service)
+        if not data.data_service:
+            remember(source, bad)
     return bad
 
 
-def find_damaged(
-    source: Source | Stream, progress: Callable[[int], None] | None = None
-) -> dict[int, str]:
+def find_damaged(source: Source | Stream, *, python: bool = True) -> dict[int, str]:
     """Decodes every image and returns the positions of those that cannot be, with the reason.
 
     Args:
         source: What to look at.
-        progress: Called with the number of images done, now and then.
+        python: Whether files may be decoded by Pillow, as where the pipeline can call Python.
     """
     bad: dict[int, str] = {}
     # libjpeg writes to file descriptor 2 itself, whatever TensorFlow's log level.
     with standard_error_aside():
-        for position, _, error in decoded_sizes(source):
+        for position, _, error in decoded_sizes(source, python):
             if error is not None:
                 bad[position] = error
-            if progress is not None and position % 100 == 99:
-                progress(position + 1)
     return bad
 
 
-def decoded_sizes(source: Source | Stream):
+def decoded_sizes(source: Source | Stream, python: bool = True):
     """Yields `(position, (height, width), None)` or `(position, None, reason)` for each image."""
 
     def size(reference, weight):
         del weight
         contents, _ = source.open(reference)
-        return tf.shape(contents if source.decoded else preprocessing.decode_image(contents))[:2]
+        if not source.decoded:
+            contents = preprocessing.decode_image(contents, to_png=pillow.png if python else None)
+        return tf.shape(contents)[:2]
 
     sizes = source.references(64).unbatch().map(size, num_parallel_calls=tf.data.AUTOTUNE)
     iterator = iter(sizes.with_options(pipeline.options()))
@@ -125,13 +127,17 @@ def reason(error: Exception) -> str:
         return "it cannot be opened"
     if "declares no pixels" in text:
         return f"it declares no pixels or more than {preprocessing.MAX_PIXELS}"
+    if "HEIC needs" in text:
+        return "it is HEIC: pip install 'keras-lightnets[heif]'"
+    if "pixels of 32 bits" in text:
+        return "its pixels are numbers of 32 bits: save it with 8 or 16"
     if "Unknown image file format" in text:
-        return "it is no JPEG, PNG, GIF, BMP or WebP"
+        return "it is no image of a known format"
     if "WebP Animation" in text:
         return "it is an animated WebP"
     if "BMP that is" in text:
         return "it is a BMP that is compressed, of OS/2 or of other than 8, 24 or 32 bits"
-    return "it is damaged or cut off"
+    return DAMAGED
 
 
 def remembered(source: Source | Stream) -> dict[int, str] | None:

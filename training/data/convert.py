@@ -12,7 +12,7 @@ import tensorflow_datasets as tfds
 
 from training import console
 from training.config import Config
-from training.data import check, layout
+from training.data import check, layout, pillow
 from training.data.dataset import Dataset, find
 from training.data.doctor import contents_of
 from training.data.source import Source
@@ -137,6 +137,6 @@ def _examples(source: Source | Stream):
         name = source.name(place)
         if isinstance(contents, Exception):
             raise UserError(f"{name}: {check.reason(contents)}")
-        # TFDS takes the bytes of an open file as they are.
-        example = {"image": io.BytesIO(contents), "label": int(label), "filename": name}
-        yield place, example
+        # TFDS takes the bytes of an open file as they are. What needs Pillow needs it here last.
+        file = io.BytesIO(pillow.portable(contents))
+        yield place, {"image": file, "label": int(label), "filename": name}

@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from keras_lightnets import preprocessing
 from training.config import Config
-from training.data import check, layout, listing
+from training.data import check, layout, listing, pillow
 from training.data.dataset import Dataset, find
 from training.data.load import open_dataset
 from training.data.near import flat, near_groups, perceptual_hash
@@ -187,7 +187,7 @@ def _look(name: str, label: str | None, contents: bytes | Exception, *, thumbnai
 @tf.function(input_signature=[tf.TensorSpec((), tf.string)])
 def _shrink(contents: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Returns height and width of an image file, and its pixels made small, uint8."""
-    image = preprocessing.decode_image(contents)
+    image = preprocessing.decode_image(contents, to_png=pillow.png)
     size = tf.shape(image)[:2]
     small = tf.maximum(size * _THUMBNAIL // tf.reduce_max(size), 1)
     pixels = tf.image.resize(image, small, method="area")

@@ -11,7 +11,7 @@ import tensorflow as tf
 from keras_lightnets import preprocessing
 from keras_lightnets.text import first_line
 from training.config import Config
-from training.data import check
+from training.data import check, pillow
 from training.data.source import Source
 from training.data.splits import Splits
 from training.data.stream import Stream
@@ -102,7 +102,7 @@ def _of_evaluation(source: Source | Stream) -> dict[str, str]:
 
 def _damage(source: Source | Stream, reference: Any) -> str | None:
     try:
-        preprocessing.decode_image(source.open(reference)[0])
+        preprocessing.decode_image(source.open(reference)[0], to_png=pillow.png)
     except tf.errors.OpError as error:
         return check.reason(error)
     return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import errno
+import importlib.util
 import os
 import pathlib
 import stat
@@ -16,14 +17,18 @@ from training.errors import UserError
 NO_IMAGE = "no image"
 FOREIGN = "hidden, or kept there by another program"
 
+_HEIC = {".heic": "HEIC", ".heif": "HEIC"}
+_has_heif = importlib.util.find_spec("pillow_heif") is not None
 # Endings of the formats that are read.
 SUFFIXES = {
     **{".bmp": "BMP", ".gif": "GIF", ".png": "PNG", ".webp": "WebP"},
+    **{".tif": "TIFF", ".tiff": "TIFF", ".avif": "AVIF"},
     **dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif"), "JPEG"),
+    **(_HEIC if _has_heif else {}),
 }
 # Endings of pictures that are not.
 OTHER_SUFFIXES = {
-    **{".tif": "TIFF", ".tiff": "TIFF", ".heic": "HEIC", ".heif": "HEIC", ".avif": "AVIF"},
+    **_HEIC,
     **{".jxl": "JPEG XL", ".jp2": "JPEG 2000", ".j2k": "JPEG 2000", ".svg": "SVG"},
     **{".psd": "Photoshop", ".ico": "ICO", ".tga": "TGA", ".dcm": "DICOM", ".exr": "EXR"},
     **dict.fromkeys((".pbm", ".pgm", ".ppm", ".pnm"), "PNM"),

@@ -172,4 +172,6 @@ def evaluation_transform(config: Config) -> EvalTransform:
         resize_shorter=config.data.resize_shorter or round(size / 0.875),
         interpolation=config.data.interpolation,
         antialias=config.data.antialias,
+        background=config.data.background,
+        scale_16_bit=config.data.scale_16_bit,
     )

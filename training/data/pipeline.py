@@ -11,7 +11,7 @@ import tensorflow as tf
 from keras_lightnets import preprocessing
 from keras_lightnets.preprocessing import EvalTransform
 from training.config import Config
-from training.data import augment, service
+from training.data import augment, pillow, service
 from training.data.source import Source
 from training.errors import UsageError
 
@@ -105,7 +105,7 @@ def evaluation_pixels(contents: tf.Tensor, transform: EvalTransform, decoded: bo
     """Returns uint8 `(height, width, 3)` of a file's bytes or of decoded pixels."""
     if decoded:
         return preprocessing.transform_image(contents, transform)
-    return preprocessing.evaluation_image(contents, transform)
+    return preprocessing.evaluation_image(contents, transform, pillow.png)
 
 
 def _run(
