@@ -1,5 +1,6 @@
 import io
 import os
+import pathlib
 import re
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from training import cli, console
 from training.commands import train as train_command
 from training.errors import UserError
 
+ROOT = pathlib.Path(__file__).parent.parent
 HEAVY = "tensorflow", "keras", "tensorflow_datasets", "matplotlib", "sklearn"
 
 
@@ -212,3 +214,38 @@ def test_a_closed_pipe_is_no_traceback():
 
 def test_user_errors_carry_their_exit_code():
     assert UserError("x").exit_code == 1
+
+
+def interrupted(folder, tensorflow):
+    """Presses Ctrl-C in a command that imports this for TensorFlow; returns how it ended."""
+    (folder / "tensorflow.py").write_text(
+        f"import os\nos.write(2, b'log of an import')\n{tensorflow}"
+    )
+    code = "import sys; from training import cli; sys.exit(cli.main(sys.argv[1:]))"
+    arguments = ["train", "--dataset", "digits", "--out", str(folder / "run")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), str(ROOT)])}
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment,
+        cwd=folder,
+        timeout=120,
+    )
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "os.kill(os.getpid(), 2)",
+        "try:\n    os.kill(os.getpid(), 2)\nexcept KeyboardInterrupt:\n    raise OSError('half')",
+        "try:\n    os.kill(os.getpid(), 2)\nexcept BaseException:\n    pass\n1 / 0",
+    ],
+    ids=["raised", "turned into another error", "swallowed before another"],
+)
+def test_ctrl_c_during_the_start_is_one_line_and_130(answer, tmp_path):
+    done = interrupted(tmp_path, answer)
+    assert done.stderr == "lightnets: Interrupted.\n"
+    assert done.returncode == 130
+    assert not (tmp_path / "run").exists()

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from tests import processes, toy
-from training import fit, optimizers, strategy, trainer
+from training import fit, fit_batches, optimizers, strategy, trainer
 
 # Not a multiple of the batch: the last batch has one image, fewer than there are replicas.
 TRAINED, BATCH = 25, 8
@@ -279,3 +279,63 @@ def test_a_model_without_logits_is_refused():
     inputs = keras.Input((4,))
     with pytest.raises(ValueError, match="no layer named 'logits'"):
         fit.FitModel(keras.Model(inputs, keras.layers.Dense(2)(inputs)))
+
+
+def wrong_labels():
+    """Gives labels that are no classes in every way; returns what each raised."""
+    model = fit.FitModel(network())
+    model.compile("sgd")
+    images, one_hot = pictures(8)
+    right = one_hot.argmax(-1)
+    said = {}
+
+    def attempt(case, function):
+        try:
+            function()
+            said[case] = None
+        except (ValueError, tf.errors.InvalidArgumentError) as error:
+            said[case] = str(error)
+
+    for name, bad in (("one", 4), ("negative", -1), ("half", 0.5), ("nan", np.nan)):
+        labels = right.astype("float32" if isinstance(bad, float) else "int64")
+        labels[5] = bad
+        batches = tf.data.Dataset.from_tensor_slices((images, labels)).batch(4)
+        good = tf.data.Dataset.from_tensor_slices((images, right)).batch(4)
+        ways = {
+            "fit": lambda labels=labels: model.fit(images, labels, verbose=0),
+            "column": lambda labels=labels: model.fit(images, labels[:, None], verbose=0),
+            "validation": lambda labels=labels: model.fit(
+                images, right, validation_data=(images, labels), verbose=0
+            ),
+            "evaluate": lambda labels=labels: model.evaluate(images, labels, verbose=0),
+            "train_on_batch": lambda labels=labels: model.train_on_batch(images, labels),
+            "test_on_batch": lambda labels=labels: model.test_on_batch(images, labels),
+        }
+        if name == "one":
+            ways["dataset"] = lambda batches=batches: model.fit(batches, verbose=0)
+            ways["dataset held out"] = lambda batches=batches, good=good: model.fit(
+                good, validation_data=batches, verbose=0
+            )
+            ways["255"] = lambda: model.fit(images, np.full(8, 255, np.uint8), verbose=0)
+            ways["three columns"] = lambda: model.fit(images, one_hot[:, :3], verbose=0)
+        for way, function in ways.items():
+            attempt(f"{way} {name}", function)
+    # Right ones pass in every form; a set to predict may have labels of any kind.
+    for labels in (right, right[:, None], right.astype("float32"), right.astype("uint8"), one_hot):
+        fit_batches.check_labels(labels, 4)
+    unknown = tf.data.Dataset.from_tensor_slices((images, np.full(8, -1))).batch(4)
+    assert model.predict(unknown, verbose=0).shape == (8, 4)
+    return said
+
+
+def test_labels_that_are_no_classes_are_refused_in_every_way():
+    said = processes.call(wrong_labels)
+    for case, message in said.items():
+        assert message is not None, case
+        if case.startswith("three columns"):
+            assert "class numbers (n,) or one-hot (n, 4). Received: (8, 3)" in message
+        else:
+            assert "Labels must be class numbers from 0 to 3." in message, case
+    assert "Received: 255" in said["255 one"]
+    assert "Received:" in said["dataset one"]
+    assert "[4]" in said["dataset one"]

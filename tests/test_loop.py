@@ -1,6 +1,8 @@
 """What ends a run before its last epoch, what goes on after it, and what is written besides."""
 
+import contextlib
 import importlib.util
+import io
 import json
 import os
 import signal
@@ -112,6 +114,25 @@ def dry(folder):
 def test_a_dry_run_writes_nothing(tmp_path):
     assert processes.call(dry, tmp_path)["step_seconds"] > 0
     assert not list(tmp_path.iterdir())
+
+
+def dry_on_digits(folder):
+    os.environ["XDG_CACHE_HOME"] = str(folder)
+    values = {
+        "model": {"name": "squeezenet_v1_1", "image_size": 32},
+        "data": {"dataset": "digits"},
+        "train": {"batch_size": 2, "devices": "cpu:1"},
+    }
+    output = io.StringIO()
+    with contextlib.redirect_stdout(output):
+        train.train(configs.from_dict(values), None, dry_run=True)
+    return output.getvalue().splitlines()
+
+
+def test_a_dry_run_says_what_it_prepared(tmp_path):
+    lines = processes.call(dry_on_digits, tmp_path)
+    (folder,) = (path.parent for path in tmp_path.glob("**/dataset_info.json"))
+    assert lines[-2:] == [f"Prepared {folder}, which a run will use.", "No run was written."]
 
 
 def without_tensorboard(out):

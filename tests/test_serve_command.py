@@ -344,3 +344,11 @@ def test_a_graph_that_never_returns_stops_neither_the_watch_nor_the_end(tmp_path
     finally:
         process.close()
     assert "still running" in process.lines[-1]
+
+
+def test_a_run_is_told_to_be_exported_first(tmp_path, capsys):
+    run = tmp_path / "my run"
+    run.mkdir()
+    (run / "config.yaml").touch()
+    assert main(["serve", str(run)]) == 1
+    assert f"Export it first: lightnets export '{run}' --out served" in capsys.readouterr().err

@@ -1,8 +1,10 @@
 """Data sets of TensorFlow Datasets as people have them: real builders, written into a folder."""
 
 import hashlib
+import http.server
 import io
 import json
+import threading
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 import training.data
+from tests.processes import free_ports
 from training import cli
 from training import config as configuration
 from training.data import tfds_source
@@ -284,3 +287,69 @@ def test_another_configuration_or_version_names_those_there_are(tmp_path):
     for name in ("things/large", "things/small:2.0.0"):
         with pytest.raises(UserError, match=r"is not prepared in .*There are: things/small/1.0.0"):
             load(tmp_path, name)
+
+
+class Downloaded(tfds.core.GeneratorBasedBuilder):
+    """A set whose file is downloaded from `url`."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    url = ""
+    url_infos = {}  # noqa: RUF012
+
+    def _info(self):
+        spec = {"image": features.Image(), "label": features.ClassLabel(names=["a", "b"])}
+        return tfds.core.DatasetInfo(builder=self, features=features.FeaturesDict(spec))
+
+    def _split_generators(self, dl_manager):
+        dl_manager.download(self.url)
+        raise AssertionError("the download was taken")
+
+    def _generate_examples(self):
+        yield from ()
+
+
+def download(root, url, monkeypatch):
+    """Trains on `Downloaded` from `url`; returns the error."""
+    info = tfds.download.checksums.UrlInfo(size=5, checksum="0" * 64, filename="file")
+    monkeypatch.setattr(Downloaded, "url", url)
+    monkeypatch.setattr(Downloaded, "url_infos", {url: info})
+    data = {"dataset": "downloaded", "data_dir": str(root), "download": True}
+    with pytest.raises(UserError) as raised:
+        training.data.load(configuration.from_dict({"data": data}))
+    return str(raised.value)
+
+
+def test_a_server_that_cannot_be_reached_ends_a_download_at_once(tmp_path, monkeypatch):
+    (port,) = free_ports(1)
+    message = download(tmp_path, f"http://127.0.0.1:{port}/file", monkeypatch)
+    assert message.startswith(
+        f"downloaded cannot be downloaded: 127.0.0.1:{port} cannot be reached ("
+    )
+    assert "--data-dir" in message
+    assert "\n" not in message
+
+
+class Greeting(http.server.BaseHTTPRequestHandler):
+    def do_HEAD(self):
+        self.send_error(405)
+
+    def do_GET(self):
+        self.send_response(200)
+        self.send_header("Content-Length", "5")
+        self.end_headers()
+        self.wfile.write(b"hello")
+
+    def log_message(self, *_):
+        pass
+
+
+def test_a_download_of_other_contents_is_one_line(tmp_path, monkeypatch):
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Greeting) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        url = f"http://127.0.0.1:{server.server_port}/file"
+        message = download(tmp_path, url, monkeypatch)
+        server.shutdown()
+        thread.join()
+    assert message.startswith("TFDS could not prepare downloaded (NonMatchingChecksumError): ")
+    assert "\n" not in message

@@ -24,7 +24,7 @@ from typing import NoReturn
 
 from keras_lightnets._version import __version__
 from keras_lightnets.text import is_utf8
-from training import console, quiet
+from training import console, interrupts, quiet
 from training.errors import UsageError, UserError
 from training.words import nearest
 
@@ -48,13 +48,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     console.escape_unprintable()
     try:
-        return _run(argv)
+        with interrupts.in_one_line():
+            return _run(argv)
     except UserError as error:
         _complain(*error.args)
         return error.exit_code
-    except KeyboardInterrupt:
-        _complain("Interrupted.")
-        return 1
     except BrokenPipeError:
         # The reader of our output has gone (`lightnets list | head`): nobody to tell.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

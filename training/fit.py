@@ -236,7 +236,8 @@ class FitModel(keras.Model):
             **kwargs: The rest of `keras.Model.fit`.
 
         Raises:
-            ValueError: The batch cannot be shared by the replicas and parts, and others.
+            ValueError: The batch cannot be shared by the replicas and parts, a label is no class
+                number (of a dataset: `tf.errors.InvalidArgumentError`), and others.
             FloatingPointError: Loss or gradient were not finite; names the step.
         """
         if validation_split and validation_data is None:
@@ -248,7 +249,9 @@ class FitModel(keras.Model):
             held_out = keras.utils.unpack_x_y_sample_weight(validation_data)
             validation_data = self._judged(*held_out, validation_batch_size)
         if isinstance(x, tf.data.Dataset):
-            data = fit_batches.batches(x, y, sample_weight, batch_size=batch_size)
+            data = fit_batches.batches(
+                x, y, sample_weight, batch_size=batch_size, classes=self.output_shape[-1]
+            )
             _check_batch(data.element_spec[0].shape[0], parts)
         else:
             _check_batch(batch_size or 32, parts)
@@ -258,6 +261,7 @@ class FitModel(keras.Model):
                 sample_weight,
                 batch_size=batch_size,
                 multiple=parts,
+                classes=self.output_shape[-1],
                 order=(lambda: self._parts.order) if shuffle else None,
             )
         if class_weight:
@@ -276,6 +280,18 @@ class FitModel(keras.Model):
             **kwargs,
         )
 
+    def train_on_batch(self, x: Any, y: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """Takes one step; see `keras.Model.train_on_batch`."""
+        if y is not None:
+            fit_batches.check_labels(y, self.output_shape[-1])
+        return super().train_on_batch(x, y, *args, **kwargs)
+
+    def test_on_batch(self, x: Any, y: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """Judges one batch; see `keras.Model.test_on_batch`."""
+        if y is not None:
+            fit_batches.check_labels(y, self.output_shape[-1])
+        return super().test_on_batch(x, y, *args, **kwargs)
+
     def evaluate(
         self,
         x: Any = None,
@@ -290,7 +306,7 @@ class FitModel(keras.Model):
 
     def predict(self, x: Any, batch_size: int | None = None, **kwargs: Any) -> np.ndarray:
         """Returns probabilities, float32 `(n, classes)`; see `keras.Model.predict`."""
-        data = self._judged(x, None, None, batch_size)
+        data = fit_batches.batches(x, batch_size=batch_size, multiple=self.replicas)
         data = data.map(lambda images, *others: (images, others[-1]))
         probabilities, counted = super().predict(data, **kwargs)
         return probabilities[counted]
@@ -303,7 +319,14 @@ class FitModel(keras.Model):
         self._parts.network.save(filepath, overwrite=overwrite, **kwargs)
 
     def _judged(self, x: Any, y: Any, weights: Any, batch_size: int | None) -> tf.data.Dataset:
-        return fit_batches.batches(x, y, weights, batch_size=batch_size, multiple=self.replicas)
+        return fit_batches.batches(
+            x,
+            y,
+            weights,
+            batch_size=batch_size,
+            multiple=self.replicas,
+            classes=self.output_shape[-1],
+        )
 
 
 class _Guard(keras.callbacks.Callback):

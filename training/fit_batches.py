@@ -20,6 +20,7 @@ def batches(
     *,
     batch_size: int | None = None,
     multiple: int = 1,
+    classes: int | None = None,
     order: Callable[[], tuple[int, int]] | None = None,
 ) -> tf.data.Dataset:
     """Returns batches `(images, labels, weights)`, or `(images, weights)` without labels.
@@ -31,6 +32,7 @@ def batches(
         weights: Weights of an array of images, at least 0; None: 1 each.
         batch_size: Of arrays; None: 32.
         multiple: Batches are filled up to a multiple of this.
+        classes: Number of classes that labels are checked against; None: they are not.
         order: Called at the start of each pass over arrays; returns the seed of its order. None:
             as they are.
 
@@ -39,7 +41,8 @@ def batches(
         images that only fill up the last batch are -1.
 
     Raises:
-        ValueError: `x` is something else, or the sizes differ.
+        ValueError: `x` is something else, the sizes differ, or an array's labels are wrong.
+            Those of a dataset are checked as they come: `tf.errors.InvalidArgumentError`.
     """
     if isinstance(x, tf.data.Dataset):
         if y is not None or weights is not None or batch_size is not None:
@@ -47,7 +50,7 @@ def batches(
                 "A tf.data.Dataset brings its own labels, weights and batches. "
                 "Leave out y, sample_weight and batch_size."
             )
-        return _filled(x, _batch_size(x), multiple)
+        return _filled(x, _batch_size(x), multiple, classes)
     if not isinstance(x, (np.ndarray, tf.Tensor, list)):
         raise ValueError(
             "x must be an array of images or a tf.data.Dataset of batches (a generator becomes one "
@@ -61,6 +64,8 @@ def batches(
             "x, y and sample_weight must have the same number of samples, at least 1. "
             f"Received: {', '.join(map(str, counts))}."
         )
+    if y is not None and classes is not None:
+        check_labels(arrays[1], classes)
     size = min(batch_size or 32, counts[0])
     return _filled(_of_arrays(arrays, size, order), size, multiple)
 
@@ -100,15 +105,48 @@ def _batch_size(dataset: tf.data.Dataset) -> int:
     return len(first[0] if isinstance(spec, tuple) else first)
 
 
-def _filled(dataset: tf.data.Dataset, size: int, multiple: int) -> tf.data.Dataset:
+def check_labels(labels: Any, classes: int) -> list[tf.Operation]:
+    """Checks labels: one-hot rows `(b, classes)`, or class numbers `(b,)` or `(b, 1)` below that.
+
+    `tf.one_hot` would make a row of zeros of any other number, which no loss notices.
+
+    Returns:
+        In a graph, what must be run before the labels are used.
+
+    Raises:
+        ValueError: They are something else; numbers in a graph raise when it runs.
+    """
+    labels = tf.convert_to_tensor(labels)
+    if labels.shape.rank == 2 and labels.shape[1] == classes:
+        return []
+    if labels.shape.rank not in (None, 1) and labels.shape[1:] != (1,):
+        raise ValueError(
+            f"Labels must be class numbers (n,) or one-hot (n, {classes}). "
+            f"Received: {labels.shape}."
+        )
+    numbers = tf.cast(tf.reshape(labels, (-1,)), tf.float64)
+    right = (numbers >= 0) & (numbers < classes) & tf.equal(numbers, tf.floor(numbers))
+    wrong = tf.boolean_mask(numbers, ~right)
+    rule = f"Labels must be class numbers from 0 to {classes - 1}."
+    if tf.executing_eagerly():
+        if len(wrong):
+            raise ValueError(f"{rule} Received: {', '.join(f'{x:g}' for x in wrong[:5].numpy())}.")
+        return []
+    return [tf.debugging.Assert(tf.reduce_all(right), [rule, "Received:", wrong], summarize=5)]
+
+
+def _filled(
+    dataset: tf.data.Dataset, size: int, multiple: int, classes: int | None = None
+) -> tf.data.Dataset:
     """Adds weights and gives every batch `size` images, rounded up to a multiple."""
     size = -(-size // multiple) * multiple
 
     def fill(*parts):
         count = tf.shape(parts[0])[0]
+        checks = check_labels(parts[1], classes) if classes and len(parts) > 1 else []
         *parts, weights = parts if len(parts) == 3 else (*parts, tf.ones((count,)))
         within = tf.debugging.assert_less_equal(count, size, "A batch is larger than the first.")
-        with tf.control_dependencies([within]):
+        with tf.control_dependencies([within, *checks]):
             place = tf.range(size)
         *parts, weights = (tf.gather(part, place % count) for part in (*parts, weights))
         weights = tf.reshape(tf.cast(weights, tf.float32), (size,))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import threading
+from collections.abc import Iterator
 from types import FrameType
 
 from training.errors import UserError
@@ -16,6 +18,38 @@ class Interrupted(UserError):  # noqa: N818 - not an error, what happened
         super().__init__(message)
         # A worker that stops because another one was told to does as if it had been.
         self.exit_code = 128 + (signum or signal.SIGTERM)
+
+
+# Whether Ctrl-C was pressed in `in_one_line`.
+pressed = threading.Event()
+
+
+@contextlib.contextmanager
+def in_one_line() -> Iterator[None]:
+    """Turns Ctrl-C into `Interrupted`, whatever other code makes of it.
+
+    A library that is being imported, or a graph that runs, may answer a KeyboardInterrupt by an
+    error of its own.
+    """
+
+    def note(signum: int, frame: FrameType | None) -> None:
+        pressed.set()
+        raise KeyboardInterrupt
+
+    pressed.clear()
+    main = threading.current_thread() is threading.main_thread()
+    previous = signal.signal(signal.SIGINT, note) if main else None
+    try:
+        yield
+    except UserError:
+        raise
+    except BaseException as error:
+        if pressed.is_set() or isinstance(error, KeyboardInterrupt):
+            raise Interrupted("Interrupted.", signal.SIGINT) from None
+        raise
+    finally:
+        if main:
+            signal.signal(signal.SIGINT, previous)
 
 
 class Interrupts:

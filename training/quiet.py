@@ -16,6 +16,8 @@ import sys
 import tempfile
 from collections.abc import Iterator
 
+from training import interrupts
+
 
 def quieten() -> None:
     """Silences TensorFlow, which must not be imported yet; its errors still raise."""
@@ -71,7 +73,8 @@ def standard_error_aside() -> Iterator[None]:
         except BaseException:
             os.dup2(kept, 2)
             file.seek(0)
-            sys.stderr.write(file.read().decode(errors="replace"))
+            if not interrupts.pressed.is_set():
+                sys.stderr.write(file.read().decode(errors="replace"))
             raise
         finally:
             os.dup2(kept, 2)

@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from training import console, run_lock, workers
 from training.config import Config
-from training.data import failures
+from training.data import failures, tfds_source
 from training.errors import UserError
 from training.loop import Loop
 from training.progress import duration
@@ -78,7 +78,9 @@ def _dry_run(trainer: Trainer) -> dict[str, Any]:
         f"about {duration(total)} of training in all"
     )
     console.line(f"Loss after {len(seconds)} steps: {seen_so_far(trainer.state)['loss']:.4f}")
-    console.line("Nothing was written.")
+    for folder in tfds_source.prepared:
+        console.line(f"Prepared {folder}, which a run will use.")
+    console.line("No run was written.")
     return {"step_seconds": step, "estimated_seconds": total}
 
 

@@ -20,6 +20,7 @@ from keras_lightnets.serving.server.options import MIB, ServerOptions
 from keras_lightnets.serving.transport import ClientError
 from keras_lightnets.text import visible
 from training.errors import UsageError, UserError
+from training.words import command
 
 HELP = "serve exported models over TF Serving's REST and gRPC APIs"
 
@@ -93,6 +94,11 @@ def run(args: argparse.Namespace) -> int:
         options = _options(args)
     except ValueError as error:
         raise UsageError(str(error)) from error
+    if (args.directory / "config.yaml").is_file():
+        raise UserError(
+            f"{args.directory} is a run. Export it first: "
+            + command("export", args.directory, "--out", "served")
+        )
     try:
         models = layout.served_models(args.directory, args.model_name)
         batching_file = _batching_file(args, models)

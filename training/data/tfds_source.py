@@ -6,6 +6,9 @@ import contextlib
 import fcntl
 import os
 import pathlib
+import urllib.error
+import urllib.parse
+import urllib.request
 from collections.abc import Iterator
 
 import numpy as np
@@ -22,6 +25,10 @@ from training.errors import UserError
 from training.words import nearest
 
 _FORMAT = "array_record"
+_SECONDS_TO_ANSWER = 20
+
+# Folders of the data sets that this process has prepared.
+prepared: list[str] = []
 _IMAGENET_FILES = ("ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar")
 
 
@@ -104,10 +111,38 @@ def _prepare(builder: tfds.core.DatasetBuilder, data: DataConfig) -> None:
     with _lock(root):
         try:
             fresh = tfds.builder(data.dataset, data_dir=data.data_dir, file_format=_FORMAT)
+            _check_reachable(fresh, root / "downloads")
             fresh.download_and_prepare()
-        except (OSError, AssertionError, ValueError, RuntimeError) as error:
-            reason = first_line(error)
-            raise UserError(f"TFDS could not prepare {builder.name}: {reason}") from None
+            prepared.append(str(fresh.data_dir))
+        except UserError:
+            raise
+        except Exception as error:  # of the data set's own code, or about what it downloaded
+            raise UserError(
+                f"TFDS could not prepare {builder.name} ({type(error).__name__}): "
+                f"{first_line(error)}"
+            ) from None
+
+
+def _check_reachable(builder: tfds.core.DatasetBuilder, downloads: pathlib.Path) -> None:
+    """Raises UserError if the server of a data set does not answer: TFDS tries for minutes.
+
+    Not where something has been downloaded before, which may be all that is needed.
+    """
+    urls = [url for url in builder.url_infos or () if url.startswith("http")]
+    if not urls or (downloads.is_dir() and any(path.is_file() for path in downloads.iterdir())):
+        return
+    try:
+        request = urllib.request.Request(urls[0], method="HEAD")
+        urllib.request.urlopen(request, timeout=_SECONDS_TO_ANSWER).close()
+    except urllib.error.HTTPError:  # it answers
+        pass
+    except OSError as error:
+        host = urllib.parse.urlsplit(urls[0]).netloc
+        raise UserError(
+            f"{builder.name} cannot be downloaded: {host} cannot be reached "
+            f"({getattr(error, 'reason', None) or error}). Prepare it where there is a network, "
+            "and name the folder by --data-dir."
+        ) from None
 
 
 def prepared_digits(data_dir: str | os.PathLike | None = None) -> tfds.core.DatasetBuilder:
@@ -118,6 +153,7 @@ def prepared_digits(data_dir: str | os.PathLike | None = None) -> tfds.core.Data
         with _lock(folder), quiet():
             builder = Digits(data_dir=str(folder), file_format=_FORMAT)
             builder.download_and_prepare()
+            prepared.append(str(builder.data_dir))
     return builder
 
 
