@@ -12,6 +12,7 @@ from typing import IO
 
 import keras
 
+from keras_lightnets import paths
 from keras_lightnets.weight_files import ERRORS, Budget
 from keras_lightnets.weight_rows import WeightsRow
 
@@ -19,17 +20,9 @@ FOLDER = "models/keras_lightnets"  # below ~/.keras, or below $KERAS_HOME
 KERAS_FOLDER = "models"  # of `keras.applications`, whose files are not fetched twice
 
 
-def user_folder() -> pathlib.Path:
-    """The user's folder; `/`, as container runtimes have it, for a user whom nobody knows."""
-    try:
-        return pathlib.Path.home()
-    except RuntimeError:
-        return pathlib.Path("/")
-
-
 def home() -> pathlib.Path:
     """Keras' folder."""
-    return pathlib.Path(os.environ.get("KERAS_HOME") or user_folder() / ".keras")
+    return pathlib.Path(os.environ.get("KERAS_HOME") or paths.home() / ".keras")
 
 
 def cached(row: WeightsRow) -> pathlib.Path:

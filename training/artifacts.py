@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from keras_lightnets import class_names
-from keras_lightnets.literal_path import literal_path
+from keras_lightnets.paths import literal_path
 from keras_lightnets.preprocessing import EvalTransform
 from keras_lightnets.serving import runtimes
 from keras_lightnets.text import first_line

@@ -18,7 +18,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from keras_lightnets.literal_path import literal_path
+from keras_lightnets.paths import literal_path
 from keras_lightnets.text import first_line
 from training.errors import UserError
 

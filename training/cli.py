@@ -23,6 +23,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from keras_lightnets._version import __version__
+from keras_lightnets.paths import home
 from keras_lightnets.text import is_utf8
 from training import console, interrupts, quiet
 from training.errors import UsageError, UserError
@@ -47,6 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line `argv` and returns its exit code: 0 ok, 1 failed, 2 usage."""
     argv = list(sys.argv[1:] if argv is None else argv)
     console.escape_unprintable()
+    # A user whom nobody knows, in a container: Keras would make a folder called ~ here.
+    os.environ.setdefault("HOME", str(home()))
     try:
         with interrupts.in_one_line():
             return _run(argv)

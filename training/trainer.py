@@ -210,8 +210,8 @@ class Trainer:
             writer=self.chief,
         )
 
-    def describe(self) -> tuple[str, str]:
-        """Returns a line about what is trained on what, and one about the order of the images."""
+    def describe(self) -> list[str]:
+        """Returns lines about the data, what is trained on what, and the order of the images."""
         train = self.config.train
         batch = f"{train.batch_size}"
         if train.batch_size < self.asked.train.batch_size:
@@ -220,13 +220,14 @@ class Trainer:
         devices = count(self.replicas, "replica")
         if self.members is not None:
             devices += f" in {count(len(self.members.addresses), 'worker')}"
-        about = f"{self.splits.dataset.describe()}\n" if self.splits.dataset else ""
-        return (
-            f"{about}{self.config.model.name}, {weights:,} weights, {self.policy}; "
+        about = [self.splits.dataset.describe()] if self.splits.dataset else []
+        return [
+            *about,
+            f"{self.config.model.name}, {weights:,} weights, {self.policy}; "
             f"{count(self.splits.train_examples, 'image')}, batch {batch} on {devices}; "
             f"{count(train.epochs, 'epoch')} of {count(self.steps_per_epoch, 'step')}",
             f"Order of the images: {self.splits.order}",
-        )
+        ]
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_lightnets.literal_path import literal_path
+from keras_lightnets.paths import literal_path
 from keras_lightnets.preprocessing import EvalTransform, evaluation_image
 from keras_lightnets.serving import readback
 from keras_lightnets.serving.errors import ParityError

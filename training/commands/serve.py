@@ -10,7 +10,6 @@ import os
 import pathlib
 import signal
 import socket
-import sys
 import threading
 import time
 from typing import Any
@@ -18,7 +17,7 @@ from typing import Any
 from keras_lightnets.serving.server import layout, model_server
 from keras_lightnets.serving.server.options import MIB, ServerOptions
 from keras_lightnets.serving.transport import ClientError
-from keras_lightnets.text import visible
+from training import console
 from training.errors import UsageError, UserError
 from training.words import command
 
@@ -155,7 +154,7 @@ def _serve_embedded(
     from keras_lightnets.serving.server.errors import ServingError
 
     reason = "asked for" if asked else f"no {model_server.BINARY} on PATH"
-    print(f"Embedded stand-in for TensorFlow Serving ({reason}), for development", flush=True)
+    console.line(f"Embedded stand-in for TensorFlow Serving ({reason}), for development")
     try:
         server = EmbeddedServer(models, options)
         server.start()
@@ -165,8 +164,10 @@ def _serve_embedded(
         if model.config is not None and (
             model.config.HasField("model_version_policy") or model.config.version_labels
         ):
-            name = visible(model.name)
-            print(f"{name}: version policy and labels are for the real server; serving the newest")
+            name = model.name
+            console.line(
+                f"{name}: version policy and labels are for the real server; serving the newest"
+            )
     _announce(models, options.host, server.rest_port, server.grpc_port)
     _wait_for(stop)
     return _stop(server)
@@ -184,15 +185,15 @@ def _serve_real(
         server = model_server.ModelServer(models, options, batching_file, container)
     except ValueError as error:
         raise UserError(str(error)) from error
-    print(f"Starting {' '.join(server.command)}", flush=True)
+    console.line(f"Starting {' '.join(server.command)}")
     if not container:
-        print(f"{model_server.BINARY} listens on every address of this machine", flush=True)
+        console.line(f"{model_server.BINARY} listens on every address of this machine")
     try:
         server.start()
     except ClientError as error:
         server.stop()
         raise UserError(str(error)) from error
-    print(f"Batching: {batching_file or 'off'}")
+    console.line(f"Batching: {batching_file or 'off'}")
     _announce(models, options.host, options.rest_port, options.grpc_port)
     while not stop.is_set():
         code = server.wait(0.2)
@@ -231,13 +232,13 @@ def _wait_for(stop: threading.Event) -> None:
 
 
 def _stop(server: Any) -> int:
-    print("Stopping: finishing the requests in flight", flush=True)
+    console.line("Stopping: finishing the requests in flight")
     if not server.stop():
-        print(
-            "lightnets: Requests were still running when the drain time was over", file=sys.stderr
+        console.line(
+            "lightnets: Requests were still running when the drain time was over", error=True
         )
         os._exit(1)  # an orderly exit would wait for the threads that run them
-    print("Stopped", flush=True)
+    console.line("Stopped")
     return 0
 
 
@@ -267,11 +268,11 @@ def _announce(models: list[layout.ServedModel], host: str, rest_port: int, grpc_
     if ":" in host:
         host = f"[{host}]"
     for model in models:
-        name = visible(model.name)
-        print(f"Model {name} from {visible(model.base_path)}")
-        print(f"  REST http://{host}:{rest_port}/v1/models/{name}")
-        print(f"  gRPC grpc://{host}:{grpc_port}/{name}")
-    print(f"Ready at http://{host}:{rest_port}", flush=True)
+        name = model.name
+        console.line(f"Model {name} from {model.base_path}")
+        console.line(f"  REST http://{host}:{rest_port}/v1/models/{name}")
+        console.line(f"  gRPC grpc://{host}:{grpc_port}/{name}")
+    console.line(f"Ready at http://{host}:{rest_port}")
 
 
 def _missing_extra(name: str) -> UserError:

@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from keras_lightnets.downloads import user_folder
+from keras_lightnets.paths import home
 from keras_lightnets.text import first_line
 from training.config import DataConfig
 from training.data.digits import Digits
@@ -34,10 +34,7 @@ _IMAGENET_FILES = ("ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar")
 
 def cache_dir() -> pathlib.Path:
     """Returns the folder for what can be made again: prepared digits, results of checks."""
-    return (
-        pathlib.Path(os.environ.get("XDG_CACHE_HOME") or user_folder() / ".cache")
-        / "keras_lightnets"
-    )
+    return pathlib.Path(os.environ.get("XDG_CACHE_HOME") or home() / ".cache") / "keras_lightnets"
 
 
 def is_prepared_folder(path: pathlib.Path) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from keras_lightnets.literal_path import literal_path
+from keras_lightnets.paths import literal_path
 from keras_lightnets.serving.server import errors
 
 PREDICT_METHOD = "tensorflow/serving/predict"

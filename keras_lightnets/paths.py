@@ -1,4 +1,4 @@
-"""Paths for those functions of TensorFlow that take a name for a pattern of names."""
+"""Paths for functions of TensorFlow that take a name for a pattern of names; the home folder."""
 
 from __future__ import annotations
 
@@ -10,6 +10,14 @@ import tempfile
 from collections.abc import Iterator
 
 _PATTERN = re.compile(r"[\[\]*?\\]")
+
+
+def home() -> pathlib.Path:
+    """The user's folder; `/`, as container runtimes have it, for a user whom nobody knows."""
+    try:
+        return pathlib.Path.home()
+    except RuntimeError:
+        return pathlib.Path("/")
 
 
 @contextlib.contextmanager

@@ -3,7 +3,7 @@
 import pytest
 import tensorflow as tf
 
-from keras_lightnets.literal_path import literal_path
+from keras_lightnets.paths import literal_path
 
 NAMES = ["exp[1]", "back\\slash", "a*?b\n "]
 
