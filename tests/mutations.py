@@ -1210,4 +1210,32 @@ MUTATIONS = (
         "            if _read(path) is None:",
         "test_run_lock.py::test_a_job_whose_run_was_taken_over_ends",
     ),
+    Mutation(
+        "a label out of range trains",
+        "training/fit_batches.py",
+        "tf.debugging.Assert(tf.reduce_all(right)",
+        "tf.debugging.Assert(tf.reduce_any(right)",
+        "test_fit.py::test_labels_that_are_no_classes_are_refused_in_every_way",
+    ),
+    Mutation(
+        "TFDS tries for minutes",
+        "training/data/tfds_source.py",
+        '            _check_reachable(fresh, root / "downloads")\n',
+        "            urllib.error.HTTPError\n",
+        "test_tfds_sets.py::test_a_server_that_cannot_be_reached_ends_a_download_at_once",
+    ),
+    Mutation(
+        "a swallowed Ctrl-C",
+        "training/interrupts.py",
+        "if pressed.is_set() or isinstance(error, KeyboardInterrupt):",
+        "if isinstance(error, KeyboardInterrupt):",
+        "test_cli.py::test_ctrl_c_during_the_start_is_one_line_and_130[turned into another error]",
+    ),
+    Mutation(
+        "SqueezeNet trains at the rate of networks with batch norm",
+        "training/resolve.py",
+        "if re.match(pattern, config.model.name) and",
+        "if re.fullmatch(pattern, config.model.name) and",
+        "test_resolve.py::test_recipes_know_the_rate_of_networks_without_batch_norm[digits]",
+    ),
 )

@@ -27,6 +27,21 @@ def test_a_warm_up_that_was_asked_for_stays():
         resolved("--epochs", "4", "--set", "optimizer.warmup_epochs=4")
 
 
+@pytest.mark.parametrize("recipe", ["digits", "scratch-small", "finetune"])
+def test_recipes_know_the_rate_of_networks_without_batch_norm(recipe):
+    def rate(*flags):
+        return resolved("--recipe", recipe, *flags).optimizer.learning_rate
+
+    theirs = RECIPES[recipe].config["optimizer"]["learning_rate"]
+    for name in ("shufflenet_v1", "mobilenet_v2", "squeezenet_v1_1_bn"):
+        assert rate("--model", name) == theirs
+    for name in ("squeezenet", "squeezenet_v1_0", "squeezenet_v1_1_simple_bypass"):
+        assert rate("--model", name) == 0.0005
+        assert rate("--model", name, "--learning-rate", "0.002") == 0.002
+        assert rate("--model", name, "--set", "model.args={batch_norm: true}") == theirs
+        assert rate("--model", name, "--optimizer", "sgd") == theirs
+
+
 def test_a_frozen_backbone_needs_no_other_flag():
     config = resolved("--weights", "imagenet", "--freeze", "backbone")
     assert RECIPES["finetune"].config["model"]["head_warmup_epochs"] == 1

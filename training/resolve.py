@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import pathlib
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -94,12 +95,24 @@ def resolve(args: argparse.Namespace) -> Config:
     if name not in recipes.RECIPES:
         close = nearest(str(name), recipes.RECIPES)
         raise UsageError(f"Unknown recipe {name!r}.{close} Known: {', '.join(recipes.RECIPES)}.")
-    config = configs.from_dict(recipes.RECIPES[name].config, where=f"recipe {name}")
+    recipe = recipes.RECIPES[name]
+    config = configs.from_dict(recipe.config, where=f"recipe {name}")
     config = configs.update(config, file, where=args.config or "file")
     config = configs.update(config, flags, where="the command line")
     config = configs.update(config, {"recipe": name}, where="the command line")
+    if not {"name", "learning_rate"} & set(merged.get("optimizer", {})):
+        config = _at_its_rate(config, recipe.rates)
     config = _give_way(_anchored(config), chosen=merged)
     validate(config)
+    return config
+
+
+def _at_its_rate(config: Config, rates: Mapping[str, float]) -> Config:
+    """Gives a network the rate that it needs, where that is not the recipe's."""
+    for pattern, rate in rates.items():
+        if re.match(pattern, config.model.name) and not config.model.args.get("batch_norm"):
+            values = {"optimizer": {"learning_rate": rate}}
+            return configs.update(config, values, where=f"recipe {config.recipe}")
     return config
 
 
