@@ -304,3 +304,20 @@ if __name__ == "__main__":
     for optimizer_name in NAMES:
         compare_two_replicas_with_one(optimizer_name)
         print(optimizer_name)
+
+
+def test_keras_own_muon_leaves_convolutions_to_adamw():
+    """When it no longer does, `training.muon` can go."""
+    start, gradient = (
+        np.random.default_rng(seed).normal(size=(3, 3, 4, 8)).astype("float32") for seed in (0, 1)
+    )
+    ends = []
+    for optimizer in (
+        keras.optimizers.Muon(0.01, weight_decay=0.0, adam_weight_decay=0.0),
+        keras.optimizers.AdamW(0.01, weight_decay=0.0),
+    ):
+        kernel = keras.Variable(start)
+        optimizer.apply([tf.constant(gradient)], [kernel])
+        ends.append(kernel.numpy())
+    np.testing.assert_allclose(ends[0], ends[1], rtol=0, atol=1e-6)
+    assert np.abs(ends[0] - start).min() > 0.005

@@ -40,7 +40,6 @@ COMMANDS = {
     "export": "write a TF Serving bundle and other formats",
     "serve": "serve exported models on this machine",
     "ping": "classify image files with a server",
-    "benchmark": "measure speed on this machine",
 }
 
 

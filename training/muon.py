@@ -17,9 +17,10 @@ _ITERATIONS = 5
 class Muon(keras.optimizers.Optimizer):
     """Momentum, orthogonalized matrix by matrix; AdamW for all other variables.
 
-    `keras.optimizers.Muon` leaves every kernel of rank 4 to AdamW, so in a convolutional network
-    it is AdamW. Here a convolution `(height, width, inputs / groups, outputs)` is, per group, a
-    matrix `(height * width * inputs / groups, outputs / groups)`.
+    `keras.optimizers.Muon` leaves all but kernels of rank 2 to AdamW (Keras 3.15, shown by
+    `tests/test_optimizers.py`), so in a convolutional network it is AdamW. Here a convolution
+    `(height, width, inputs / groups, outputs)` is, per group, a matrix
+    `(height * width * inputs / groups, outputs / groups)`.
 
     Updates of matrices are scaled by `0.2 * sqrt(larger side)`, so that they are as large as
     AdamW's and one rate and one decay serve both (Liu et al., 2025,
