@@ -64,8 +64,8 @@ def write_bundle(model: Any, precision: str, path: pathlib.Path) -> pathlib.Path
     from keras_lightnets.serving import export
     from keras_lightnets.serving.inference import inference_model
 
-    transform = EvalTransform((224, 224))
-    interface = export.make_interface(model, None, transform, "float32", 5, False)
+    transform, options = EvalTransform((224, 224)), export.ExportOptions(input_dtype="float32")
+    interface = export.make_interface(model, None, transform, options)
     path.mkdir(parents=True)
     export.write_saved_model(inference_model(model, precision), interface, path)
     return path

@@ -14,6 +14,7 @@ from .options import NetworkOptions as NetworkOptions
 from .registry import create_model as create_model
 from .registry import list_models as list_models
 from .registry import model_info as model_info
+from .serving.export import ExportOptions as ExportOptions
 from .serving.export import export_saved_model as export_saved_model
 from .serving.inference import inference_function as inference_function
 from .shufflenet_v1 import ShuffleNetV1 as ShuffleNetV1

@@ -43,8 +43,7 @@ def small_export(tmp_path_factory):
             tmp_path_factory.mktemp("models"),
             LABELS,
             transform=TRANSFORM,
-            features=True,
-            warmup_batch_sizes=(1, 4),
+            options=keras_lightnets.ExportOptions(features=True, warmup_batch_sizes=(1, 4)),
         )
     return model, path
 

@@ -13,6 +13,7 @@ from tensorflow.core.protobuf import config_pb2
 import keras_lightnets
 from keras_lightnets.preprocessing import EvalTransform, evaluation_image
 from keras_lightnets.serving.errors import ExportError
+from keras_lightnets.serving.export import ExportOptions
 from keras_lightnets.serving.inference import inference_model
 
 LABELS = ["zero", "one", "two", "drei", "vier", "fünf"]
@@ -192,7 +193,9 @@ def test_images_of_another_shape_are_refused_by_every_signature(tmp_path, dtype)
     """Caught: pixels in another order fill the same reshape, and get an answer."""
     model = small_net(f"shapes_{dtype}")
     path = keras_lightnets.export_saved_model(
-        model, tmp_path, input_dtype=dtype, features=True, warmup_batch_sizes=(1,)
+        model,
+        tmp_path,
+        options=ExportOptions(input_dtype=dtype, features=True, warmup_batch_sizes=(1,)),
     )
     served = Served(path)
     height, width = SIZE
@@ -272,7 +275,10 @@ def test_a_mixed_precision_model_becomes_float32(tmp_path):
 @pytest.mark.usefixtures("no_gate")
 def test_logits_get_a_softmax_and_numbers_for_names(tmp_path):
     path = keras_lightnets.export_saved_model(
-        small_net(activation=None), tmp_path, version=7, top_k=1, input_dtype="float32"
+        small_net(activation=None),
+        tmp_path,
+        version=7,
+        options=ExportOptions(top_k=1, input_dtype="float32"),
     )
     assert path.name == "7"
     answer = Served(path)("serving_default", np.full((2, *SIZE, 3), 128.0))
@@ -289,7 +295,11 @@ def test_of_two_exports_at_once_the_later_takes_the_next_number(tmp_path):
     def export(version=None, progress=lambda line: None):
         written.append(
             keras_lightnets.export_saved_model(
-                model, tmp_path, version=version, warmup_batch_sizes=(1,), progress=progress
+                model,
+                tmp_path,
+                version=version,
+                progress=progress,
+                options=ExportOptions(warmup_batch_sizes=(1,)),
             )
         )
 
@@ -326,8 +336,8 @@ def test_bad_input(exported):
     refused("whole number from 1 to .* Received: 0", LABELS, 0)
     refused("other classes.*zero, one, two.*now 0, 1, 2", None)
     refused("letters, digits.*'a/b'", LABELS, name="a/b")
-    refused("`input_dtype` must be.*'half'", LABELS, input_dtype="half")
-    refused("`precision` must be.*'int4'", LABELS, precision="int4")
+    refused("`input_dtype` must be.*'half'", LABELS, options=ExportOptions(input_dtype="half"))
+    refused("`precision` must be.*'int4'", LABELS, options=ExportOptions(precision="int4"))
     refused(r"size \(8, 8\), but the model takes \(40, 48\)", transform=EvalTransform((8, 8)))
     refused("gives? \\(batch, classes\\)", model=keras.Model(model.inputs, model.layers[3].output))
     assert sorted(p.name for p in base.rglob("*")) == before
@@ -353,10 +363,12 @@ def test_bfloat16_has_float32_ends_and_agrees(tmp_path, no_gate):
     path = keras_lightnets.export_saved_model(
         model,
         tmp_path,
-        input_dtype="float32",
-        precision="bfloat16",
-        max_accuracy_drop=0.25,
-        warmup_batch_sizes=(1,),
+        options=ExportOptions(
+            input_dtype="float32",
+            precision="bfloat16",
+            max_accuracy_drop=0.25,
+            warmup_batch_sizes=(1,),
+        ),
     )
     served = Served(path)
     signature = served.signatures["serving_default"]

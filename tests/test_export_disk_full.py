@@ -38,8 +38,8 @@ from keras_lightnets.serving.errors import ExportError
 disk, model = pathlib.Path(sys.argv[1]), small_net()
 
 def export():
-    formats = ["litert", "onnx"]
-    keras_lightnets.export_saved_model(model, disk, formats=formats, warmup_batch_sizes=[1])
+    options = keras_lightnets.ExportOptions(formats=["litert", "onnx"], warmup_batch_sizes=[1])
+    keras_lightnets.export_saved_model(model, disk, options=options)
 
 def tree():
     return {p: p.read_bytes() for p in disk.rglob("*") if p.is_file()}

@@ -50,11 +50,10 @@ def export(base: str, moment: str | None = None, marker: str = "") -> None:
     keras_lightnets.export_saved_model(
         small_net(),
         base,
-        formats=FORMATS,
-        representative=IMAGES,
-        max_accuracy_drop=1,
-        warmup_batch_sizes=[1, 2],
         progress=lambda line: wait() if moment and line.startswith(moment) else None,
+        options=keras_lightnets.ExportOptions(
+            formats=FORMATS, representative=IMAGES, max_accuracy_drop=1, warmup_batch_sizes=[1, 2]
+        ),
     )
 
 

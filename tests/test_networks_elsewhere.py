@@ -57,7 +57,9 @@ def test_onnx_runtime_and_openvino_agree_with_keras(name, tmp_path):
             difference = np.abs(predict(images[:batch]) - expected[:batch]).max()
             assert difference < LARGEST_DIFFERENCE, f"{kind}, batch {batch}: {difference:.1e}"
 
-    path = keras_lightnets.export_saved_model(model, tmp_path / "served", warmup_batch_sizes=(1,))
+    path = keras_lightnets.export_saved_model(
+        model, tmp_path / "served", options=keras_lightnets.ExportOptions(warmup_batch_sizes=(1,))
+    )
     settings = {"INFERENCE_PRECISION_HINT": "f32"}  # else it may choose bfloat16 by itself
     compiled = openvino.Core().compile_model(str(path), "CPU", settings)
     for batch in (1, 8):

@@ -63,7 +63,10 @@ def test_every_pixel_is_the_same_everywhere(pictures, tmp_path):
     row = keras.layers.Flatten()(keras.layers.Rescaling(1 / 255)(image))
     model = keras.Model(image, keras.layers.Activation("linear", dtype="float32")(row), name="m")
     exported = keras_lightnets.export_saved_model(
-        model, tmp_path / "models", transform=splits.transform, warmup_batch_sizes=(1,)
+        model,
+        tmp_path / "models",
+        transform=splits.transform,
+        options=keras_lightnets.ExportOptions(warmup_batch_sizes=(1,)),
     )
     serve_bytes = tf.saved_model.load(str(exported)).signatures["serve_bytes"]
     answer = serve_bytes(image_bytes=tf.constant([path.read_bytes() for path in files]))

@@ -71,7 +71,11 @@ def test_a_warm_up_that_servers_would_refuse_is_refused(tmp_path):
     path.write_text("max_batch_size { value: 8 }\nallowed_batch_sizes: 3\nallowed_batch_sizes: 8")
     assert deployment.warmup_sizes(tmp_path, None) == [3, 8]
     with pytest.raises(ExportError, match=r"goes up to 16, but .*allows batches of 8"):
-        keras_lightnets.export_saved_model(small_net(), tmp_path, warmup_batch_sizes=[1, 16])
+        keras_lightnets.export_saved_model(
+            small_net(),
+            tmp_path,
+            options=keras_lightnets.ExportOptions(warmup_batch_sizes=[1, 16]),
+        )
     for text in (
         "max_batch_sise { value: 8 }",
         "max_batch_size { value: 0 }",

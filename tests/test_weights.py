@@ -394,7 +394,7 @@ def test_imagenet_is_known_by_identifier_and_word():
 
 def test_exporter_takes_names_and_transform_from_the_published_weights(golden):
     model = keras_lightnets.ShuffleNetV1(weights="test", include_preprocessing=True)
-    interface = export.make_interface(model, None, None, "uint8", 5, False)
+    interface = export.make_interface(model, None, None, export.ExportOptions())
     assert interface.labels[3] == "tiger shark"
     assert interface.transform == EvalTransform((224, 224), resize_shorter=256, antialias=False)
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import os
 import pathlib
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -23,6 +24,49 @@ from keras_lightnets.serving.formats import DIRECTORY, convert
 from keras_lightnets.serving.inference import Precision, check_classifier, inference_model
 
 
+@dataclasses.dataclass(frozen=True)
+class ExportOptions:
+    """How a classifier is exported.
+
+    Attributes:
+        input_dtype: Of `images` in `serving_default`: "uint8" or "float32".
+        top_k: Number of named classes in the answer, at most all.
+        features: Whether to add a signature for the pooled features before the classifier.
+        precision: "bfloat16" computes with eight bits of mantissa, inputs and outputs stay
+            float32: about twice as fast on processors that have AVX512-BF16 or AMX.
+        whole_batches: Whether the network runs a batch at once, which suits a GPU; else in parts
+            that fit into the cache of a processor, see `keras_lightnets.serving.parts`.
+        warmup_batch_sizes: For which a warm-up request is written; None: those that
+            `batching_parameters.txt` beside the models allows, if there is one, else 1, 2, ... 32.
+        formats: Of other runtimes, for `<version>/formats`; see `formats.convert`.
+        representative: Images `(n, height, width, 3)` for the format "litert-int8".
+        max_accuracy_drop: For bfloat16 and int8: by how much accuracy on the held-out pictures may
+            fall, from 0 to 1.
+    """
+
+    input_dtype: str = "uint8"
+    top_k: int = 5
+    features: bool = False
+    precision: Precision = "float32"
+    whole_batches: bool = False
+    warmup_batch_sizes: Sequence[int] | None = None
+    formats: Sequence[str] = ()
+    representative: np.ndarray | None = None
+    max_accuracy_drop: float = 0.01
+
+
+@dataclasses.dataclass(frozen=True)
+class _Job:
+    """What was asked for, checked."""
+
+    model: keras.Model
+    model_dir: pathlib.Path
+    version: int | None
+    interface: signatures.Interface
+    held_out: gate.HeldOut
+    options: ExportOptions
+
+
 def export_saved_model(
     model: keras.Model,
     base_dir: str | os.PathLike,
@@ -31,16 +75,8 @@ def export_saved_model(
     *,
     name: str | None = None,
     transform: EvalTransform | None = None,
-    input_dtype: str = "uint8",
-    precision: Precision = "float32",
-    whole_batches: bool = False,
-    top_k: int = 5,
-    features: bool = False,
-    warmup_batch_sizes: Iterable[int] | None = None,
     held_out: gate.HeldOut | None = None,
-    max_accuracy_drop: float = 0.01,
-    formats: Sequence[str] = (),
-    representative: np.ndarray | None = None,
+    options: ExportOptions | None = None,
     metadata: Mapping[str, Any] | None = None,
     progress: Callable[[str], None] = lambda line: None,
 ) -> pathlib.Path:
@@ -65,20 +101,8 @@ def export_saved_model(
         name: Of the model in URLs; None: that of `model`.
         transform: From image files to the input; None: that of the published weights, else
             resize the whole image to the input size.
-        input_dtype: Of `images` in `serving_default`: "uint8" or "float32".
-        precision: "bfloat16" computes with eight bits of mantissa, inputs and outputs stay
-            float32: about twice as fast on processors that have AVX512-BF16 or AMX.
-        whole_batches: Whether the network runs a batch at once, which suits a GPU; else in parts
-            that fit into the cache of a processor, see `keras_lightnets.serving.parts`.
-        top_k: Number of named classes in the answer, at most all.
-        features: Whether to add a signature for the pooled features before the classifier.
-        warmup_batch_sizes: For which a warm-up request is written; None: those that
-            `base_dir/batching_parameters.txt` allows, if there is one, else 1, 2, 4, ... 32.
         held_out: Pictures for the comparison; None: 16 synthetic ones.
-        max_accuracy_drop: For bfloat16 and int8: by how much accuracy on `held_out` may fall,
-            from 0 to 1.
-        formats: More of them, for `<version>/formats`; see `formats.convert`.
-        representative: For the format "litert-int8".
+        options: None: the defaults of `ExportOptions`.
         metadata: More entries for `metadata.json`.
         progress: Called with a line for a person before each step.
 
@@ -89,124 +113,127 @@ def export_saved_model(
         ExportError: Something above does not fit, cannot be written, or (ParityError) the
             exported model computes something else. Nothing was published.
     """
-    interface = make_interface(model, class_names, transform, input_dtype, top_k, features)
-    name = name or model.name
-    bundle.check_name(name)
-    base_dir = pathlib.Path(base_dir)
-    model_dir = base_dir / name
-    bundle.choose_version([model_dir, model_dir / DIRECTORY], version)
-    bundle.check_same_classes(model_dir, interface.labels)
-    held_out = held_out or gate.HeldOut.synthetic(interface.transform.image_size)
-    check_held_out(held_out, interface)
-    sizes = None if warmup_batch_sizes is None else list(warmup_batch_sizes)
-    sizes = deployment.warmup_sizes(base_dir, sizes)
+    job = _prepare(model, base_dir, class_names, version, name, transform, held_out, options)
+    options, base_dir = job.options, job.model_dir.parent
+    sizes = deployment.warmup_sizes(base_dir, options.warmup_batch_sizes)
     with (
-        clear_errors(model_dir),
+        clear_errors(job.model_dir),
         bundle.staging(base_dir) as scratch,
-        bundle.staging(model_dir, version) as staged,
+        bundle.staging(job.model_dir, version) as staged,
     ):
-        extra = staged / bundle.EXTRA
-        about = dict(metadata or {})
-        if formats:
-            progress(f"Converting to {', '.join(formats)}")
-            about["formats"] = write_formats(
-                model,
-                staged / DIRECTORY,
-                formats,
-                interface,
-                held_out,
-                representative=representative,
-                max_accuracy_drop=max_accuracy_drop,
-            )
+        about = {"warmup_batch_sizes": sizes, **(metadata or {})}
+        if options.formats:
+            progress(f"Converting to {', '.join(options.formats)}")
+            about["formats"] = _write_formats(job, staged / DIRECTORY)
         progress("Writing the SavedModel")
-        served = inference_model(model, precision)
-        write_saved_model(served, interface, staged, whole_batches=whole_batches)
-        progress(f"Comparing it with the Keras model on {len(held_out.images)} images")
-        expected = gate.reference(model, held_out, interface.transform)
+        served = inference_model(model, options.precision)
+        write_saved_model(served, job.interface, staged, whole_batches=options.whole_batches)
+        progress(f"Comparing it with the Keras model on {len(job.held_out.images)} images")
         report = gate.run(
             staged,
-            expected,
-            max_accuracy_drop=None if precision == "float32" else max_accuracy_drop,
+            gate.reference(model, job.held_out, job.interface.transform),
+            max_accuracy_drop=None if options.precision == "float32" else options.max_accuracy_drop,
             scratch=scratch,
         )
-        warmup.write_warmup(staged, name, interface, sizes)
-        extra.mkdir(exist_ok=True)
-        bundle.write_json(extra / bundle.PARITY, report)
-        with bundle.locked(base_dir):
-            # Others may have published since the start.
-            version = bundle.choose_version([model_dir, model_dir / DIRECTORY], version)
-            about = describe(name, version, interface, precision, report) | about
-            about["warmup_batch_sizes"] = sizes
-            bundle.write_extra(extra, interface.labels, about)
-            # All that needs space on the disk comes before the version appears.
-            ready = scratch / "ready"
-            ready.mkdir()
-            notes = deployment.stage_ready_files(base_dir, ready, name, version, sizes)
-            bundle.publish(staged, model_dir / str(version))
-            deployment.place_ready_files(base_dir, ready)
+        warmup.write_warmup(staged, job.model_dir.name, job.interface, sizes)
+        published, notes = _publish(job, staged, scratch, report, about)
     for note in notes:
         progress(note)
-    return model_dir / str(version)
+    return published
 
 
 def export_formats(
     model: keras.Model,
     base_dir: str | os.PathLike,
-    formats: Sequence[str],
     class_names: Sequence[str] | None = None,
     version: int | None = None,
     *,
     name: str | None = None,
     transform: EvalTransform | None = None,
     held_out: gate.HeldOut | None = None,
-    representative: np.ndarray | None = None,
-    max_accuracy_drop: float = 0.01,
+    options: ExportOptions | None = None,
 ) -> pathlib.Path:
-    """Writes other formats only, to `base_dir/<name>/formats/<version>`, which no server loads.
+    """Writes `options.formats` only, to `base_dir/<name>/formats/<version>`, which no server loads.
 
     Args and errors are those of `export_saved_model`.
 
     Returns:
         The directory with the files.
     """
-    interface = make_interface(model, class_names, transform, "uint8", 5, False)
+    job = _prepare(model, base_dir, class_names, version, name, transform, held_out, options)
+    parent = job.model_dir / DIRECTORY
+    with clear_errors(parent), bundle.staging(parent, version) as staged:
+        _write_formats(job, staged)
+        with bundle.locked(job.model_dir.parent):
+            published = parent / str(_number(job))
+            bundle.publish(staged, published)
+    return published
+
+
+def _prepare(
+    model: keras.Model,
+    base_dir: str | os.PathLike,
+    class_names: Sequence[str] | None,
+    version: int | None,
+    name: str | None,
+    transform: EvalTransform | None,
+    held_out: gate.HeldOut | None,
+    options: ExportOptions | None,
+) -> _Job:
+    options = options or ExportOptions()
+    interface = make_interface(model, class_names, transform, options)
     name = name or model.name
     bundle.check_name(name)
-    model_dir = pathlib.Path(base_dir) / name
-    parent = model_dir / DIRECTORY
-    bundle.choose_version([model_dir, parent], version)
-    bundle.check_same_classes(model_dir, interface.labels)
     held_out = held_out or gate.HeldOut.synthetic(interface.transform.image_size)
     check_held_out(held_out, interface)
-    with clear_errors(parent), bundle.staging(parent, version) as staged:
-        write_formats(
-            model,
-            staged,
-            formats,
-            interface,
-            held_out,
-            representative=representative,
-            max_accuracy_drop=max_accuracy_drop,
-        )
-        with bundle.locked(pathlib.Path(base_dir)):
-            version = bundle.choose_version([model_dir, parent], version)
-            bundle.publish(staged, parent / str(version))
-    return parent / str(version)
+    job = _Job(model, pathlib.Path(base_dir) / name, version, interface, held_out, options)
+    _number(job)
+    bundle.check_same_classes(job.model_dir, interface.labels)
+    return job
 
 
-def write_formats(
-    model: keras.Model,
-    directory: pathlib.Path,
-    formats: Sequence[str],
-    interface: signatures.Interface,
-    held_out: gate.HeldOut,
-    **options: Any,
-) -> dict[str, Any]:
+def _number(job: _Job) -> int:
+    """The version that was asked for, or the next one at this moment."""
+    return bundle.choose_version([job.model_dir, job.model_dir / DIRECTORY], job.version)
+
+
+def _publish(
+    job: _Job,
+    staged: pathlib.Path,
+    scratch: pathlib.Path,
+    report: Mapping[str, Any],
+    about: dict[str, Any],
+) -> tuple[pathlib.Path, list[str]]:
+    """Gives a version its number and name; returns its directory and lines for a person."""
+    base_dir, name = job.model_dir.parent, job.model_dir.name
+    extra, ready = staged / bundle.EXTRA, scratch / "ready"
+    with bundle.locked(base_dir):
+        version = _number(job)
+        # All that needs space on the disk comes before the version appears.
+        described = describe(name, version, job.interface, job.options.precision, report)
+        bundle.write_extra(extra, job.interface.labels, described | about)
+        bundle.write_json(extra / bundle.PARITY, report)
+        ready.mkdir()
+        sizes = about["warmup_batch_sizes"]
+        notes = deployment.stage_ready_files(base_dir, ready, name, version, sizes)
+        bundle.publish(staged, job.model_dir / str(version))
+        deployment.place_ready_files(base_dir, ready)
+    return job.model_dir / str(version), notes
+
+
+def _write_formats(job: _Job, directory: pathlib.Path) -> dict[str, Any]:
     """Writes files for other runtimes, and what they are, into `directory`; see `convert`."""
     directory.mkdir(exist_ok=True)
-    report = convert(model, directory, formats, held_out, **options)
-    about = {"transform": interface.transform.to_dict(), "formats": report}
-    bundle.write_extra(directory, interface.labels, about)
+    report = convert(
+        job.model,
+        directory,
+        job.options.formats,
+        job.held_out,
+        representative=job.options.representative,
+        max_accuracy_drop=job.options.max_accuracy_drop,
+    )
+    about = {"transform": job.interface.transform.to_dict(), "formats": report}
+    bundle.write_extra(directory, job.interface.labels, about)
     return report
 
 
@@ -214,9 +241,7 @@ def make_interface(
     model: keras.Model,
     class_names: Sequence[str] | None,
     transform: EvalTransform | None,
-    input_dtype: str,
-    top_k: int,
-    features: bool,
+    options: ExportOptions,
 ) -> signatures.Interface:
     """Checks what clients will see against the model.
 
@@ -234,10 +259,12 @@ def make_interface(
         )
     if problem := naming.problem(labels):
         raise ExportError(problem)
-    if input_dtype not in ("uint8", "float32"):
-        raise ExportError(f'`input_dtype` must be "uint8" or "float32". Received: {input_dtype!r}')
-    if top_k < 1:
-        raise ExportError(f"`top_k` must be at least 1. Received: {top_k}")
+    if options.input_dtype not in ("uint8", "float32"):
+        raise ExportError(
+            f'`input_dtype` must be "uint8" or "float32". Received: {options.input_dtype!r}'
+        )
+    if options.top_k < 1:
+        raise ExportError(f"`top_k` must be at least 1. Received: {options.top_k}")
     size = tuple(model.inputs[0].shape[1:3])
     if transform is None:
         published = weights.evaluation_transform(model)
@@ -254,7 +281,8 @@ def make_interface(
         raise ExportError(
             f"`transform` gives images of size {transform.image_size}, but the model takes {size}."
         )
-    return signatures.Interface(transform, labels, input_dtype, min(top_k, classes), features)
+    top_k = min(options.top_k, classes)
+    return signatures.Interface(transform, labels, options.input_dtype, top_k, options.features)
 
 
 def check_held_out(held_out: gate.HeldOut, interface: signatures.Interface) -> None:

@@ -145,36 +145,32 @@ def _export(
     others = [key for key in formats if key != runtimes.TF_SERVING]
     held_out = held_out_images(splits, limit)
     console.line(f"Comparing on {len(held_out.images)} of {splits.eval_examples} held-out images")
-    options: dict[str, Any] = {
+    given: dict[str, Any] = {
         "name": name,
         "transform": source.transform,
         "held_out": held_out,
-        "max_accuracy_drop": args.max_accuracy_drop,
-        "representative": representative_images(splits) if "litert-int8" in others else None,
+        "options": export.ExportOptions(
+            input_dtype=args.input_dtype,
+            top_k=args.top_k,
+            features=args.features,
+            precision=args.precision,
+            whole_batches=args.whole_batches,
+            formats=others,
+            representative=representative_images(splits) if "litert-int8" in others else None,
+            max_accuracy_drop=args.max_accuracy_drop,
+        ),
     }
+    about = {"name": args.run.resolve().name, "config": portable(configs.to_dict(source.config))}
     if runtimes.TF_SERVING not in formats:
-        return export.export_formats(
-            model, args.out, others, source.labels, args.version, **options
-        )
+        return export.export_formats(model, args.out, source.labels, args.version, **given)
     return export.export_saved_model(
         model,
         args.out,
         source.labels,
         args.version,
-        input_dtype=args.input_dtype,
-        precision=args.precision,
-        whole_batches=args.whole_batches,
-        top_k=args.top_k,
-        features=args.features,
-        formats=others,
-        metadata={
-            "run": {
-                "name": args.run.resolve().name,
-                "config": portable(configs.to_dict(source.config)),
-            }
-        },
+        metadata={"run": about},
         progress=console.line,
-        **options,
+        **given,
     )
 
 
