@@ -21,7 +21,7 @@ from keras_lightnets.blocks import (
     squeeze_excite,
 )
 from keras_lightnets.layers.channel_shuffle import ChannelShuffle
-from keras_lightnets.layers.channel_split import ChannelSplit
+from keras_lightnets.layers.channel_split import ConcatShuffleSplit
 from keras_lightnets.network import Network
 from keras_lightnets.options import NetworkOptions, check_choice, shared_options
 
@@ -121,11 +121,13 @@ def ShuffleNetV2(
             net.tap(x)
         name = f"stage{stage}_unit"
         shortcut_filters = filters // 2 if downsample == "half" else x.shape[-1]
-        x = _down_unit(
+        branches = _down_unit(
             net, x, filters, shortcut_filters, first, se_per_channel, residual, f"{name}1"
         )
         for unit in range(2, repeats + 1):
-            x = _unit(net, x, se_per_channel, residual, f"{name}{unit}")
+            branches = _unit(net, branches, se_per_channel, residual, f"{name}{unit}")
+        x = keras.layers.Concatenate(name=f"stage{stage}_concat")(branches)
+        x = ChannelShuffle(2, name=f"stage{stage}_shuffle")(x)
     net.tap(x)
     if not shared.features_only:
         x = conv_bn(x, head_filters or plan.head, norm=net.norm, name="head")
@@ -160,8 +162,8 @@ def _down_unit(
     se: float,
     residual: bool,
     name: str,
-) -> keras.KerasTensor:
-    """Figure 3d: two branches, both with the unit's stride."""
+) -> list[keras.KerasTensor]:
+    """Figure 3d: two branches, both with the unit's stride, still to be joined."""
     strides, dilation = net.strides.next(nominal)
     shortcut = depthwise_bn(
         x, strides=strides, dilation=dilation, norm=net.norm, name=f"{name}_shortcut_depthwise"
@@ -170,21 +172,20 @@ def _down_unit(
     x = conv_bn(x, filters // 2, norm=net.norm, name=f"{name}_pointwise1")
     x = depthwise_bn(x, strides=strides, dilation=dilation, norm=net.norm, name=f"{name}_depthwise")
     x = _end(net, x, filters - shortcut_filters, se, residual, None, name)
-    return _join(shortcut, x, name)
+    return [shortcut, x]
 
 
 def _unit(
-    net: Network, x: keras.KerasTensor, se: float, residual: bool, name: str
-) -> keras.KerasTensor:
-    """Figure 3c: one half of the channels passes, the other goes through the branch."""
+    net: Network, branches: list[keras.KerasTensor], se: float, residual: bool, name: str
+) -> list[keras.KerasTensor]:
+    """Figure 3c from the end of the unit before: one half of the channels passes."""
     _, dilation = net.strides.next(1)
-    half = x.shape[-1] // 2
-    passed, x = ChannelSplit(name=f"{name}_split")(x)
-    entry = x
+    passed, x = ConcatShuffleSplit(name=f"{name}_split")(branches)
+    entry, half = x, x.shape[-1]
     x = conv_bn(x, half, norm=net.norm, name=f"{name}_pointwise1")
     x = depthwise_bn(x, dilation=dilation, norm=net.norm, name=f"{name}_depthwise")
     x = _end(net, x, half, se, residual, entry, name)
-    return _join(passed, x, name)
+    return [passed, x]
 
 
 def _end(
@@ -211,8 +212,3 @@ def _end(
         x = keras.layers.Add(name=f"{name}_add")([x, entry])
         x = activate(x, "relu", name)
     return x
-
-
-def _join(left: keras.KerasTensor, right: keras.KerasTensor, name: str) -> keras.KerasTensor:
-    x = keras.layers.Concatenate(name=f"{name}_concat")([left, right])
-    return ChannelShuffle(2, name=f"{name}_shuffle")(x)

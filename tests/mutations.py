@@ -47,8 +47,8 @@ MUTATIONS = (
     Mutation(
         "inverse channel shuffle",
         "keras_lightnets/layers/channel_shuffle.py",
-        "tf.reshape(inputs, (-1, self.groups, channels // self.groups))",
-        "tf.reshape(inputs, (-1, channels // self.groups, self.groups))",
+        "tf.reshape(inputs, (-1, groups, channels // groups))",
+        "tf.reshape(inputs, (-1, channels // groups, groups))",
         _parity("pytorchcv__shufflenet_g3_w1"),
     ),
     Mutation(
@@ -159,22 +159,22 @@ MUTATIONS = (
     Mutation(
         "ShuffleNet v2 transforms the other half",
         "keras_lightnets/shufflenet_v2.py",
-        'passed, x = ChannelSplit(name=f"{name}_split")(x)',
-        'x, passed = ChannelSplit(name=f"{name}_split")(x)',
+        'passed, x = ConcatShuffleSplit(name=f"{name}_split")(branches)',
+        'x, passed = ConcatShuffleSplit(name=f"{name}_split")(branches)',
         _parity("torchvision__shufflenet_v2_x1_0"),
     ),
     Mutation(
         "ShuffleNet v2 joins its branches in the other order",
         "keras_lightnets/shufflenet_v2.py",
-        "([left, right])",
-        "([right, left])",
+        "    return [passed, x]",
+        "    return [x, passed]",
         _parity("torchvision__shufflenet_v2_x0_5"),
     ),
     Mutation(
         "ShuffleNet v2 without shuffles",
         "keras_lightnets/shufflenet_v2.py",
-        'return ChannelShuffle(2, name=f"{name}_shuffle")(x)',
-        "return x",
+        'x = ChannelShuffle(2, name=f"stage{stage}_shuffle")(x)',
+        "pass",
         _parity("torchvision__shufflenet_v2_x0_5"),
     ),
     Mutation(
@@ -933,16 +933,16 @@ MUTATIONS = (
     Mutation(
         "channel split: halves of the unshuffled tensors",
         "keras_lightnets/layers/channel_split.py",
-        "x = tf.transpose(x, (2, 1, 3, 0))",
-        "x = tf.transpose(x, (2, 1, 0, 3))",
-        "test_channel_split.py::test_halves_behind_a_shuffle_are_the_same_bits",
+        "tf.transpose(x, (2, 1, 3, 0))",
+        "tf.transpose(x, (2, 1, 0, 3))",
+        "test_channel_split.py::test_halves_of_two_branches_are_the_same_bits",
     ),
     Mutation(
-        "channel split: any transposition is taken for the shuffle of two groups",
+        "branches of other widths are stacked",
         "keras_lightnets/layers/channel_split.py",
-        "or ops[1].inputs[0].shape[1:] != (2, half)",
-        "or ops[1].inputs[0].shape[1:] == (3, half)",
-        "test_channel_split.py::test_everything_else_is_split",
+        "and sizes == second.shape[1:]",
+        "",
+        "test_channel_split.py::test_everything_else_is_concatenated",
     ),
     Mutation(
         "depthwise gradient spread by zeros before each value",

@@ -3,17 +3,17 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_lightnets.layers import ChannelShuffle, ChannelSplit
+from keras_lightnets.layers import ChannelShuffle, ChannelSplit, ConcatShuffleSplit
 from tests import graphs
 
 
-def unit(groups=2, axis=-1, channels=(12, 12), split=None):
-    """Two tensors to the halves of their shuffled concatenation."""
-    inputs = [keras.Input((3, 5, width)) for width in channels]
-    x = keras.layers.Concatenate(axis=axis)(inputs)
-    x = ChannelShuffle(groups)(x)
-    outputs = ChannelSplit()(x) if split is None else split(x)
-    return keras.Model(inputs, outputs)
+def unit(channels=(12, 12), size=(3, 5), plain=False):
+    """Two branches to the halves of their shuffled concatenation."""
+    inputs = [keras.Input((*size, width)) for width in channels]
+    if plain:
+        x = ChannelShuffle(2)(keras.layers.Concatenate()(inputs))
+        return keras.Model(inputs, keras.ops.split(x, 2, axis=-1))
+    return keras.Model(inputs, ConcatShuffleSplit()(inputs))
 
 
 def traced(model):
@@ -40,52 +40,40 @@ def used_types(model):
     return {op.type for op in graphs.used_operations(graph)}
 
 
-def plain(x):
-    return keras.ops.split(x, 2, axis=-1)
-
-
 def assert_same_bits(**kwargs):
-    ours, expected = unit(**kwargs), unit(**kwargs, split=plain)
+    ours, expected = unit(**kwargs), unit(**kwargs, plain=True)
     given = numbers(ours, 1)
     actual, wanted = (tf.nest.flatten(traced(model)(*given)) for model in (ours, expected))
     for a, e in zip(actual, wanted, strict=True):
         np.testing.assert_array_equal(a, e)
-    for a, e in zip(ours(given[0]), expected(given[0]), strict=True):  # inference, eager
-        np.testing.assert_array_equal(a, e)
+    for training in (False, True):  # eager
+        for a, e in zip(ours(given[0], training=training), expected(given[0]), strict=True):
+            np.testing.assert_array_equal(a, e)
 
 
-def test_halves_behind_a_shuffle_are_the_same_bits():
+def test_halves_of_two_branches_are_the_same_bits():
     assert_same_bits()
     assert "Unpack" in used_types(unit())
     assert not {"Split", "ConcatV2", "Slice"} & used_types(unit())
 
 
-@pytest.mark.parametrize(
-    "kwargs",
-    [
-        {"groups": 3},
-        {"groups": 12},
-        {"channels": (8, 16)},
-        {"channels": (7, 7)},
-        {"axis": 1},
-        {"axis": 2, "groups": 6},
-    ],
-    ids=str,
-)
-def test_everything_else_is_split(kwargs):
-    assert_same_bits(**kwargs)
-    assert "Split" in used_types(unit(**kwargs))
+@pytest.mark.parametrize("channels", [(8, 16), (7, 7)], ids=str)
+def test_everything_else_is_concatenated(channels):
+    assert_same_bits(channels=channels)
+    assert "Split" in used_types(unit(channels=channels))
 
 
-def test_a_shuffle_without_a_concatenation_is_split():
-    image = keras.Input((3, 5, 12))
-    model = keras.Model(image, ChannelSplit()(ChannelShuffle(2)(image)))
-    assert "Split" in {
-        op.type
-        for op in tf.function(lambda x: model(x, training=True))
-        .get_concrete_function(tf.zeros((2, 3, 5, 12)))
-        .graph.get_operations()
-    }
+def test_unknown_sizes():
+    model, given = unit(size=(None, None)), numbers(unit(), 3)[0]
+    for a, e in zip(model(given, training=True), unit()(given), strict=True):
+        np.testing.assert_array_equal(a, e)
+
+
+def test_channel_split_gives_the_two_halves():
+    x = tf.reshape(tf.range(24.0), (2, 3, 4))
+    first, second = ChannelSplit()(x)
+    np.testing.assert_array_equal(first, x[..., :2])
+    np.testing.assert_array_equal(second, x[..., 2:])
 
 
 def test_saves_and_loads(tmp_path):
@@ -101,3 +89,5 @@ def test_saves_and_loads(tmp_path):
 def test_wrong_numbers_of_channels_are_named(channels):
     with pytest.raises(ValueError, match="even number of channels"):
         ChannelSplit()(keras.Input((3, 3, channels)))
+    with pytest.raises(ValueError, match="even number of channels"):
+        ConcatShuffleSplit()([keras.Input((3, 3, channels)), keras.Input((3, 3, 4))])

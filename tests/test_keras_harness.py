@@ -10,9 +10,11 @@ import keras_lightnets
 from keras_lightnets.layers import (
     ChannelShuffle,
     ChannelSplit,
+    ConcatShuffleSplit,
     DepthwiseConv2D,
     FusedBatchNormalization,
     GroupedConv2D,
+    Notes,
 )
 
 SHAPE = (2, 5, 5, 4)
@@ -20,10 +22,12 @@ SHAPE = (2, 5, 5, 4)
 CASES = [
     (ChannelShuffle, {"groups": 2}, SHAPE, 0, 0),
     (ChannelSplit, {}, [(2, 5, 5, 2)] * 2, 0, 0),
+    (ConcatShuffleSplit, {}, [SHAPE] * 2, 0, 0),
     (GroupedConv2D, {"filters": 6, "kernel_size": 3, "groups": 2}, (2, 3, 3, 6), 2, 0),
     (GroupedConv2D, {"filters": 6, "kernel_size": 1}, (2, 5, 5, 6), 2, 0),
     (DepthwiseConv2D, {"kernel_size": 3, "use_bias": False}, (2, 3, 3, 4), 1, 0),
     (FusedBatchNormalization, {}, SHAPE, 2, 2),
+    (Notes, {"notes": {"class_names": ["cat"]}}, SHAPE, 0, 0),
 ]
 OURS = [(cls, arguments) for cls, arguments, *_ in CASES]
 
@@ -37,14 +41,14 @@ def test_passes_the_harness_of_keras(cls, arguments, shape, trainable, others):
         case.run_layer_test(
             cls,
             arguments,
-            input_shape=SHAPE,
+            input_shape=[SHAPE] * 2 if cls is ConcatShuffleSplit else SHAPE,
             expected_output_shape=shape,
             expected_num_trainable_weights=trainable,
             expected_num_non_trainable_weights=others,
             expected_num_seed_generators=0,
             expected_num_losses=0,
             # The harness cannot train a layer of several outputs.
-            run_training_check=cls is not ChannelSplit,
+            run_training_check=cls not in (ChannelSplit, ConcatShuffleSplit),
         )
     finally:
         case.tearDown()
@@ -78,7 +82,11 @@ def test_a_map_of_policies_over_a_network():
 
 
 def loss(layer, x, training):
-    outputs = tf.nest.flatten(layer(x, **({} if training is None else {"training": training})))
+    inputs = [x, 2 * x] if isinstance(layer, ConcatShuffleSplit) else x
+    call = (
+        {} if isinstance(layer, (ChannelShuffle, ChannelSplit, Notes)) else {"training": training}
+    )
+    outputs = tf.nest.flatten(layer(inputs, **call))
     return tf.add_n([tf.reduce_sum(tf.sin(y) * (k + 1)) for k, y in enumerate(outputs)])
 
 
@@ -122,7 +130,7 @@ def test_second_and_forward_derivatives_are_right(cls, arguments, in_graph):
     gradient through the mean inside the variance."""
     x = tf.constant(np.random.default_rng(1).normal(size=SHAPE), "float32")
     layer = cls(**arguments)
-    for training in (None,) if cls is ChannelShuffle else (False, True):
+    for training in (False, True):
         second, first = by_differences(layer, x, training)
 
         def all_three(x, training=training):

@@ -3,7 +3,7 @@
 import keras
 
 from keras_lightnets.layers.channel_shuffle import ChannelShuffle
-from keras_lightnets.layers.channel_split import ChannelSplit
+from keras_lightnets.layers.channel_split import ChannelSplit, ConcatShuffleSplit
 from keras_lightnets.layers.depthwise_conv2d import DepthwiseConv2D
 from keras_lightnets.layers.fused_batch_normalization import FusedBatchNormalization
 from keras_lightnets.layers.grouped_conv2d import GroupedConv2D, grouped_conv_form
@@ -19,6 +19,7 @@ if keras.backend.backend() != "tensorflow":
 __all__ = [
     "ChannelShuffle",
     "ChannelSplit",
+    "ConcatShuffleSplit",
     "DepthwiseConv2D",
     "FusedBatchNormalization",
     "GroupedConv2D",

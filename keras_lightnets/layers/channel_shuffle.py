@@ -50,22 +50,27 @@ class ChannelShuffle(keras.layers.Layer):
         self.input_spec = keras.layers.InputSpec(min_ndim=2, axes={-1: channels})
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        channels = inputs.shape[-1]
-        if self.groups in (1, channels):
-            return inputs
-        # Only the last two axes move, so the rest is one long axis: a rank-3 transpose, whatever
-        # the rank and the unknown sizes of the input.
-        x = tf.reshape(inputs, (-1, self.groups, channels // self.groups))
-        x = tf.reshape(tf.transpose(x, (0, 2, 1)), shape_for_reshape(inputs))
-        # With several unknown sizes, only this keeps the number of channels in the static shape.
-        x.set_shape(inputs.shape)
-        return x
+        return shuffle(inputs, self.groups)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return input_shape
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "groups": self.groups}
+
+
+def shuffle(inputs: tf.Tensor, groups: int) -> tf.Tensor:
+    """See `ChannelShuffle`."""
+    channels = inputs.shape[-1]
+    if groups in (1, channels):
+        return inputs
+    # Only the last two axes move, so the rest is one long axis: a rank-3 transpose, whatever
+    # the rank and the unknown sizes of the input.
+    x = tf.reshape(inputs, (-1, groups, channels // groups))
+    x = tf.reshape(tf.transpose(x, (0, 2, 1)), shape_for_reshape(inputs))
+    # With several unknown sizes, only this keeps the number of channels in the static shape.
+    x.set_shape(inputs.shape)
+    return x
 
 
 def shape_for_reshape(x: tf.Tensor) -> list[int] | tf.Tensor:

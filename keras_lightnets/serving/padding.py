@@ -11,6 +11,7 @@ from keras_lightnets.folding import as_functional, calls_of, only_pairs, rewrite
 from keras_lightnets.layers import (
     ChannelShuffle,
     ChannelSplit,
+    ConcatShuffleSplit,
     DepthwiseConv2D,
     FusedBatchNormalization,
     GroupedConv2D,
@@ -37,6 +38,7 @@ _BLIND = (
     keras.layers.Rescaling,
     ChannelShuffle,
     ChannelSplit,
+    ConcatShuffleSplit,
     Notes,
 )
 _ALONG_CHANNELS = (
