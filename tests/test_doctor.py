@@ -4,6 +4,7 @@ import html.parser
 import json
 import re
 import shutil
+import subprocess
 
 import numpy as np
 import pytest
@@ -74,7 +75,7 @@ def test_damaged_files_and_files_that_are_no_images(pictures, tmp_path, capfd):
     assert set(found["splits"]["train"]["damaged"]) == {f"{cat}/cut.jpg", f"{cat}/marker.jpg"}
     assert found["splits"]["train"]["no_images"] == [f"{cat}/notes.txt"]
     assert listed.read_text().splitlines() == [
-        f"{cat}/{name}" for name in ("cut.jpg", "marker.jpg", "notes.txt")
+        f"{cat}/{name}" for name in ("cut.jpg", "marker.jpg")
     ]
     assert err == ""
 
@@ -97,6 +98,59 @@ def test_following_the_fix_list_makes_the_set_clean(pictures, tmp_path, capfd):
         (tmp_path / name).unlink()
     code, found, _ = check(capfd, pictures)
     assert (code, found["wrong"]) == (0, [])
+
+
+def test_the_list_holds_no_sound_picture_whatever_its_format(pictures, tmp_path, capfd):
+    """Caught: iPhone pictures, TIFFs and missing files on a list that is piped into `rm`."""
+    cat = pictures / "train" / "cat"
+    photograph(90).save(cat / "scan.tiff")
+    photograph(91).save(cat / "called.jpg", "TIFF")
+    photograph(92).quantize(9).save(cat / "bits4.bmp", bits=4)
+    (cat / "drawing.jpg").write_bytes(b"8BPS\0\1 another program's picture")
+    (cat / "phone.jxl").write_bytes(b"\xff\x0a")
+    (cat / "zeros.jpg").write_bytes(bytes(900))
+    broken = cat / "line\nbreak \udce9.jpg"
+    broken.write_bytes((cat / "0.jpg").read_bytes()[:999])
+    listed = tmp_path / "remove"
+    arguments = ["data", "check", str(pictures), "--fix-list", str(listed)]
+    assert cli.main(arguments) == 1
+    assert "has a line break. Add --null" in capfd.readouterr().err
+    assert not listed.exists()
+    code, found, _ = check(capfd, pictures, "--fix-list", listed, "--null")
+    assert code == 1
+    assert found["splits"]["train"]["formats"]["TIFF"] == 2
+    assert any("JPEG XL (1): " in line and "save them as PNG" in line for line in found["remarks"])
+    before = set(cat.iterdir())
+    subprocess.run(["xargs", "-0", "-r", "rm", "--"], input=listed.read_bytes(), check=True)
+    assert before - set(cat.iterdir()) == {broken, cat / "zeros.jpg"}
+
+
+def test_how_a_network_sees_the_pictures_is_remarked(pictures, capfd):
+    cat = pictures / "train" / "cat"
+    outlines = np.zeros((80, 96, 4), np.uint8)
+    outlines[20:40, 30:60, 3] = 255
+    Image.fromarray(outlines).save(cat / "outlines.png")
+    photograph(93).convert("RGBA").save(cat / "opaque.png")
+    twelve = np.random.default_rng(1).integers(0, 2**12, (80, 96), np.uint16)
+    Image.fromarray(twelve).save(cat / "twelve.png")
+    Image.fromarray(twelve * 16).save(cat / "sixteen.png")
+    photograph(94).resize((400, 100)).save(cat / "wide.jpg")
+    code, found, _ = check(capfd, pictures)
+    assert (code, found["wrong"]) == (0, [])
+    train = found["splits"]["train"]
+    assert train["transparent"] == [f"{cat}/outlines.png"]
+    assert train["dark_16_bit"] == {f"{cat}/twelve.png": twelve.max()}
+    assert train["wide"] == {f"{cat}/wide.jpg": 0.81}
+    text = "\n".join(found["remarks"])
+    for part in ("data.background", "data.scale_16_bit", "leaves out 81% of them"):
+        assert part in text
+
+
+def test_a_command_of_data_is_found_and_takes_what_messages_advise(pictures, capfd):
+    assert cli.main(["check", str(pictures)]) == 2
+    assert "Did you mean 'data check'?" in capfd.readouterr().err
+    code, _, _ = check(capfd, pictures, "--download", "--set", "data.eval_split=val")
+    assert code == 0
 
 
 def test_copies_with_different_labels_are_left_to_a_person(pictures, capfd):

@@ -43,6 +43,10 @@ COMMANDS = {
 }
 
 
+# What people look for among the commands.
+_OF_DATA = ("data check", "data show", "data convert")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line `argv` and returns its exit code: 0 ok, 1 failed, 2 usage."""
     argv = list(sys.argv[1:] if argv is None else argv)
@@ -95,9 +99,8 @@ def _run(argv: list[str]) -> int:
         raise UsageError("The commands run on TensorFlow: unset KERAS_BACKEND.")
     name, *rest = argv
     if name not in COMMANDS:
-        raise UsageError(
-            f"Unknown command {name!r}.{nearest(name, COMMANDS)} See lightnets --help."
-        )
+        meant = nearest(name, [*COMMANDS, *_OF_DATA])
+        raise UsageError(f"Unknown command {name!r}.{meant} See lightnets --help.")
     command = importlib.import_module(f"training.commands.{name}")
     parser = Parser(prog=f"lightnets {name}", description=command.HELP)
     parser.add_argument(

@@ -10,7 +10,7 @@ from typing import Any
 
 from training import config as configs
 from training import console, resolve
-from training.errors import UsageError
+from training.errors import UsageError, UserError
 from training.words import command, count
 from training.writing import check_file, check_folder, replacing
 
@@ -23,13 +23,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     text = "Damaged files, copies within and across splits, classes, sizes, formats."
     check = actions.add_parser("check", help=text, description=text)
     check.add_argument("dataset", metavar="DATA", help="TFDS name, folder, CSV or JSONL file")
-    check.add_argument("--data-dir", help="where TFDS keeps prepared data")
-    check.add_argument(
-        "--layout", choices=("auto", "classes", "splits"), help="what the folders in DATA are"
-    )
+    _add_data_flags(check)
     check.add_argument("--json", action="store_true", help="print one JSON object")
     check.add_argument(
         "--fix-list", type=pathlib.Path, metavar="FILE", help="write paths to remove, one a line"
+    )
+    check.add_argument(
+        "--null", "-0", action="store_true", help="end each path of the list by NUL, as xargs -0"
     )
     check.add_argument(
         "--page", type=pathlib.Path, metavar="FILE.html", help="write a page with thumbnails"
@@ -52,12 +52,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     convert = actions.add_parser("convert", help=text, description=text)
     convert.add_argument("dataset", metavar="DATA", help="TFDS name, folder, CSV or JSONL file")
     convert.add_argument("out", metavar="OUT", type=pathlib.Path, help="new folder")
-    convert.add_argument("--data-dir", help="where TFDS keeps prepared data")
-    convert.add_argument(
-        "--layout", choices=("auto", "classes", "splits"), help="what the folders in DATA are"
-    )
+    _add_data_flags(convert)
     convert.add_argument("--skip-corrupt", action="store_true", help="leave out damaged images")
     convert.set_defaults(action_run=_convert)
+
+
+def _add_data_flags(parser: argparse.ArgumentParser) -> None:
+    """Declares what messages about a data set advise."""
+    parser.add_argument("--data-dir", help="where TFDS keeps prepared data")
+    parser.add_argument(
+        "--download", action="store_true", default=None, help="let TFDS download what is missing"
+    )
+    parser.add_argument(
+        "--layout", choices=("auto", "classes", "splits"), help="what the folders in DATA are"
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="data.KEY=VALUE",
+        help="set any key of the data; may be repeated",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -67,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _check(args: argparse.Namespace) -> int:
     """Prints the findings; exit code 1 if something is wrong."""
-    config = configs.from_dict({"data": _values(args)})
+    config = _config(args)
     for flag, path in (("--fix-list", args.fix_list), ("--page", args.page)):
         if path is not None:
             check_file(path, flag)
@@ -80,8 +95,7 @@ def _check(args: argparse.Namespace) -> int:
     splits = doctor.examine(config, thumbnails=args.page is not None, dataset=dataset)
     found = doctor.findings(splits, dataset)
     if args.fix_list:
-        with replacing(args.fix_list, "wb") as file:
-            file.write(b"".join(os.fsencode(name) + b"\n" for name in found["remove"]))
+        _write_list(args.fix_list, found["remove"], null=args.null)
     if args.page:
         from training.data.doctor_page import write_page
 
@@ -91,6 +105,16 @@ def _check(args: argparse.Namespace) -> int:
     else:
         _print(found)
     return 1 if found["wrong"] else 0
+
+
+def _write_list(path: pathlib.Path, names: list[str], *, null: bool) -> None:
+    if not null and (broken := [name for name in names if "\n" in name]):
+        raise UserError(
+            f"--fix-list: '{broken[0]}' has a line break. Add --null, and read the list by "
+            "xargs -0."
+        )
+    with replacing(path, "wb") as file:
+        file.write(b"".join(os.fsencode(name) + (b"\0" if null else b"\n") for name in names))
 
 
 def _show(args: argparse.Namespace) -> int:
@@ -113,7 +137,9 @@ def _show(args: argparse.Namespace) -> int:
 
 def _convert(args: argparse.Namespace) -> int:
     """Writes the shards and says what is in them."""
-    config = configs.from_dict({"data": _values(args) | {"skip_corrupt": args.skip_corrupt}})
+    config = configs.update(
+        _config(args), {"data": {"skip_corrupt": args.skip_corrupt}}, where="flags"
+    )
     check_folder(args.out, "OUT")
     from training.data.convert import convert
 
@@ -123,10 +149,14 @@ def _convert(args: argparse.Namespace) -> int:
     return 0
 
 
-def _values(args: argparse.Namespace) -> dict[str, str]:
-    """Returns the keys of the section `data` that the flags set."""
-    keys = "dataset", "data_dir", "layout"
-    return {key: vars(args)[key] for key in keys if vars(args)[key] is not None}
+def _config(args: argparse.Namespace) -> configs.Config:
+    """Returns a configuration with what the flags say of the data."""
+    keys = "dataset", "data_dir", "download", "layout"
+    values = {key: vars(args)[key] for key in keys if vars(args)[key] is not None}
+    config = configs.from_dict({"data": values})
+    for text in args.set:
+        config = configs.update(config, configs.parse_assignment(text), where="--set")
+    return config
 
 
 def _print(found: dict[str, Any]) -> None:

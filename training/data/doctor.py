@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import collections
+import functools
 import hashlib
 import io
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,7 +20,7 @@ from keras_lightnets import preprocessing
 from training.config import Config
 from training.data import check, layout, listing, pillow
 from training.data.dataset import Dataset, find
-from training.data.load import open_dataset
+from training.data.load import SHARE, open_dataset
 from training.data.near import flat, near_groups, perceptual_hash
 from training.data.source import Source
 from training.data.stream import Stream
@@ -29,6 +30,9 @@ from training.quiet import standard_error_aside
 _THUMBNAIL = 64
 # How many thumbnails are kept for the page: about 2 KB each.
 _MOST_THUMBNAILS = 50_000
+# Longer side as a multiple of the shorter one, from where a crop is worth a remark; and the value
+# below which the pixels of a file of 16 bits are those of 14 at most.
+_WIDE, _DARK = 2, 2**14
 # Files in memory at a time.
 _CHUNK = 64
 
@@ -46,6 +50,9 @@ class Look:
         error: Why it cannot be decoded, else None.
         hash: Perceptual hash of 64 bits; None without pixels or where all are about the same.
         thumbnail: JPEG file, if kept.
+        worthless: Whether it is empty, or damaged although of a format that is read.
+        transparent: Whether a background shows through.
+        brightest: Largest value of a file of 16 bits, else None.
     """
 
     name: str
@@ -56,6 +63,9 @@ class Look:
     error: str | None
     hash: int | None = None
     thumbnail: bytes | None = None
+    worthless: bool = False
+    transparent: bool = False
+    brightest: int | None = None
 
 
 @dataclass
@@ -169,29 +179,53 @@ def _look(name: str, label: str | None, contents: bytes | Exception, *, thumbnai
         return Look(name, label, None, None, None, check.reason(contents))
     digest, kind = hashlib.sha256(contents).hexdigest(), listing.kind_of(contents[:12])
     try:
-        size, small = _shrink(contents)
+        size, small = _shrink(255)(contents)
     except tf.errors.OpError as error:
-        return Look(name, label, digest, kind, None, check.reason(error))
+        why = check.reason(error)
+        # What is of no format we know may be a sound picture of another one.
+        worthless = not contents.strip(b"\0") or (kind in listing.READ and why == check.DAMAGED)
+        return Look(name, label, digest, kind, None, why, worthless=worthless)
     from PIL import Image
 
     picture = Image.fromarray(small.numpy())
     code = None if flat(picture) else perceptual_hash(picture)
+    facts = {} if kind == "JPEG" else _facts(contents, small)
     jpeg = None
     if thumbnail:
         file = io.BytesIO()
         picture.save(file, "JPEG", quality=85)
         jpeg = file.getvalue()
-    return Look(name, label, digest, kind, tuple(size.numpy().tolist()), None, code, jpeg)
+    return Look(name, label, digest, kind, tuple(size.numpy().tolist()), None, code, jpeg, **facts)
 
 
-@tf.function(input_signature=[tf.TensorSpec((), tf.string)])
-def _shrink(contents: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns height and width of an image file, and its pixels made small, uint8."""
-    image = preprocessing.decode_image(contents, to_png=pillow.png)
-    size = tf.shape(image)[:2]
-    small = tf.maximum(size * _THUMBNAIL // tf.reduce_max(size), 1)
-    pixels = tf.image.resize(image, small, method="area")
-    return size, preprocessing.to_uint8(pixels)
+def _facts(contents: bytes, small: tf.Tensor) -> dict[str, Any]:
+    """Returns what else is known of a file that decodes to the picture `small`."""
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(contents)) as opened:
+            see_through = opened.has_transparency_data
+            deep = opened.mode.startswith("I;16")
+            brightest = int(np.asarray(opened).max()) if deep else None
+    except Exception:  # TensorFlow reads what Pillow may not
+        return {}
+    transparent = see_through and bool(tf.reduce_any(_shrink(0)(contents)[1] != small))
+    return {"transparent": transparent, "brightest": brightest}
+
+
+@functools.cache
+def _shrink(background: int) -> Callable[[bytes], tuple[tf.Tensor, tf.Tensor]]:
+    """Returns what makes height and width of an image file, and its pixels made small, uint8."""
+
+    @tf.function(input_signature=[tf.TensorSpec((), tf.string)])
+    def shrink(contents):
+        image = preprocessing.decode_image(contents, (background,) * 3, to_png=pillow.png)
+        size = tf.shape(image)[:2]
+        small = tf.maximum(size * _THUMBNAIL // tf.reduce_max(size), 1)
+        pixels = tf.image.resize(image, small, method="area")
+        return size, preprocessing.to_uint8(pixels)
+
+    return shrink
 
 
 class _bar:  # noqa: N801 (used as a function: `with _bar(total) as advance`)
@@ -226,8 +260,8 @@ def findings(splits: dict[str, Split], dataset: Dataset) -> dict[str, Any]:
     """Returns everything that was found, ready for JSON.
 
     `wrong` and `remarks` are lines for a person; the data set is clean if `wrong` is empty.
-    `remove` are the files to delete: damaged, no images, and all copies but one, unless they
-    carry different labels. Of copies across splits, those outside the training set stay.
+    `remove` are the files to delete: empty, damaged, and all copies but one, unless they carry
+    different labels. Of copies across splits, those outside the training set stay.
     """
     groups = _copies(splits)
     near = _near(splits)
@@ -277,7 +311,23 @@ def _describe(split: Split) -> dict[str, Any]:
         "damaged": {look.name: look.error for look in split.looks if look.error},
         "misnamed": {look.name: look.kind for look in split.looks if _misnamed(look)},
         "no_images": list(split.strays),
+        "transparent": [look.name for look in split.looks if look.transparent],
+        "dark_16_bit": {
+            look.name: look.brightest
+            for look in split.looks
+            if look.brightest is not None and look.brightest < _DARK
+        },
+        "wide": {
+            look.name: round(_left_out(look.size), 2)
+            for look in split.looks
+            if look.size and max(look.size) >= _WIDE * min(look.size)
+        },
     }
+
+
+def _left_out(size: tuple[int, int]) -> float:
+    """Returns the share of a picture that is outside the centre crop of evaluation."""
+    return 1 - SHARE**2 * min(size) / max(size)
 
 
 def _misnamed(look: Look) -> bool:
@@ -324,7 +374,7 @@ def _differing(splits: dict[str, Split]) -> dict[str, list[str]]:
 def _to_remove(splits: dict[str, Split], groups: list[Group]) -> list[str]:
     names = []
     for split in splits.values():
-        names += [look.name for look in split.looks if look.error] + split.strays
+        names += [look.name for look in split.looks if look.worthless]
     for group in groups:
         if not _contradict(group):
             # Sorting keeps the order within a split; a file listed twice is no copy of itself.

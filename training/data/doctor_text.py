@@ -5,12 +5,17 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
+from training.data.listing import OTHER_SUFFIXES
 from training.words import count
 
 # Names in one line, and lines of one kind that a person is shown.
 _NAMED, _SHOWN = 5, 20
 # Most images of a class for each of the rarest class, above which it is worth a remark.
 _BALANCE = 10
+
+# What to do about formats that are not read.
+_HINTS = dict.fromkeys(OTHER_SUFFIXES.values(), "; save them as PNG or JPEG")
+_HINTS["HEIC"] = "; pip install 'keras-lightnets[heif]' reads them"
 
 # Kind of finding to its lines.
 Kinds = dict[str, list[str]]
@@ -75,11 +80,13 @@ def remarks(found: dict[str, Any]) -> Kinds:
         "splits": [],
         "images that look alike": [],
         "misnamed": [],
+        "pixels": [],
     }
     reasons = sorted(set(found["left_over"].values()))
     for reason in reasons:
         paths = [path for path, why in found["left_over"].items() if why == reason]
-        kinds["left over"].append(f"Not read, {reason} ({len(paths)}): {some(paths)}")
+        hint = _HINTS.get(reason, "")
+        kinds["left over"].append(f"Not read, {reason} ({len(paths)}): {some(paths)}{hint}")
     for group in found["class_names_alike"]:
         kinds["classes"].append(f"Classes of nearly the same name: {some(group)}")
     across = _first(found["near_copies_across_splits"])
@@ -89,6 +96,7 @@ def remarks(found: dict[str, Any]) -> Kinds:
     for name, split in found["splits"].items():
         for path, kind in split["misnamed"].items():
             kinds["misnamed"].append(f"{path}: is a {kind} by its bytes (no error)")
+        kinds["pixels"] += _of_pixels(name, split)
         if split["unlabelled"]:
             text = f"{name}: {count(split['unlabelled'], 'image')} without a label"
             kinds["splits"].append(text)
@@ -99,6 +107,26 @@ def remarks(found: dict[str, Any]) -> Kinds:
                 "images as the smallest; see data.class_weights in docs/finetuning.md"
             )
     return kinds
+
+
+def _of_pixels(name: str, split: dict[str, Any]) -> list[str]:
+    """Returns remarks about how a network sees the pictures."""
+    lines = []
+    for names, what in (
+        (split["transparent"], "{} with transparent parts, which show white; see data.background"),
+        (split["dark_16_bit"], "{} of 16 bits without bright values; see data.scale_16_bit"),
+    ):
+        if names:
+            text = what.format(count(len(names), "image"))
+            lines.append(f"{name}: {text}: {some(list(names))}")
+    if wide := split["wide"]:
+        share = sum(wide.values()) / len(wide)
+        lines.append(
+            f"{name}: {count(len(wide), 'image')} at least twice as long as wide or high: "
+            f"the centre crop of evaluation leaves out {share:.0%} of them. Cut them to what "
+            f"matters if that stands at the edge: {some(list(wide))}"
+        )
+    return lines
 
 
 def _first(groups: list[list[str]]) -> set[str]:

@@ -20,6 +20,9 @@ from training.data.stream import Stream
 from training.errors import UserError
 from training.words import command
 
+# Of the shorter side of an image, what the centre crop of evaluation takes.
+SHARE = 0.875
+
 
 class Opened(NamedTuple):
     """What a run reads of a data set, before anything is held out."""
@@ -169,7 +172,7 @@ def evaluation_transform(config: Config) -> EvalTransform:
     size = config.model.image_size
     return EvalTransform(
         image_size=(size, size),
-        resize_shorter=config.data.resize_shorter or round(size / 0.875),
+        resize_shorter=config.data.resize_shorter or round(size / SHARE),
         interpolation=config.data.interpolation,
         antialias=config.data.antialias,
         background=config.data.background,
