@@ -819,6 +819,13 @@ MUTATIONS = (
         "test_server_rest.py::test_paths_are_answered_as_by_tensorflow_serving",
     ),
     Mutation(
+        "serving: a large body is searched in one go",
+        "keras_lightnets/serving/server/json_tensor.py",
+        'rb"{0,%d}+\\]" % _PIECE',
+        'rb"*+\\]"',
+        "test_server_json.py::test_other_threads_get_their_turn_while_a_large_body_is_read",
+    ),
+    Mutation(
         "serving: of equal keys the last counts",
         "keras_lightnets/serving/server/json_tensor.py",
         "        starts.setdefault(key, at)\n",

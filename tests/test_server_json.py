@@ -7,6 +7,9 @@ import gc
 import json
 import math
 import re
+import sys
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -197,6 +200,31 @@ def test_pieces_come_together(monkeypatch):
             assert (arrays["x"] == array).all()
         flat = b'{"inputs": %s}' % json.dumps(array.reshape(-1).tolist()).encode()
         assert (read(flat, x=tf.float32)[0]["x"] == array.reshape(-1)).all()
+
+
+@pytest.mark.parametrize("values", [b"0," * (1 << 23), b"[0]," * (1 << 18)], ids=["flat", "rows"])
+def test_other_threads_get_their_turn_while_a_large_body_is_read(values):
+    """Caught: one search through megabytes, during which nothing else runs."""
+    body = b'{"inputs": [' + values + b"0]}"
+    turns, done = [], threading.Event()
+
+    def work() -> None:
+        while not done.is_set():
+            turns.append(None)
+            time.sleep(0)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-4)
+    thread = threading.Thread(target=work)
+    try:
+        thread.start()
+        before = len(turns)
+        json_tensor.fields(body)
+        assert len(turns) > before + 20
+    finally:
+        done.set()
+        thread.join()
+        sys.setswitchinterval(interval)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import importlib.util
 import logging
 import os
 import pathlib
+import shlex
 import signal
 import socket
 import threading
@@ -185,7 +186,7 @@ def _serve_real(
         server = model_server.ModelServer(models, options, batching_file, container)
     except ValueError as error:
         raise UserError(str(error)) from error
-    console.line(f"Starting {' '.join(server.command)}")
+    console.line(f"Starting {shlex.join(server.command)}")
     if not container:
         console.line(f"{model_server.BINARY} listens on every address of this machine")
     try:

@@ -38,7 +38,7 @@ _STRING = rb'"(?:[^"\\\x00-\x1f]++|\\["\\/bfnrtu])*+"'
 _NUMBER = rb"-?(?:(?:0|[1-9][0-9]*+)(?:\.[0-9]++)?(?:[eE][+-]?[0-9]++)?|Inf(?:inity)?|NaN)"
 _SCALAR = _STRING + rb"|" + _NUMBER + rb"|true|false|null"
 _PLAIN = rb"[^\[\]{}\"]"  # numbers and words, to be looked at later
-_ROW = rb"\[" + _PLAIN + rb"*+\]"
+_ROW = rb"\[" + _PLAIN + rb"{0,%d}+\]" % _PIECE
 
 _VALUE = re.compile(_S + rb"(?:([\[{])|" + _SCALAR + rb")")
 _SKIPPED = re.compile(_S + rb"(?:" + _ROW + rb"|([\[{])|" + _SCALAR + rb")")
@@ -335,6 +335,8 @@ def _skip(text: bytes, at: int) -> int:
         if opened := match[1]:
             if empty := _EMPTY[opened].match(text, at):
                 at = empty.end()
+            elif opened == b"[" and text[(end := _plain_end(text, at)) : end + 1] == b"]":
+                at = end + 1
             else:
                 closers += b"]" if opened == b"[" else b"}"
                 at = _key(text, at)[1] if opened == b"{" else at
@@ -350,6 +352,13 @@ def _skip(text: bytes, at: int) -> int:
             closers.pop()
         else:
             return at
+
+
+def _plain_end(text: bytes, at: int) -> int:
+    """Where the numbers and words from `at` on end."""
+    while match := _RUN.match(text, at, at + _PIECE):
+        at = match.end()
+    return at
 
 
 def _members(text: bytes, at: int) -> tuple[dict[str, int], int]:
