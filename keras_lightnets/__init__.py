@@ -30,5 +30,6 @@ if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
 @wrapt.when_imported("keras")
 def _register_layers(keras: ModuleType) -> None:
     """Keras finds the layers of a saved network only if they are registered before."""
-    if keras.backend.backend() == "tensorflow":
+    # Without a backend Keras is half imported: this is imported by something that it tries.
+    if hasattr(keras, "backend") and keras.backend.backend() == "tensorflow":
         importlib.import_module("keras_lightnets.layers")

@@ -74,6 +74,14 @@ else:
     assert done.stderr.splitlines()[-1].startswith("lightnets: The commands run on TensorFlow")
 
 
+def test_a_script_that_keras_takes_for_a_module_of_its_own_is_no_error(tmp_path):
+    # Keras tries `import litert`, and finds this beside the script that runs.
+    (tmp_path / "litert.py").write_text("import keras_lightnets\n")
+    (tmp_path / "script.py").write_text("import keras, litert, keras_lightnets.layers\n")
+    run = [sys.executable, tmp_path / "script.py"]
+    subprocess.run(run, check=True, timeout=120)
+
+
 def test_layers_need_nothing_else_of_the_package():
     """Else the import of Keras, which registers them, could meet a module half imported."""
     for path in (ROOT / "keras_lightnets/layers").glob("*.py"):

@@ -1,6 +1,6 @@
 """Is LiteRT faster from our folded network than from the unfolded Keras model?
 
-    python benchmarks/litert.py [--net mobilenet_v2 shufflenet_v1]
+    python benchmarks/litert_files.py [--net mobilenet_v2 shufflenet_v1]
 
 Both sides are `.tflite` files in LiteRT's interpreter (XNNPACK), with as many threads as cores:
 ours as `lightnets export --formats litert` writes it, the peer's by `export(format="litert")` from
