@@ -6,19 +6,7 @@ from collections.abc import Sequence
 
 from keras_lightnets.serving.server.options import GRPC_PORT, METRICS_PATH, REST_PORT
 
-
-def handbook(names: Sequence[str], image: str) -> str:
-    """Returns the README, in Markdown, of a directory that holds the models `names`.
-
-    Its calls name the first model and the default ports; a test runs them.
-
-    Args:
-        names: Of the models, at least one.
-        image: Container image of TensorFlow Serving.
-    """
-    name = names[0]
-    models = "\n".join(f"- `{each}`" for each in names)
-    return f"""# Models for TensorFlow Serving
+_README = """# Models for TensorFlow Serving
 
 {models}
 
@@ -126,3 +114,24 @@ classes, scores = (tf.make_ndarray(answer.outputs[name]) for name in ("classes",
 print(classes[0, 0].decode(), scores[0, 0])
 ```
 """
+
+
+def handbook(names: Sequence[str], image: str) -> str:
+    """Returns the README, in Markdown, of a directory that holds the models `names`.
+
+    Its calls name the first model and the default ports; a test runs them.
+
+    Args:
+        names: Of the models, at least one.
+        image: Container image of TensorFlow Serving.
+    """
+    name = names[0]
+    models = "\n".join(f"- `{each}`" for each in names)
+    return _README.format(
+        GRPC_PORT=GRPC_PORT,
+        METRICS_PATH=METRICS_PATH,
+        REST_PORT=REST_PORT,
+        image=image,
+        models=models,
+        name=name,
+    )
