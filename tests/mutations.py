@@ -1080,7 +1080,7 @@ MUTATIONS = (
     Mutation(
         "evaluation measures one split of several",
         "training/data/held_out.py",
-        'found.add(others, f"the split {train}")',
+        'found.add([name], f"the split {train}")',
         "pass",
         "test_evaluate_command.py::test_all_that_was_not_trained_on_is_measured_and_named",
     ),

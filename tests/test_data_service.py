@@ -113,7 +113,7 @@ def test_each_batch_is_one_of_the_runs_own_and_comes_once(pictures, two_workers)
     assert len(set(own)) == len(own)  # augmentation makes every batch another one
     assert len(set(seen)) == len(seen)
     assert set(seen) <= set(own)
-    assert "not exact" in splits.describe()
+    assert "not exact" in splits.order
 
 
 @pytest.mark.slow

@@ -160,6 +160,14 @@ def test_all_that_was_not_trained_on_is_measured_and_named(own_run, tmp_path, ca
     assert sizes(measure(capfd, own_run, "--split", "testing")) == {"test": 6}
     results = measure(capfd, own_run, "--split", "train")
     assert results["notes"] == ["The run was trained on these images."]
+    shutil.copytree(pictures / "test" / "red", pictures / "test" / "pink")
+    results = measure(capfd, own_run)
+    assert (sizes(results), [*results["left_out"]]) == ({"val": 12}, ["test"])
+    assert "classes that the split train lacks: pink" in results["left_out"]["test"]
+    shutil.rmtree(pictures / "test" / "pink")
+    (pictures / "test" / "red" / "bad.jpg").write_bytes(b"no picture")
+    err = complaint(capfd, own_run)
+    assert re.search(r"1 image of .*test/red/bad.jpg: it is no JPEG, PNG", err)
     err = complaint(capfd, own_run, "--split", "nonsense")
     assert "has no split 'nonsense'. It has: test, train, val." in err
 

@@ -81,7 +81,10 @@ def test_the_files_of_the_run_are_compared_and_the_result_is_shown(run, tmp_path
     code, text, err = lightnets(capfd, "export", run, "--out", out, "--name", "colour")
     assert (code, err) == (0, "")
     lines = text.splitlines()
-    assert lines[0] == "Comparing on 12 of 12 held-out images"
+    assert lines[:2] == [
+        "Comparing on 12 of 12 held-out images",
+        "Splits: train (18 images), val (12 images); 3 classes: blue, green, red",
+    ]
     rows = [line for line in lines if re.match(r"serv\w+, oneDNN (on|off)", line)]
     assert [re.split(r"  +", row)[1:3] for row in rows] == [["12", "12"]] * 4
     assert lines[-2:] == [f"Wrote {out}/colour/1", f"Next: lightnets serve {out}"]

@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
     import numpy as np
 
     from training import artifacts, report, scoring
-    from training.data import Splits, evaluation_transform
+    from training.data import Splits, check, evaluation_transform
 
     with contextlib.closing(artifacts.open(args.target)) as artifact:
         found, config, notes = _held_out(args, source, artifact)
@@ -83,7 +83,8 @@ def run(args: argparse.Namespace) -> int:
                 images,
                 config,
             )
-            answers[name] = scoring.predict_split(predict, splits, args.batch_size)
+            with check.explained(images, found.dataset.name):
+                answers[name] = scoring.predict_split(predict, splits, args.batch_size)
     true, probabilities = map(np.concatenate, zip(*answers.values(), strict=True))
     results = {
         "target": args.target,

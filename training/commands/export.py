@@ -145,6 +145,7 @@ def _export(
     others = [key for key in formats if key != runtimes.TF_SERVING]
     held_out = held_out_images(splits, limit)
     console.line(f"Comparing on {len(held_out.images)} of {splits.eval_examples} held-out images")
+    console.line(splits.dataset.describe())
     given: dict[str, Any] = {
         "name": name,
         "transform": source.transform,

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import pathlib
+from collections.abc import Iterator
 
 import numpy as np
 import tensorflow as tf
@@ -61,6 +62,27 @@ def sound(
     if damaged:
         console.line(f"Training without {count(len(damaged), 'image')} that cannot be read.")
     return parts, damaged
+
+
+@contextlib.contextmanager
+def explained(source: Source | Stream, dataset: str) -> Iterator[None]:
+    """Turns TensorFlow's error about an image into one line that names all that are damaged.
+
+    Raises:
+        UserError: Images of `source` cannot be read.
+    """
+    try:
+        yield
+    except tf.errors.OpError:
+        bad = find_damaged(source)
+        if not bad:
+            raise
+        names = [f"{source.name(place)}: {why}" for place, why in bad.items()]
+        more = f"; and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+        raise UserError(
+            f"{count(len(names), 'image')} of {dataset} cannot be read "
+            f"({'; '.join(names[:_NAMED])}{more}). See {command('data', 'check', dataset)}."
+        ) from None
 
 
 def _damaged(source: Source | Stream, data: DataConfig) -> dict[int, str]:

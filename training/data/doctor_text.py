@@ -82,9 +82,12 @@ def remarks(found: dict[str, Any]) -> Kinds:
         "misnamed": [],
         "pixels": [],
     }
-    reasons = sorted(set(found["left_over"].values()))
-    for reason in reasons:
-        paths = [path for path, why in found["left_over"].items() if why == reason]
+    named = {path for split in found["splits"].values() for path in split["no_images"]}
+    left_over: dict[str, list[str]] = {}
+    for path, reason in found["left_over"].items():
+        if path not in named:
+            left_over.setdefault(reason, []).append(path)
+    for reason, paths in sorted(left_over.items()):
         hint = _HINTS.get(reason, "")
         kinds["left over"].append(f"Not read, {reason} ({len(paths)}): {some(paths)}{hint}")
     for group in found["class_names_alike"]:

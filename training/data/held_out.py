@@ -45,6 +45,9 @@ class HeldOut:
         """
         for name in names:
             part = self.dataset.open(name)
+            if not part.source.count:
+                self.left_out[name] = "no picture that can be read"
+                continue
             if self.dataset.prepared and not tfds_source.is_labelled(part.source):
                 self.left_out[name] = "no labels"
                 continue
@@ -72,15 +75,19 @@ def of_run(splits: Splits) -> HeldOut:
     """
     dataset = splits.dataset
     found = HeldOut(dataset, list(splits.labels))
-    if splits.whole is not None:
+    train, evaluation = dataset.choose(splits.config.data)
+    if evaluation is None:
         found.sources["held out"] = splits.eval_source
         return found
-    train, evaluation = dataset.choose(splits.config.data)
     found.sources[evaluation] = splits.eval_source
     # TFDS takes parts of splits: of train[:80%] the rest is not measured unless it was named.
     used = {re.match(r"[^\[+]*", name).group() for name in (train, evaluation)}
-    others = [name for name in dataset.sizes if name not in used]
-    found.add(others, f"the split {train}")
+    for name in dataset.sizes:
+        if name not in used:
+            try:
+                found.add([name], f"the split {train}")
+            except UserError as error:
+                found.left_out[name] = str(error)
     return found
 
 

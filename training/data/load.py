@@ -114,6 +114,8 @@ def open_dataset(config: Config) -> Opened:
     if evaluation is not None:
         where = f"{dataset.name}: the split {evaluation}"
         held_out = dataset.open(evaluation).of_classes(classes, where, f"the split {train}")
+        if not held_out.count:
+            raise UserError(f"{where} has no picture that can be read.")
     return Opened(classes, source, held_out, part.unread, dataset)
 
 

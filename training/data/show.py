@@ -15,14 +15,9 @@ from training import console
 from training.config import Config
 from training.data import check, order
 from training.data.load import load
-from training.errors import UserError
-from training.words import command
-from training.words import count as count_of
 
 # A label below this share is not named under a mixed image.
 _NAMED_SHARE = 0.005
-# Damaged images that are named.
-_NAMED = 20
 
 
 @dataclass(frozen=True)
@@ -73,19 +68,8 @@ def views(
         batches = shown.train(global_batch=count).take(epochs)
     else:
         batches = dataclasses.replace(splits, eval_source=source).evaluation(count)
-    try:
+    with check.explained(source, config.data.dataset):
         parts = [(batch[0].numpy(), batch[1].numpy()) for batch in batches]
-    except tf.errors.OpError:
-        bad = check.find_damaged(source)
-        if not bad:
-            raise
-        names = [f"{source.name(place)}: {why}" for place, why in bad.items()]
-        more = f"; and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-        raise UserError(
-            f"{count_of(len(names), 'image')} of {config.data.dataset} cannot be read "
-            f"({'; '.join(names[:_NAMED])}{more}). "
-            f"See {command('data', 'check', config.data.dataset)}."
-        ) from None
     pixels, labels = (np.stack(part, axis=1) for part in zip(*parts, strict=True))
     return pixels, labels, splits.labels
 

@@ -17,7 +17,6 @@ from training.data import pipeline, split_file
 from training.data.dataset import Dataset
 from training.data.source import Source
 from training.data.stream import Stream
-from training.words import count
 from training.writing import write_json
 
 
@@ -108,14 +107,6 @@ class Splits:
         if self.config.data.data_service:
             return "as tf.data service delivers: not exact, also not when resumed"
         return self.train_source.order
-
-    def describe(self) -> str:
-        """Returns one line for a person: how many images, and how training orders them."""
-        out = f", {len(self.excluded)} damaged ones left out" if self.excluded else ""
-        return (
-            f"{count(self.train_examples, 'image')} to train on, {self.eval_examples} to evaluate "
-            f"on, {count(len(self.labels), 'class', 'classes')}{out}; order: {self.order}"
-        )
 
     def save(self, path: str | os.PathLike) -> None:
         """Writes `split.json` (into `path`, if that is a folder) for `load(config, saved=...)`."""
