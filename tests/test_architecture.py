@@ -76,6 +76,19 @@ def test_the_library_never_imports_training_and_never_asserts():
         assert not any(isinstance(node, ast.Assert) for node in ast.walk(tree)), path
 
 
+# Modules that print nothing but words of their own.
+OWN_WORDS = {"console", "demo", "cli", "list", "info", "benchmark"}
+
+
+def test_commands_print_names_by_console_only():
+    """What `print` shows may move the cursor, or end the command on an ASCII terminal."""
+    for path in (ROOT / "training").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "print":
+                safe = ast.unparse(node.args[0]).startswith(("json.dumps(", "csv_text("))
+                assert safe or path.stem in OWN_WORDS, (path, node.lineno)
+
+
 def test_keras_is_imported_as_keras():
     """`from tensorflow import keras` could be another Keras than ours."""
     for package in ("keras_lightnets", "training"):
