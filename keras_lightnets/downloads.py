@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import os
 import pathlib
 import zipfile
 from collections.abc import Iterator
-from typing import IO
 
 import keras
 
@@ -93,7 +93,7 @@ def wrong_digest(path: pathlib.Path, digest: str | None) -> str | None:
 
 
 @contextlib.contextmanager
-def open_content(path: pathlib.Path) -> Iterator[IO[bytes]]:
+def open_content(path: pathlib.Path) -> Iterator[io.BufferedIOBase]:
     """Opens a file, or the only file in a `.zip`."""
     if path.suffix != ".zip":
         with path.open("rb") as file:

@@ -6,7 +6,7 @@ than that; torchvision's own notice says that terms of the training data may app
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 _IMAGENET = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 _HALF = (127.5, 127.5, 127.5), (127.5, 127.5, 127.5)
@@ -26,7 +26,7 @@ class WeightsRow(NamedTuple):
     mean: tuple[float, float, float] = _IMAGENET[0]  # of RGB, 0..255
     std: tuple[float, float, float] = _IMAGENET[1]
     resize_shorter: int = 256  # pixels, then the centre 224x224
-    interpolation: str = "bilinear"
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
     antialias: bool = True
     padding: str = "symmetric"
     bn_epsilon: float = 1e-5

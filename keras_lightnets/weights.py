@@ -13,7 +13,7 @@ import re
 import warnings
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import keras
 import numpy as np
@@ -276,9 +276,21 @@ def evaluation_transform(model: keras.Model) -> EvalTransform | None:
     return None if transform is None else EvalTransform.from_dict(transform)
 
 
+def preprocess_input(*args: Any, **kwargs: Any) -> NoReturn:
+    """Says what to do instead: which normalization is right depends on the weights.
+
+    Raises:
+        ValueError: Always.
+    """
+    raise ValueError(
+        "Networks of this package normalize images themselves: build them with "
+        "`include_preprocessing=True` and pass RGB pixels from 0 to 255."
+    )
+
+
 def decode_predictions(
     model: keras.Model,
-    probabilities: Any,
+    probabilities: Any = None,
     top: int = 5,
     labels: list[str] | None = None,
 ) -> list[list[tuple[str, float]]]:
@@ -296,6 +308,11 @@ def decode_predictions(
     Raises:
         ValueError: If the names are not known or do not match.
     """
+    if not isinstance(model, keras.Model) or probabilities is None:
+        raise ValueError(
+            "The names of the classes are the model's own: "
+            "`keras_lightnets.decode_predictions(model, predictions, top=5)`."
+        )
     probabilities = np.asarray(probabilities)
     if probabilities.ndim != 2:
         raise ValueError(

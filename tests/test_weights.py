@@ -486,3 +486,17 @@ def test_labels_can_be_given(small):
         keras_lightnets.decode_predictions(small, np.eye(7), labels=["a", "b"])
     with pytest.raises(ValueError, match="does not know the names of its classes: pass `labels`"):
         keras_lightnets.decode_predictions(small, np.eye(7))
+
+
+def test_habits_of_keras_applications_are_answered(small):
+    with pytest.raises(ValueError, match=r"decode_predictions\(model, predictions, top=5\)"):
+        keras_lightnets.decode_predictions(np.eye(7), top=5)
+    with pytest.raises(ValueError, match="build them with `include_preprocessing=True`"):
+        keras_lightnets.preprocess_input(np.zeros((1, 224, 224, 3)))
+
+
+def test_tag_of_another_network_is_named():
+    with pytest.raises(ValueError, match="Tag 'timm-ra4' is for mobilenet_v1_relu6"):
+        keras_lightnets.create_model("mobilenet_v1", weights="timm-ra4")
+    with pytest.raises(ValueError, match=r"Did you mean 'torchvision-v[12]'"):
+        keras_lightnets.create_model("mobilenet_v2", weights="torchvision")

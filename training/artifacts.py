@@ -72,8 +72,11 @@ def open(
     if network is not None:
         loaded = networks.load(None, network, weights, transform_of)
         return Artifact(loaded.labels, loaded.transform, _keras_predict(loaded.model, images))
-    if re.match(r"^(https?|grpc)://", str(target)):
-        return _open_url(str(target))
+    target = str(target)
+    if transform_of is not None and not networks.is_weight_file(pathlib.Path(target)):
+        raise UserError(f"--transform-of is for weight files: {target} knows its own transform.")
+    if re.match(r"^(https?|grpc)://", target):
+        return _open_url(target)
     path = pathlib.Path(target)
     if not path.exists():
         raise UserError(f"There is no {path}.")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from keras_lightnets.text import first_line
 from training import config as configs
-from training import console
+from training import console, networks
 from training import run as runs
 from training.errors import UsageError, UserError
 from training.words import count
@@ -32,9 +32,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares what is measured and on which images."""
     parser.add_argument(
         "target",
+        nargs="?",
         metavar="TARGET",
-        help="run directory, .keras, SavedModel or OpenVINO directory, .tflite, .onnx, or the URL "
-        "of a served model (http://127.0.0.1:8501/v1/models/NAME)",
+        help="run directory, .keras or published weight file, SavedModel or OpenVINO directory, "
+        ".tflite, .onnx, or the URL of a served model (http://127.0.0.1:8501/v1/models/NAME)",
+    )
+    networks.add_arguments(parser)
+    parser.add_argument(
+        "--weights", metavar="TAG|FILE", help="of --model (default: the most accurate)"
     )
     parser.add_argument(
         "--run", type=pathlib.Path, metavar="RUN", help="take the held-out images of this run"
@@ -62,8 +67,13 @@ def run(args: argparse.Namespace) -> int:
         check_folder(args.out, "--out")
     if args.predictions:
         check_file(args.predictions, "--predictions")
+    networks.check(args, args.weights)
+    if (args.target is None) == (args.model is None):
+        raise UsageError("Name what is measured: a TARGET, or --model NAME.")
     source = _find_run(args)
-    if not _URL.match(args.target) and not pathlib.Path(args.target).exists():
+    if args.model is not None:
+        args.target = f"{args.model} ({args.weights or 'imagenet'})"
+    elif not _URL.match(args.target) and not pathlib.Path(args.target).exists():
         raise UserError(f"There is no {args.target}.")
 
     import numpy as np
@@ -71,7 +81,14 @@ def run(args: argparse.Namespace) -> int:
     from training import artifacts, report, scoring
     from training.data import Splits, check, evaluation_transform
 
-    with contextlib.closing(artifacts.open(args.target)) as artifact:
+    with contextlib.closing(
+        artifacts.open(
+            args.target,
+            network=args.model,
+            weights=args.weights,
+            transform_of=args.transform_of,
+        )
+    ) as artifact:
         found, config, notes = _held_out(args, source, artifact)
         predict = _checked(artifact.predict, args.target, len(found.labels))
         answers = {}
@@ -142,7 +159,7 @@ def _find_run(args: argparse.Namespace) -> pathlib.Path | None:
     if args.run:
         runs.check_is_run(args.run)
         return args.run
-    if _URL.match(args.target):
+    if args.target is None or _URL.match(args.target):
         return None
     target = pathlib.Path(args.target)
     for folder in (target, *target.resolve().parents):
@@ -178,7 +195,7 @@ def _held_out(
     if not args.dataset:
         raise UsageError("Which images? Add --run RUN or --dataset NAME.")
     if run is None and artifact.transform is None:
-        raise UserError(f"{args.target} does not say how images are prepared. Add --run RUN.")
+        raise networks.no_transform(args.target)
     if run is None:
         size = artifact.transform.image_size[0]
         config = configs.from_dict({"model": {"image_size": size}, "data": given})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import pathlib
 import re
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from keras_lightnets.serving import bundle, runtimes
 from training import config as configs
-from training import console
+from training import console, networks
 from training import run as runs
 from training.errors import UsageError, UserError
 from training.words import command
@@ -35,7 +36,14 @@ _REPRESENTATIVE = 128
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's flags."""
     add = parser.add_argument
-    add("run", type=pathlib.Path, metavar="RUN", help="directory of `lightnets train`")
+    add(
+        "run",
+        nargs="?",
+        type=pathlib.Path,
+        metavar="RUN",
+        help="directory of `lightnets train`, .keras or published weight file",
+    )
+    networks.add_arguments(parser)
     add("--out", type=pathlib.Path, required=True, metavar="DIR", help="where the models are")
     add(
         "--formats",
@@ -45,7 +53,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--name", help="of the model in URLs (default: the network's)")
     add("--version", metavar="N", help="default: one more than the newest")
-    add("--weights", choices=("best", "last"), default="best", help="default: %(default)s")
+    add(
+        "--weights",
+        metavar="best|last|TAG|FILE",
+        help="of the run (default: best), or of --model (default: the most accurate)",
+    )
     add("--precision", choices=("float32", "bfloat16"), default="float32", help="of the arithmetic")
     add("--whole-batches", action="store_true", help="for a GPU: not in parts that fit the cache")
     add("--input-dtype", choices=("uint8", "float32"), default="uint8", help="of the image tensor")
@@ -79,21 +91,38 @@ def run(args: argparse.Namespace) -> int:
         formats = runtimes.parse_formats(args.formats)
     except ValueError as error:
         raise UsageError(str(error)) from None
-    runs.check_is_run(args.run)
-    check_folder(args.out, "--out")
+    if (args.run is None) == (args.model is None):
+        raise UsageError("Name what is exported: a RUN, or --model NAME.")
     from keras_lightnets.serving.errors import ExportError
 
-    source = runs.Run.open(args.run)
-    source.weights(args.weights)
+    if args.model is not None or (networks.is_weight_file(args.run) and args.run.is_file()):
+        networks.check(args, args.weights)
+        export_it = functools.partial(_export_network, args, formats)
+    else:
+        source = _open_run(args)
+        export_it = functools.partial(_export, args, formats, source, limit)
+    check_folder(args.out, "--out")
     try:
         runtimes.check_installed(formats)
-        written = _export(args, formats, source, limit)
+        written = export_it()
     except ExportError as error:
         raise UserError(str(error)) from None
     _print(written)
     if runtimes.TF_SERVING in formats:
         console.line(f"Next: {command('serve', args.out)}")
     return 0
+
+
+def _open_run(args: argparse.Namespace) -> runs.Run:
+    runs.check_is_run(args.run)
+    args.weights = args.weights or "best"
+    if args.weights not in ("best", "last"):
+        raise UsageError(f"--weights of a run is best or last. Received: {args.weights}")
+    if args.transform_of is not None:
+        raise UsageError("--transform-of is for weight files: a run knows its own transform.")
+    source = runs.Run.open(args.run)
+    source.weights(args.weights)
+    return source
 
 
 def _gate_images(text: str) -> int | None:
@@ -132,23 +161,59 @@ def _export(
     args: argparse.Namespace, formats: list[str], source: runs.Run, limit: int | None
 ) -> pathlib.Path:
     """Writes everything asked for and returns the new directory."""
-    from keras_lightnets.serving import export
-    from keras_lightnets.serving.formats import DIRECTORY
-
     splits, model = source.splits(), source.model(args.weights)
-    name = model.name if args.name is None else args.name
-    # What needs no image is checked before all of them are read.
-    bundle.check_name(name)
-    model_dir = args.out / name
-    bundle.choose_version([model_dir, model_dir / DIRECTORY], args.version)
-    bundle.check_same_classes(model_dir, source.labels)
-    others = [key for key in formats if key != runtimes.TF_SERVING]
+    _check_target(args, model.name, source.labels)
     held_out = held_out_images(splits, limit)
     console.line(f"Comparing on {len(held_out.images)} of {splits.eval_examples} held-out images")
     console.line(splits.dataset.describe())
+    run = {"name": args.run.resolve().name, "config": portable(configs.to_dict(source.config))}
+    return _write(
+        args,
+        formats,
+        networks.Network(model, source.labels, source.transform),
+        metadata={"run": run},
+        held_out=held_out,
+        representative=representative_images(splits) if "litert-int8" in formats else None,
+    )
+
+
+def _export_network(args: argparse.Namespace, formats: list[str]) -> pathlib.Path:
+    """Writes a network that no run made; there are no images but synthetic ones to compare on."""
+    if "litert-int8" in formats:
+        raise UsageError("litert-int8 needs images to learn ranges from: export a run.")
+    network = networks.load(args.run, args.model, args.weights, args.transform_of)
+    if network.transform is None:
+        raise networks.no_transform(args.run)
+    _check_target(args, network.model.name, network.labels)
+    origin = {"file": args.run.name} if args.run else {"network": args.model}
+    return _write(args, formats, network, metadata={"weights": origin})
+
+
+def _check_target(args: argparse.Namespace, name: str, labels: list[str] | None) -> None:
+    """Checks, before any image is read, what needs none."""
+    from keras_lightnets.serving.formats import DIRECTORY
+
+    args.name = name if args.name is None else args.name
+    bundle.check_name(args.name)
+    model_dir = args.out / args.name
+    bundle.choose_version([model_dir, model_dir / DIRECTORY], args.version)
+    if labels is not None:
+        bundle.check_same_classes(model_dir, labels)
+
+
+def _write(
+    args: argparse.Namespace,
+    formats: list[str],
+    network: networks.Network,
+    metadata: dict[str, Any],
+    held_out: HeldOut | None = None,
+    representative: np.ndarray | None = None,
+) -> pathlib.Path:
+    from keras_lightnets.serving import export
+
     given: dict[str, Any] = {
-        "name": name,
-        "transform": source.transform,
+        "name": args.name,
+        "transform": network.transform,
         "held_out": held_out,
         "options": export.ExportOptions(
             input_dtype=args.input_dtype,
@@ -156,20 +221,19 @@ def _export(
             features=args.features,
             precision=args.precision,
             whole_batches=args.whole_batches,
-            formats=others,
-            representative=representative_images(splits) if "litert-int8" in others else None,
+            formats=[key for key in formats if key != runtimes.TF_SERVING],
+            representative=representative,
             max_accuracy_drop=args.max_accuracy_drop,
         ),
     }
-    about = {"name": args.run.resolve().name, "config": portable(configs.to_dict(source.config))}
     if runtimes.TF_SERVING not in formats:
-        return export.export_formats(model, args.out, source.labels, args.version, **given)
+        return export.export_formats(network.model, args.out, network.labels, args.version, **given)
     return export.export_saved_model(
-        model,
+        network.model,
         args.out,
-        source.labels,
+        network.labels,
         args.version,
-        metadata={"run": about},
+        metadata=metadata,
         progress=console.line,
         **given,
     )

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import tensorflow as tf
 
+from keras_lightnets import imagenet
 from training import console
 from training.config import DataConfig
 from training.data import folders, layout, listing, lists, tfds_source
@@ -54,11 +55,14 @@ class Part:
         """
         if list(classes) == list(self.classes):
             return self.source
-        if unknown := [name for name in self.classes if name not in set(classes)]:
+        index = {name: number for number, name in enumerate(classes)}
+        if tuple(classes) == imagenet.class_names():
+            # Sets name these by identifier, or by a word that is written in several ways.
+            index = {name: imagenet.index(name) for name in self.classes}
+        if unknown := [name for name in self.classes if index.get(name) is None]:
             raise UserError(
                 f"{where} has classes that {whose} lacks: {some(unknown)}. It has: {some(classes)}."
             )
-        index = {name: number for number, name in enumerate(classes)}
         table = np.array([index[name] for name in self.classes], np.int64)
         return _relabelled(self.source, table)
 

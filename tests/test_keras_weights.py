@@ -1,0 +1,89 @@
+"""Weight files of `keras.applications`: the same predictions, on the same pixels."""
+
+import h5py
+import keras
+import numpy as np
+import pytest
+from keras.src.legacy.saving import legacy_h5_format
+
+import keras_lightnets
+from keras_lightnets import weights
+
+# Builder, ours, alpha, and what its files are called.
+NETWORKS = {
+    "MobileNetV1": (keras.applications.MobileNet, 0.25, "mobilenet_2_5_{}_tf{}.h5"),
+    "MobileNetV2": (
+        keras.applications.MobileNetV2,
+        0.35,
+        "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_0.35_{}{}.h5",
+    ),
+}
+
+
+def application(builder, size, **arguments):
+    """A network of Keras with random weights, moving statistics included."""
+    build, alpha, _ = NETWORKS[builder]
+    model = build((size, size, 3), alpha=alpha, weights=None, **arguments)
+    rng = np.random.default_rng(size)
+    for variable in model.weights:
+        if len(variable.shape) == 1:
+            variable.assign(rng.uniform(0.3, 1.0, variable.shape))
+    return model
+
+
+def publish(model, builder, size, folder, top=""):
+    """Saves it as Keras 2 did, which is how the published files were made."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / NETWORKS[builder][2].format(size, top)
+    with h5py.File(path, "w") as file:
+        legacy_h5_format.save_weights_to_hdf5_group(file, model)
+    return path
+
+
+def check_same(builder, theirs, size, **arguments):
+    pixels = np.random.default_rng(1).integers(0, 256, (2, size, size, 3), dtype="uint8")
+    expected = theirs(keras.applications.mobilenet.preprocess_input(pixels.astype("float32")))
+    ours = getattr(keras_lightnets, builder)(
+        (size, size, 3), alpha=NETWORKS[builder][1], include_preprocessing=True, **arguments
+    )
+    np.testing.assert_allclose(ours(pixels), expected, rtol=0, atol=1e-5)
+    return ours
+
+
+def check_tag(builder, size, tmp_path, monkeypatch):
+    """The file of this size is found where Keras keeps it."""
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    theirs = application(builder, size)
+    publish(theirs, builder, size, tmp_path / "models")
+    ours = check_same(builder, theirs, size, weights="keras")
+    assert weights.class_names(ours)[:2] == ["tench", "goldfish"]
+    assert weights.evaluation_transform(ours).image_size == (size, size)
+
+
+def check_odd_size_by_path(builder, tmp_path):
+    theirs = application(builder, 193, include_top=False, pooling="avg")
+    path = publish(theirs, builder, 224, tmp_path, "_no_top")
+    check_same(builder, theirs, 193, weights=path, include_top=False, pooling="avg")
+
+
+@pytest.mark.parametrize("builder", NETWORKS)
+def test_tag_finds_the_file_that_keras_keeps(builder, tmp_path, monkeypatch):
+    check_tag(builder, 128, tmp_path, monkeypatch)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [160, 192, 224])
+@pytest.mark.parametrize("builder", NETWORKS)
+def test_every_size_has_its_file(builder, size, tmp_path, monkeypatch):
+    check_tag(builder, size, tmp_path, monkeypatch)
+
+
+@pytest.mark.parametrize("builder", NETWORKS)
+def test_odd_sizes_and_files_without_top(builder, tmp_path):
+    check_odd_size_by_path(builder, tmp_path)
+
+
+def test_other_networks_are_refused(tmp_path):
+    path = publish(application("MobileNetV1", 128), "MobileNetV1", 128, tmp_path)
+    with pytest.raises(ValueError, match=r"another network than model .*: 55 layers instead of"):
+        keras_lightnets.MobileNetV2((128, 128, 3), alpha=0.35, weights=path)
