@@ -1246,6 +1246,27 @@ MUTATIONS = (
         "test_run_lock.py::test_a_job_whose_run_was_taken_over_ends",
     ),
     Mutation(
+        "a moved data set with other contents",
+        "training/data/split_file.py",
+        "    if saved.contents not in (None, _digest_contents(sources)):",
+        "    if saved.contents not in (None, saved.contents):",
+        "test_moved_data.py::test_a_data_set_is_known_again_elsewhere_and_a_changed_one_is_not[folder-contents]",
+    ),
+    Mutation(
+        "a moved list with other labels",
+        "training/data/split_file.py",
+        "        state.update(np.ascontiguousarray(source.read_labels()).tobytes())\n",
+        "",
+        "test_moved_data.py::test_a_data_set_is_known_again_elsewhere_and_a_changed_one_is_not[listed-label]",
+    ),
+    Mutation(
+        "images are known by where they were",
+        "training/data/split_file.py",
+        ".removeprefix(prefix) for position in",
+        ".removeprefix('') for position in",
+        "test_moved_data.py::test_a_data_set_is_known_again_elsewhere_and_a_changed_one_is_not[split_folder-name]",
+    ),
+    Mutation(
         "a label out of range trains",
         "training/fit_batches.py",
         "tf.debugging.Assert(tf.reduce_all(right)",

@@ -7,9 +7,13 @@ import shutil
 import keras
 import pytest
 import tensorflow as tf
-from colour_run import make_run, write_pictures
+from colour_run import LABELS, SIDE, make_run, network, write_pictures
 
+from tests import toy
+from training import config as configs
+from training import data
 from training.cli import main
+from training.run import Run
 
 
 @pytest.fixture(scope="module")
@@ -192,3 +196,19 @@ def test_of_a_file_alone_the_training_split_is_left_out(run, tmp_path, capfd):
     assert results["left_out"] == {"train": "it may have been trained on"}
     asked = measure(capfd, tmp_path / "best.keras", "--dataset", pictures, "--split", "train")
     assert sizes(asked) == {"train": 18}
+
+
+def test_a_run_whose_data_moved_is_measured_on_what_it_held_out(tmp_path, capsys):
+    pictures = toy.noise_files(tmp_path / "pictures", 30, LABELS)
+    values = {"model": {"image_size": SIDE}, "data": {"dataset": str(pictures)}}
+    config = configs.from_dict(values)
+    run = Run.create(tmp_path / "run", config, data.load(config)).path
+    network().save(run / "weights" / "best.keras")
+    assert main(["evaluate", str(run), "--json"]) == 0
+    before = json.loads(capsys.readouterr().out)
+    assert before["images"] == 6
+    moved = pictures.rename(tmp_path / "elsewhere")
+    assert main(["evaluate", str(run)]) == 1
+    assert "--dataset PLACE" in capsys.readouterr().err
+    assert main(["evaluate", str(run), "--dataset", str(moved), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == before

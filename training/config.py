@@ -91,7 +91,10 @@ class DataConfig:
     """Where the pictures come from and what is done to them."""
 
     dataset: str | None = key(
-        None, "TFDS name, folder of class folders, CSV or JSONL file", flag="--dataset"
+        None,
+        "TFDS name, folder of class folders, CSV or JSONL file",
+        flag="--dataset",
+        resumable=True,  # what is there is verified
     )
     data_dir: str | None = key(
         None, "where TFDS keeps prepared data", flag="--data-dir", resumable=True

@@ -16,7 +16,7 @@ from training.errors import UserError
 from training.history import History
 from training.interrupts import Interrupted, Interrupts
 from training.progress import Progress
-from training.run import Run
+from training.run import Run, move_dataset
 from training.step import seen_so_far
 from training.trainer import Trainer
 from training.words import command
@@ -71,6 +71,8 @@ class Loop:
         restored = self._restore()
         if restored is None and trainer.chief:
             Run.create(self.out, trainer.asked, trainer.splits)
+        if restored is not None and trainer.chief:
+            move_dataset(self.out, trainer.config.data.dataset)
         for line in trainer.describe():
             self.progress.say(line)
         if self.epoch == self.train.epochs:

@@ -106,11 +106,28 @@ class Run:
         """Returns the network: uint8 or 0..255 RGB images in, float32 probabilities out."""
         return load_network(self.weights(which))
 
-    def splits(self) -> Splits:
-        """Returns the data the run was trained and evaluated on, split as then."""
+    def splits(self, dataset: str | None = None) -> Splits:
+        """Returns the data the run was trained and evaluated on, split as then.
+
+        Args:
+            dataset: Where it is now, if it has moved; what is there is verified.
+        """
         from training import data
 
-        return data.load(self.config, saved=self.path)
+        if dataset is None:
+            return data.load(self.config, saved=self.path)
+        values = {"data": {"dataset": dataset}}
+        moved = configs.update(self.config, values, where="the command line")
+        return data.load(moved, saved=self.path, verified=True)
+
+
+def move_dataset(path: pathlib.Path, dataset: str | None) -> None:
+    """Notes in the run at `path` where its data set is now."""
+    file = path / "config.yaml"
+    values = configs.load(file)
+    if dataset is not None and values["data"]["dataset"] != dataset:
+        values["data"]["dataset"] = dataset
+        configs.save(configs.from_dict(values, where="config.yaml"), file)
 
 
 def check_is_run(path: pathlib.Path) -> None:

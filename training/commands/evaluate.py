@@ -181,8 +181,10 @@ def _held_out(
     keys = "dataset", "data_dir", "layout"
     given = {key: vars(args)[key] for key in keys if vars(args)[key] is not None}
     run = None if source is None else runs.Run.open(source)
-    if run is not None and _is_same(args.dataset, run.config.data.dataset):
-        given.pop("dataset", None)
+    same = run is not None and _is_same(args.dataset, run.config.data.dataset)
+    if same or (run is not None and _has_moved(run, args.dataset)):
+        if same:
+            given.pop("dataset", None)
         config = configs.update(run.config, {"data": given}, where="the command line")
         splits = data.load(config, saved=run.path)
         found, notes = held_out.of_run(splits), []
@@ -217,6 +219,15 @@ def _is_same(dataset: str | None, own: str) -> bool:
         return True
     paths = pathlib.Path(dataset).expanduser(), pathlib.Path(own).expanduser()
     return all(path.exists() for path in paths) and os.path.samefile(*paths)  # noqa: PTH121
+
+
+def _has_moved(run: runs.Run, dataset: str) -> bool:
+    """Whether a data set is the run's own, at another place."""
+    try:
+        run.splits(dataset)
+    except UserError:
+        return False
+    return True
 
 
 def _overlap(run: runs.Run, found: HeldOut) -> list[str]:

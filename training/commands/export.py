@@ -58,6 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="best|last|TAG|FILE",
         help="of the run (default: best), or of --model (default: the most accurate)",
     )
+    add("--dataset", metavar="PLACE", help="where the data of the run is now, if it has moved")
     add("--precision", choices=("float32", "bfloat16"), default="float32", help="of the arithmetic")
     add("--whole-batches", action="store_true", help="for a GPU: not in parts that fit the cache")
     add("--input-dtype", choices=("uint8", "float32"), default="uint8", help="of the image tensor")
@@ -161,7 +162,7 @@ def _export(
     args: argparse.Namespace, formats: list[str], source: runs.Run, limit: int | None
 ) -> pathlib.Path:
     """Writes everything asked for and returns the new directory."""
-    splits, model = source.splits(), source.model(args.weights)
+    splits, model = source.splits(args.dataset), source.model(args.weights)
     _check_target(args, model.name, source.labels)
     held_out = held_out_images(splits, limit)
     console.line(f"Comparing on {len(held_out.images)} of {splits.eval_examples} held-out images")

@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     """Checks all that can be checked in a moment, then trains."""
     out, resumed = _run_directory(args)
     config = resolve.resolve_resumed(args, out) if resumed else resolve.resolve(args)
-    _check_names(config)
+    _check_names(config, resumed)
     members = workers.cluster(config.train)
     chief = members is None or members.is_chief  # the others write nothing
     place = contextlib.nullcontext()
@@ -80,7 +80,7 @@ def _run_directory(args: argparse.Namespace) -> tuple[pathlib.Path | None, bool]
     return args.out, False
 
 
-def _check_names(config: Config) -> None:
+def _check_names(config: Config, resumed: bool) -> None:
     """Raises for a network or path that does not exist, before TensorFlow is imported."""
     from keras_lightnets.registry import MODELS
 
@@ -96,7 +96,8 @@ def _check_names(config: Config) -> None:
             "JSONL list, or the name of a TFDS data set. To try it: --dataset digits."
         )
     if is_path(dataset) and not pathlib.Path(dataset).expanduser().exists():
-        raise UserError(f"There is no data set at {dataset}.")
+        moved = " If it has moved, name its new place: --dataset PLACE." if resumed else ""
+        raise UserError(f"There is no data set at {dataset}.{moved}")
     weights = config.model.weights
     if weights and "/" in weights and not pathlib.Path(weights).expanduser().exists():
         raise UserError(f"There is no weight file {weights}.")

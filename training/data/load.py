@@ -35,7 +35,11 @@ class Opened(NamedTuple):
 
 
 def load(
-    config: Config, saved: str | os.PathLike | None = None, *, checked: bool = False
+    config: Config,
+    saved: str | os.PathLike | None = None,
+    *,
+    checked: bool = False,
+    verified: bool = False,
 ) -> Splits:
     """Finds the images that `config.data` names.
 
@@ -43,13 +47,16 @@ def load(
         config: Of the run.
         saved: Run directory, or the `split.json` in it: hold out the same images as then.
         checked: Look at the training images first: stop, naming those that are damaged, or
-            leave them out if `config.data.skip_corrupt`.
+            leave them out if `config.data.skip_corrupt`. With `saved`: `verified`.
+        verified: Make sure that the images, wherever they are now, are those of `saved`.
 
     Raises:
         UserError: There is no such data set, it cannot be used, or it is not what it was.
     """
     if config.data.data_service and checked:
         service.check(config.data.data_service)
+    if saved is not None:
+        _check_place(config.data.dataset)
     opened = open_dataset(config)
     if problem := class_names.problem(opened.labels):
         raise UserError(f"{config.data.dataset}: {problem}")
@@ -67,7 +74,10 @@ def load(
             tfds_source.check_labelled(source)
     if saved_split:
         excluded = saved_split.excluded
-        sources = [split_file.without(source, excluded) for source in sources]
+        dataset = config.data.dataset
+        sources = [split_file.without(source, saved_split, dataset) for source in sources]
+        if checked or verified:
+            split_file.verify(sources, saved_split, dataset)
     elif checked:
         sources, excluded = check.sound(sources, config.data)
         _check_left(opened, sources[0], excluded)
@@ -91,6 +101,16 @@ def load(
         excluded=excluded,
         dataset=opened.dataset,
     )
+
+
+def _check_place(dataset: str) -> None:
+    """Raises UserError if the data set of a run is not where it was."""
+    path = pathlib.Path(dataset)
+    if path.is_absolute() and not path.exists():
+        raise UserError(
+            f"There is no {dataset}, on which the run was trained. If it has moved, name its new "
+            "place: --dataset PLACE."
+        )
 
 
 def open_dataset(config: Config) -> Opened:

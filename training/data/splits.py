@@ -17,7 +17,6 @@ from training.data import pipeline, split_file
 from training.data.dataset import Dataset
 from training.data.source import Source
 from training.data.stream import Stream
-from training.writing import write_json
 
 
 @dataclass(frozen=True)
@@ -111,16 +110,12 @@ class Splits:
     def save(self, path: str | os.PathLike) -> None:
         """Writes `split.json` (into `path`, if that is a folder) for `load(config, saved=...)`."""
         path = pathlib.Path(path)
-        names = digest = None
-        if self.whole is not None:
-            names = [self.eval_source.name(place) for place in range(self.eval_examples)]
-            everything = map(self.whole.name, range(self.whole.count))
-            digest = split_file.digest_names(everything)
-        saved = split_file.Saved(
-            labels=list(self.labels),
-            count=self.train_examples + self.eval_examples,
-            digest=digest,
-            names=names,
-            excluded=dict(self.excluded),
+        whole = self.whole is not None
+        split_file.save(
+            path / split_file.NAME if path.is_dir() else path,
+            [self.whole] if whole else [self.train_source, self.eval_source],
+            self.eval_source if whole else None,
+            self.labels,
+            self.excluded,
+            self.config.data.dataset or "",
         )
-        write_json(path / split_file.NAME if path.is_dir() else path, dataclasses.asdict(saved))
