@@ -1,6 +1,7 @@
 """Imports point one way only."""
 
 import ast
+import graphlib
 import pathlib
 import subprocess
 import sys
@@ -52,7 +53,11 @@ ALLOWED = {
 
 def imports(path):
     """Dotted names of everything that a file imports, wherever in the file."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    return imported(ast.parse(path.read_text()))
+
+
+def imported(tree):
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -67,6 +72,43 @@ def test_modules_import_only_what_lies_below_them(module):
         if name.startswith("keras_lightnets.")
     }
     assert found <= ALLOWED[module]
+
+
+def sources():
+    """The dotted name and the path of every module of both packages."""
+    for package in ("keras_lightnets", "training"):
+        for path in sorted((ROOT / package).rglob("*.py")):
+            parts = path.relative_to(ROOT).with_suffix("").parts
+            yield ".".join(parts[:-1] if parts[-1] == "__init__" else parts), path
+
+
+def test_no_module_is_imported_by_what_it_imports():
+    """Imports inside functions count: they would only hide a circle."""
+    modules = dict(sources())
+    below = {}
+    for module, path in modules.items():
+        tree = ast.parse(path.read_text())
+        for node in ast.walk(tree):
+            # What only type checkers read ties nothing.
+            if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+                node.body = [ast.Pass()]
+        names = {
+            name
+            for name in imported(tree)
+            if name.partition(".")[0] in ("keras_lightnets", "training")
+        }
+        found = {name if name in modules else name.rpartition(".")[0] for name in names}
+        below[module] = (found & modules.keys()) - {module}
+    graphlib.TopologicalSorter(below).prepare()
+
+
+def test_functions_fit_on_a_screen():
+    for module, path in sources():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                first = node.body[1:] if ast.get_docstring(node) else node.body
+                lines = node.end_lineno - first[0].lineno + 1 if first else 0
+                assert lines <= 60, f"{module}.{node.name} has {lines} lines of code"
 
 
 def test_the_library_never_imports_training_and_never_asserts():

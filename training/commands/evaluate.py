@@ -61,20 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measures and prints; writes files only where `--out` says."""
-    if args.batch_size < 1 or args.top < 1:
-        raise UsageError("--batch-size and --top must be at least 1.")
-    if args.out:
-        check_folder(args.out, "--out")
-    if args.predictions:
-        check_file(args.predictions, "--predictions")
-    networks.check(args, args.weights)
-    if (args.target is None) == (args.model is None):
-        raise UsageError("Name what is measured: a TARGET, or --model NAME.")
-    source = _find_run(args)
-    if args.model is not None:
-        args.target = f"{args.model} ({args.weights or 'imagenet'})"
-    elif not _URL.match(args.target) and not pathlib.Path(args.target).exists():
-        raise UserError(f"There is no {args.target}.")
+    source = _check(args)
 
     import numpy as np
 
@@ -113,12 +100,7 @@ def run(args: argparse.Namespace) -> int:
     }
     rows = report.per_class(true, probabilities, found.labels)
     if args.out:
-        args.out.mkdir(parents=True, exist_ok=True)
-        write_json(args.out / "results.json", {**results, "per_class": rows})
-        report.write_per_class(rows, args.out / "per_class.csv")
-        report.write_confusion_matrix(
-            true, probabilities, found.labels, args.out / "confusion_matrix.png"
-        )
+        _write(args.out, {**results, "per_class": rows}, true, probabilities, found.labels)
     if args.predictions:
         _write_predictions(args.predictions, true, probabilities, found.labels)
     if args.json:
@@ -126,6 +108,25 @@ def run(args: argparse.Namespace) -> int:
     else:
         _print(results, rows, found)
     return 0
+
+
+def _check(args: argparse.Namespace) -> pathlib.Path | None:
+    """Checks what can be checked in a moment; returns the run whose data is meant."""
+    if args.batch_size < 1 or args.top < 1:
+        raise UsageError("--batch-size and --top must be at least 1.")
+    if args.out:
+        check_folder(args.out, "--out")
+    if args.predictions:
+        check_file(args.predictions, "--predictions")
+    networks.check(args, args.weights)
+    if (args.target is None) == (args.model is None):
+        raise UsageError("Name what is measured: a TARGET, or --model NAME.")
+    source = _find_run(args)
+    if args.model is not None:
+        args.target = f"{args.model} ({args.weights or 'imagenet'})"
+    elif not _URL.match(args.target) and not pathlib.Path(args.target).exists():
+        raise UserError(f"There is no {args.target}.")
+    return source
 
 
 def _checked(
@@ -240,6 +241,21 @@ def _overlap(run: runs.Run, found: HeldOut) -> list[str]:
         return [f"Whether the run was trained on some of them cannot be told: {error}"]
     seen = seen_in_training(train, found.sources.values())
     return [f"The run was trained on {seen} of these images."] if seen else []
+
+
+def _write(
+    out: pathlib.Path,
+    results: dict[str, Any],
+    true: np.ndarray,
+    probabilities: np.ndarray,
+    labels: list[str],
+) -> None:
+    from training import report
+
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(out / "results.json", results)
+    report.write_per_class(results["per_class"], out / "per_class.csv")
+    report.write_confusion_matrix(true, probabilities, labels, out / "confusion_matrix.png")
 
 
 def _write_predictions(
