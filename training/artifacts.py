@@ -87,7 +87,9 @@ def open(
         path = _find_model(path)
     elif networks.is_weight_file(path):
         loaded = networks.load(path, None, None, transform_of)
-        return Artifact(loaded.labels, loaded.transform, _keras_predict(loaded.model, images))
+        labels, transform = _about(path)  # for a file that does not say it itself
+        predict = _keras_predict(loaded.model, images)
+        return Artifact(loaded.labels or labels, loaded.transform or transform, predict)
     load = _load_saved_model if path.is_dir() else runtimes.LOADERS.get(path.suffix)
     if load is None:
         raise UserError(
