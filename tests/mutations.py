@@ -263,6 +263,20 @@ MUTATIONS = (
         "test_weights.py::test_published_file_is_recognized_by_its_digest_wherever_it_lies",
     ),
     Mutation(
+        "the table of an export wants an accuracy",
+        "training/commands/export.py",
+        '    if any("accuracy" not in row for row in rows.values()):\n        shares = {}\n',
+        "",
+        "test_export_command.py::test_a_file_without_its_run_is_exported_as_a_run_says",
+    ),
+    Mutation(
+        "weights of a run do not say how images are prepared",
+        "training/judge.py",
+        ", transform=splits.transform.to_dict())",
+        ")",
+        "test_export_command.py::test_weights_of_a_run_can_be_copied_anywhere_and_used_alone",
+    ),
+    Mutation(
         "notes are not part of the configuration",
         "keras_lightnets/layers/notes.py",
         '"notes": dict(self.notes)',

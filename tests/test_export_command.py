@@ -17,6 +17,8 @@ from serving_models import serving
 
 from keras_lightnets.serving import runtimes
 from tests import processes
+from training import artifacts, data, judge
+from training import config as configs
 from training.cli import main
 from training.commands import export
 from training.run import Run
@@ -226,6 +228,40 @@ def test_a_changed_graph_is_not_published(run, tmp_path, capfd, monkeypatch):
     err = complaint(capfd, "export", run, "--out", tmp_path / "served", "--formats", "tf_serving")
     assert "serving_default, oneDNN on: the export differs from the Keras model" in err
     assert not list(tmp_path.iterdir())
+
+
+def test_a_file_without_its_run_is_exported_as_a_run_says(run, tmp_path, capfd):
+    """There are no images of known classes to compare on, so no accuracy is shown."""
+    copied = shutil.copy(run / "weights" / "best.keras", tmp_path / "copied.keras")
+    out = tmp_path / "served"
+    arguments = ("export", copied, "--out", out, "--name", "colour", "--formats", "litert")
+    assert "does not say how images are prepared. Add" in complaint(capfd, *arguments)
+    assert not out.exists()
+    code, text, err = lightnets(capfd, *arguments, "--transform-of", run)
+    assert (code, err) == (0, "")
+    rows = [re.split("  +", line.strip()) for line in text.splitlines()]
+    shown = ["compared with Keras", "images", "same top-1", "largest difference"]
+    place = rows.index(shown)
+    assert rows[place + 1][:3] == ["litert", "16", "16"]
+    target = out / "colour" / "formats" / "1" / "model.tflite"
+    picture = run.parent / "pictures" / "val" / "red" / "0.jpg"
+    _, text, _ = lightnets(capfd, "predict", target, picture, "--format", "jsonl")
+    assert json.loads(text)["predictions"][0]["label"] == "red"
+
+
+def test_weights_of_a_run_can_be_copied_anywhere_and_used_alone(run, tmp_path, capfd):
+    settings = {"model": {"name": "squeezenet_v1_1", "image_size": 32}}
+    settings |= {"data": {"dataset": str(run.parent / "pictures"), "resize_shorter": 50}}
+    config = configs.from_dict(settings)
+    splits = data.load(config)
+    judge.build_model(config, splits).save(tmp_path / "best.keras")
+    artifact = artifacts.open(tmp_path / "best.keras")
+    assert (artifact.labels, artifact.transform) == (list(LABELS), splits.transform)
+    picture = run.parent / "pictures" / "val" / "red" / "0.jpg"
+    arguments = ("predict", tmp_path / "best.keras", picture, "--format", "jsonl")
+    code, text, err = lightnets(capfd, *arguments)
+    assert (code, err) == (0, "")
+    assert {row["label"] for row in json.loads(text)["predictions"]} == set(LABELS)
 
 
 @pytest.mark.slow

@@ -249,15 +249,19 @@ def _print(version: pathlib.Path) -> None:
     for folder in (version, version / bundle.EXTRA):
         if (folder / bundle.METADATA).is_file():
             rows |= json.loads((folder / bundle.METADATA).read_text()).get("formats", {})
+    # Without held-out images of known classes there is no accuracy.
+    shares = {"accuracy": "accuracy", "Keras": "keras_accuracy"}
+    if any("accuracy" not in row for row in rows.values()):
+        shares = {}
     console.table(
-        ("compared with Keras", "images", "same top-1", "largest difference", "accuracy", "Keras"),
+        ("compared with Keras", "images", "same top-1", "largest difference", *shares),
         [
             [
                 name,
                 row["images"],
                 round(row["images"] * row["top1_agreement"]),
                 f"{row['max_difference']:.1e}",
-                *(f"{row[key]:.4f}" for key in ("accuracy", "keras_accuracy")),
+                *(f"{row[key]:.4f}" for key in shares.values()),
             ]
             for name, row in rows.items()
         ],
