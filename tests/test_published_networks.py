@@ -8,13 +8,17 @@ import numpy as np
 import published_files
 import pytest
 import tensorflow as tf
+from serving_models import serving
 from test_keras_weights import application, publish
 
 import keras_lightnets
 from keras_lightnets import imagenet
+from keras_lightnets.preprocessing import evaluation_image
+from training import artifacts
 from training.cli import main
 
 GOLDEN = pathlib.Path(__file__).with_name("goldens") / "published/mobilenet_v2-b0353104.npz"
+TAG = ["--model", "mobilenet_v2", "--weights", "torchvision-v1"]
 
 
 @pytest.fixture
@@ -93,6 +97,15 @@ def offline(tmp_path, monkeypatch):
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
 
 
+def check_photographs(scores):
+    """`scores`: `(20, 1000)`, of the photographs in their order."""
+    true = np.array([number for _, number in published_files.photographs()])
+    order = np.argsort(-np.asarray(scores), axis=1)
+    assert len(true) == 20
+    assert (order[:, 0] == true).sum() >= 17
+    assert (order[:, :5] == true[:, None]).any(axis=1).sum() == 20
+
+
 @pytest.mark.slow
 def test_torchvisions_file_gives_torchvisions_logits(offline):
     golden = np.load(GOLDEN)["logits"]
@@ -101,3 +114,28 @@ def test_torchvisions_file_gives_torchvisions_logits(offline):
     for weights in ("torchvision-v1", published_files.weights()):
         model = keras_lightnets.create_model("mobilenet_v2", weights=weights, **arguments)
         np.testing.assert_allclose(model(pixels), golden, rtol=0, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_photographs_are_classified_in_every_form(offline, tmp_path, capsys):
+    files = [str(path) for path, _ in published_files.photographs()]
+    assert main(["predict", *TAG, *files, "--top", "1000", "--format", "jsonl"]) == 0
+    rows = [json.loads(line)["predictions"] for line in capsys.readouterr().out.splitlines()]
+    by_name = [{answer["label"]: answer["probability"] for answer in row} for row in rows]
+    check_photographs([[row[name] for name in imagenet.class_names()] for row in by_name])
+
+    formats = "tf_serving,litert,onnx,openvino"
+    assert main(["export", *TAG, "--out", str(tmp_path / "out"), "--formats", formats]) == 0
+    version = tmp_path / "out" / "mobilenet_v2" / "1"
+    others = [version / "formats" / name for name in ("model.tflite", "model.onnx", "model.xml")]
+    for target in (version, *others):
+        artifact = artifacts.open(target)
+        assert artifact.labels == list(imagenet.class_names())
+        images = [
+            evaluation_image(pathlib.Path(file).read_bytes(), artifact.transform) for file in files
+        ]
+        check_photographs(artifact.predict(np.stack(images)))
+    with serving(tmp_path / "out") as server:
+        served = artifacts.open(f"{server.wait_ready().url}/v1/models/mobilenet_v2")
+        check_photographs(served.predict(np.stack(images)))
+        served.close()
