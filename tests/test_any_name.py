@@ -1,14 +1,20 @@
 """A folder and classes of the worst names."""
 
+import csv
 import json
 import os
+import re
+import signal
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from keras_lightnets import class_names
+from keras_lightnets.serving import Client
+from keras_lightnets.text import visible
 from training import cli
+from training.commands import serve
 
 # A pattern, a link's end, escapes of several languages, two lines, quotes, and a space at the end.
 FOLDER = "exp[1]*?\n#%20\\\"'${x} {" + 231 * "n" + "} "
@@ -38,11 +44,24 @@ def lightnets(capsys, *words):
     return output.out
 
 
+def evaluate(capsys, *words):
+    return json.loads(lightnets(capsys, "evaluate", *words, "--json"))
+
+
+@pytest.fixture
+def handlers():
+    """Puts signal handlers back, as a command in its own process need not."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 @pytest.mark.slow
-def test_a_set_is_checked_trained_on_and_the_run_resumed(root, capsys, monkeypatch):
+def test_the_whole_way_from_pictures_to_a_served_model(root, capsys, monkeypatch, handlers):
     assert len(os.fsencode(FOLDER)) == 255
     monkeypatch.setenv("XDG_CACHE_HOME", str(root / "cache"))
-    pictures, run = root / "pictures", root / "run"
+    pictures, run, served = root / "pictures", root / "run", root / "served"
     network = ("--model", "squeezenet_v1_1", "--image-size", 32, "--small-input")
     lightnets(capsys, "data", "check", pictures, "--page", root / "page.html")
     lightnets(
@@ -56,3 +75,33 @@ def test_a_set_is_checked_trained_on_and_the_run_resumed(root, capsys, monkeypat
     )
     assert sorted(class_names.read(run)) == sorted(CLASSES)
     assert {path.name for path in run.glob("*.png")} == {"curves.png", "confusion_matrix.png"}
+
+    results = evaluate(capsys, run)
+    table = root / "predictions.csv"
+    lightnets(capsys, "predict", run, pictures, "--format", "csv", "--top", 1, "--out", table)
+    with table.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 3 * len(CLASSES)
+    assert all(row["file"].startswith(str(pictures)) for row in rows)
+    assert {row["label"].removeprefix("'") for row in rows} <= set(CLASSES)
+
+    lightnets(capsys, "export", run, "--out", served, "--formats", "tf_serving,litert")
+    (version,) = served.glob("*/1")
+    for target in (version, *served.rglob("*.tflite")):
+        again = evaluate(capsys, target, "--run", run)
+        assert again["accuracy"] == results["accuracy"]
+        assert [row["class"] for row in again["per_class"]] == class_names.read(run)
+
+    answers = []
+
+    def ask(stop):
+        output = capsys.readouterr().out
+        url = re.search(r"REST (http://\S+)", output)[1]
+        assert visible(str(version.parent)) in output
+        with Client(url) as client:
+            answers.extend(client.classify([rows[0]["file"]]))
+
+    monkeypatch.setattr(serve, "_wait_for", ask)
+    ports = ("--rest-port", 0, "--port", 0)
+    assert "Stopped" in lightnets(capsys, "serve", served, "--engine", "embedded", *ports)
+    assert answers[0][0][0] in CLASSES
