@@ -1108,9 +1108,23 @@ MUTATIONS = (
     Mutation(
         "devices and pipes are pictures",
         "training/data/listing.py",
-        "next((name for test, name in _SPECIAL if test(mode)), None)",
+        "next((name for test, name in _SPECIAL if test(status.st_mode)), None)",
         "None",
         "test_listing.py::test_only_regular_files_are_listed_and_the_rest_is_named",
+    ),
+    Mutation(
+        "pictures of any size in bytes",
+        "training/data/listing.py",
+        "MAX_BYTES = 256 * 2**20",
+        "MAX_BYTES = 2**60",
+        "test_listing.py::test_no_command_reads_a_file_that_is_too_large_for_a_picture",
+    ),
+    Mutation(
+        "a class of unreadable files vanishes",
+        "training/data/files.py",
+        "unread={**self.unread, **unread}",
+        "unread=self.unread",
+        "test_listing.py::test_a_class_of_nothing_but_files_that_are_too_large_is_named",
     ),
     Mutation(
         "folders of other programs are classes",

@@ -236,7 +236,7 @@ def test_a_device_or_a_pipe_in_a_list_is_named(tmp_path):
     os.mkfifo(tmp_path / "pipe.png")
     for name, what in (("/dev/zero", "a device"), ("pipe.png", "a named pipe")):
         path = write_list(tmp_path, [f"{name},cat,train"])
-        with pytest.raises(UserError, match=f"lists .*{name}, which is {what} and no file"):
+        with pytest.raises(UserError, match=f"lists .*{name}, which is {what}"):
             found(path)
 
 

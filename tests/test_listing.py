@@ -2,7 +2,10 @@
 
 import json
 import os
+import shutil
 import socket
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -109,3 +112,68 @@ def test_a_folder_that_cannot_be_read_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "scandir", scandir)
     with pytest.raises(UserError, match=f"Cannot read {tmp_path}: Permission denied"):
         listing.find_images(tmp_path)
+
+
+LIMITED = """
+import pathlib, resource, sys
+from training import cli, config
+from training.commands import predict
+from training.data import load
+from keras_lightnets.preprocessing import EvalTransform
+
+root, out = sys.argv[1:]
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + 2**31, used + 2**31))
+splits = load(config.from_dict({"data": {"dataset": root}}), checked=True)
+print(splits.train_examples + splits.eval_examples)
+assert cli.main(["data", "check", root]) == 0
+assert cli.main(["data", "convert", root, out]) == 0
+
+class Model:
+    transform = EvalTransform(image_size=(8, 8))
+    predict = staticmethod(lambda images: images.mean(axis=(1, 2)))
+
+for path, why in predict.predictions(Model, [pathlib.Path(root, "dog", "1.jpg")], 1):
+    print(path.name, why)
+"""
+
+
+@pytest.mark.slow
+def test_no_command_reads_a_file_that_is_too_large_for_a_picture(tmp_path):
+    """Caught: 20 GB in memory. Beyond the 2 GiB that the child may add, it would end."""
+    root = tmp_path / "pictures"
+    for number in range(8):
+        save(root / ("cat", "dog")[number % 2] / f"{number}.png", number)
+    large = root / "dog" / "1.jpg"
+    large.touch()
+    os.truncate(large, 20 * 10**9)
+    reason = "a file of 19074 MiB, more than 256 MiB"
+    command = [sys.executable, "-c", LIMITED, str(root), str(tmp_path / "out")]
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=300, check=False, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0] == "8"
+    assert any(str(large) in line and reason in line for line in lines)
+    assert lines[-1] == f"1.jpg {reason}"
+
+
+def test_a_class_of_nothing_but_files_that_are_too_large_is_named(tmp_path, capsys):
+    for number in range(4):
+        save(tmp_path / "cat" / f"{number}.png", number)
+    large = tmp_path / "dog" / "1.jpg"
+    large.parent.mkdir()
+    large.touch()
+    os.truncate(large, listing.MAX_BYTES + 1)
+    config = configuration.from_dict({"data": {"dataset": str(tmp_path)}})
+    with pytest.raises(UserError, match=r"dog \(a file of 257 MiB, more than 256 MiB\)"):
+        training.data.load(config)
+    (tmp_path / "list.csv").write_text("path,label\ndog/1.jpg,dog\n")
+    config = configuration.from_dict({"data": {"dataset": str(tmp_path / "list.csv")}})
+    with pytest.raises(UserError, match=r"lists .*1\.jpg, which is a file of 257 MiB"):
+        training.data.load(config)
+    shutil.rmtree(tmp_path / "cat")
+    assert cli.main(["data", "check", str(tmp_path)]) == 1
+    assert "holds no picture that can be read. Left out: a file of" in capsys.readouterr().err

@@ -121,13 +121,15 @@ def predictions(artifact, paths: Sequence[pathlib.Path], batch_size: int) -> Ite
     import tensorflow as tf
 
     from keras_lightnets import preprocessing
-    from training.data import check, pillow
+    from training.data import check, listing, pillow
 
     @tf.function(input_signature=[tf.TensorSpec((), tf.string)])
     def pixels(contents):
         return preprocessing.evaluation_image(contents, artifact.transform, pillow.png)
 
     def read(path):
+        if reason := listing.obstacle(path):
+            return reason
         try:
             return pixels(path.read_bytes()).numpy()
         except tf.errors.OpError as error:

@@ -188,8 +188,8 @@ def _memory(source: Source | Stream) -> pathlib.Path:
 
 def _memory_folder(source: Source | Stream) -> pathlib.Path:
     """Where results are kept for sources of so many images from here to there."""
-    ends = source.name(0), source.name(source.count - 1)
-    return cache_dir() / "checked" / _key(f"{source.count} {ends[0]} {ends[1]}")
+    ends = [source.name(place) for place in (0, source.count - 1) if source.count]
+    return cache_dir() / "checked" / _key(" ".join([str(source.count), *ends]))
 
 
 def _key(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import os
 from collections.abc import Mapping
@@ -10,6 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import tensorflow as tf
 
+from training.data import listing
 from training.data.source import Source
 
 
@@ -32,6 +34,26 @@ class Listing:
     skipped: Mapping[str, str] = field(default_factory=dict)
     unread: Mapping[str, str] = field(default_factory=dict)
     beside: Mapping[str, str] = field(default_factory=dict)
+
+    def readable(self) -> Listing:
+        """Returns it without files that are gone or too large: these are skipped."""
+        reasons = {path: why for path in self.paths if (why := listing.obstacle(path))}
+        if not reasons:
+            return self
+        kept = np.array([path not in reasons for path in self.paths])
+        emptied = np.setdiff1d(self.labels, self.labels[kept])
+        unread = {
+            self.classes[label]: reasons[path]
+            for path, label in zip(self.paths, self.labels, strict=True)
+            if label in emptied
+        }
+        return dataclasses.replace(
+            self,
+            paths=[path for path in self.paths if path not in reasons],
+            labels=self.labels[kept],
+            skipped={**self.skipped, **reasons},
+            unread={**self.unread, **unread},
+        )
 
     def source(self) -> Source:
         """Returns the pipeline's view of it."""

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import pathlib
 from collections.abc import Collection, Mapping
 
 import numpy as np
 
+from training.data import check, listing
 from training.data import layout as names
-from training.data import listing
 from training.data.files import Listing, Tree
 from training.errors import UserError
 from training.words import count
@@ -34,6 +35,20 @@ def read_folder(root: pathlib.Path, layout: str = "auto") -> Tree:
     Raises:
         UserError: There are no pictures, or it cannot be decided what the folders are.
     """
+    tree = _tree(root, layout)
+    if sum(len(part.paths) for part in tree.splits.values()) > check.UNASKED_LIMIT:
+        return tree
+    splits = {name: part.readable() for name, part in tree.splits.items()}
+    if not any(part.paths for part in splits.values()):
+        left_out = listing.counted(
+            [why for part in splits.values() for why in part.skipped.values()]
+        )
+        raise UserError(f"{root} holds no picture that can be read. Left out: {left_out}.")
+    return dataclasses.replace(tree, splits=splits)
+
+
+def _tree(root: pathlib.Path, layout: str) -> Tree:
+    """Lists what the names alone say."""
     beside = listing.Found()
     folders = listing.look(root, beside)
     named = {path: scan(path) for path in folders if layout != "classes" and _role(path)}

@@ -35,6 +35,8 @@ OTHER_SUFFIXES = {
     **dict.fromkeys((".arw", ".cr2", ".cr3", ".dng", ".nef", ".orf", ".raf", ".rw2"), "raw"),
 }
 READ = frozenset(SUFFIXES.values())
+# Of a picture, which is read into memory whole.
+MAX_BYTES = 256 * 2**20
 
 _FOREIGN_NAMES = {
     *("__macosx", "@eadir", "@recycle", "#recycle", "$recycle.bin", "lost+found", "__pycache__"),
@@ -46,8 +48,6 @@ _SPECIAL = (
     (stat.S_ISFIFO, "a named pipe"),
     (stat.S_ISSOCK, "a socket"),
 )
-# What never ends, or waits for somebody.
-SPECIAL = frozenset(name for _, name in _SPECIAL)
 _ERRORS = {errno.ENOENT: "a broken link", errno.ELOOP: "a link to itself"}
 
 
@@ -128,12 +128,14 @@ def is_foreign(name: str) -> bool:
 
 
 def obstacle(path: str | os.PathLike) -> str | None:
-    """Returns what is at `path` instead of a regular file or a folder, None if it is one."""
+    """Returns what is at `path` instead of a folder or a file that can be read, else None."""
     try:
-        mode = os.stat(path).st_mode  # noqa: PTH116 (names that are not UTF-8)
+        status = os.stat(path)  # noqa: PTH116 (names that are not UTF-8)
     except OSError as error:
         return _ERRORS.get(error.errno, str(error.strerror).lower())
-    return next((name for test, name in _SPECIAL if test(mode)), None)
+    if stat.S_ISREG(status.st_mode) and status.st_size > MAX_BYTES:
+        return f"a file of {-(-status.st_size // 2**20)} MiB, more than {MAX_BYTES // 2**20} MiB"
+    return next((name for test, name in _SPECIAL if test(status.st_mode)), None)
 
 
 def _special(path: str, folder: str | os.PathLike) -> tuple[bool, str | None]:

@@ -61,8 +61,9 @@ def read_list(path: pathlib.Path) -> Tree:
         raise UserError(f"{path} lists no images.")
     if sum(map(len, paths.values())) <= check.UNASKED_LIMIT:
         for file in itertools.chain(*paths.values()):
-            if (what := listing.obstacle(file)) in listing.SPECIAL:
-                raise UserError(f"{path} lists {file}, which is {what} and no file.")
+            # Files that are missing are named later, all at once.
+            if (what := listing.obstacle(file)) and os.path.exists(file):  # noqa: PTH110
+                raise UserError(f"{path} lists {file}, which is {what}.")
     splits = {split or "train": _listing(files, names[split]) for split, files in paths.items()}
     return Tree(splits, divided="" not in paths)
 
