@@ -67,6 +67,8 @@ def test_every_command_explains_itself(name, capsys):
     [
         (["trian"], "Unknown command 'trian'. Did you mean 'train'?"),
         (["train", "--modle", "x"], "Unknown flag '--modle'. Did you mean '--model'?"),
+        # The flag of another action: it was suggested in place of itself.
+        (["data", "convert", "a", "b", "--out", "x"], "See lightnets data convert --help."),
         (["train", "--modle=x"], "Unknown flag '--modle'. Did you mean '--model'?"),
         (["train", "extra"], "Unknown argument 'extra'."),
         (["train"], "--out DIR is missing"),

@@ -152,19 +152,15 @@ class Parser(argparse.ArgumentParser):
         namespace, unknown = self.parse_known_args(args, namespace)
         if unknown:
             name = unknown[0].partition("=")[0]
-            flags = [flag for flag in self._flags() if flag.startswith("--")]
+            parser = self
+            for action in self._actions:
+                if isinstance(action, argparse._SubParsersAction):
+                    parser = action.choices[getattr(namespace, action.dest)]
+            flags = [flag for action in parser._actions for flag in action.option_strings]
+            near = nearest(name, [flag for flag in flags if flag.startswith("--")])
             what = "flag" if name.startswith("-") else "argument"
-            raise UsageError(
-                f"Unknown {what} {name!r}.{nearest(name, flags)} See {self.prog} --help."
-            )
+            raise UsageError(f"Unknown {what} {name!r}.{near} See {parser.prog} --help.")
         return namespace
-
-    def _flags(self) -> list[str]:
-        flags = [flag for action in self._actions for flag in action.option_strings]
-        for action in self._actions:
-            if isinstance(action, argparse._SubParsersAction):
-                flags += [flag for parser in action.choices.values() for flag in parser._flags()]
-        return flags
 
     def _check_value(self, action, value) -> None:
         if action.choices is not None and value not in action.choices:
