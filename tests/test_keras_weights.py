@@ -8,6 +8,7 @@ from keras.src.legacy.saving import legacy_h5_format
 
 import keras_lightnets
 from keras_lightnets import weights
+from training import artifacts
 
 # Builder, ours, alpha, and what its files are called.
 NETWORKS = {
@@ -81,6 +82,19 @@ def test_every_size_has_its_file(builder, size, tmp_path, monkeypatch):
 @pytest.mark.parametrize("builder", NETWORKS)
 def test_odd_sizes_and_files_without_top(builder, tmp_path):
     check_odd_size_by_path(builder, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("builder", "size"), [("MobileNetV1", 96), ("MobileNetV2", 97)])
+def test_exports_pad_as_keras_does(builder, size, tmp_path, no_gate):
+    theirs = application(builder, size)
+    path = publish(theirs, builder, 224, tmp_path)
+    ours = check_same(builder, theirs, size, weights=path)
+    options = keras_lightnets.ExportOptions(warmup_batch_sizes=(1,))
+    version = keras_lightnets.export_saved_model(ours, tmp_path / "out", options=options)
+    pixels = np.random.default_rng(2).integers(0, 256, (3, size, size, 3), dtype="uint8")
+    expected = theirs(keras.applications.mobilenet.preprocess_input(pixels.astype("float32")))
+    np.testing.assert_allclose(artifacts.open(version).predict(pixels), expected, rtol=0, atol=1e-5)
 
 
 def test_other_networks_are_refused(tmp_path):
