@@ -101,7 +101,7 @@ def test_a_loss_that_does_not_move_is_said_once_with_what_to_try(tmp_path):
 
     assert not warnings()
     (line,) = warnings(optimizer__learning_rate=1e-9, label_smoothing=0.1)
-    assert "try optimizer.learning_rate=1e-10 (now 1e-09)" in line
+    assert "try --set optimizer.learning_rate=1e-10 (now 1e-09)" in line
     assert "lightnets data show" in line
 
 

@@ -214,9 +214,9 @@ class Loop:
         rate = config.optimizer.learning_rate
         self.progress.say(
             f"Warning: the loss has not moved; that of guessing is {guessing:.3g}. If the next "
-            f"epoch does not lower it, try optimizer.learning_rate={rate / 10:g} (now {rate:g}) "
-            "or optimizer.global_clipnorm=1, and see whether pictures and classes fit: "
-            + command("data", "show", config.data.dataset)
+            f"epoch does not lower it, try --set optimizer.learning_rate={rate / 10:g} (now "
+            f"{rate:g}) or --set optimizer.global_clipnorm=1, and check that each picture has the "
+            "right class: " + command("data", "show", config.data.dataset)
         )
 
     def _finish(self, stopped: str | None, way_on: str) -> dict[str, Any]:
