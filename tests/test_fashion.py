@@ -1,0 +1,46 @@
+"""Real pictures: of Fashion-MNIST, as Debian packages it."""
+
+import gzip
+import json
+import pathlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from training.cli import main
+
+FOLDER = pathlib.Path("/usr/share/datasets/fashion-mnist")
+COUNTS = {"train": 2000, "t10k": 500}  # of 60,000 and 10,000, which would take many minutes
+MEASURED = 0.32  # accuracy of one epoch on those 500; guessing: 0.1
+
+
+def write_pictures(root: pathlib.Path) -> None:
+    """Writes PNG files below `root/SPLIT/CLASS`."""
+    assert FOLDER.is_dir(), "Fashion-MNIST is missing: apt-get install dataset-fashion-mnist"
+    for split, count in COUNTS.items():
+        with gzip.open(FOLDER / f"{split}-labels-idx1-ubyte.gz") as file:
+            labels = np.frombuffer(file.read(8 + count), np.uint8, offset=8)
+        with gzip.open(FOLDER / f"{split}-images-idx3-ubyte.gz") as file:
+            images = np.frombuffer(file.read(16 + count * 28 * 28), np.uint8, offset=16)
+        for number, (image, label) in enumerate(
+            zip(images.reshape(-1, 28, 28), labels, strict=True)
+        ):
+            folder = root / {"train": "train", "t10k": "test"}[split] / str(label)
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image).save(folder / f"{number}.png")
+
+
+@pytest.mark.slow
+def test_real_pictures_hold_no_copies_and_one_epoch_learns(tmp_path, capsys):
+    pictures, run = tmp_path / "pictures", tmp_path / "run"
+    write_pictures(pictures)
+    assert main(["data", "check", str(pictures), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert not found["copies"]
+    assert not found["wrong"]
+
+    network = ["--model", "mobilenet_v1_x0_25", "--dataset", str(pictures), "--out", str(run)]
+    assert main(["train", *network, "--epochs", "1", "--batch-size", "16"]) == 0
+    results = json.loads((run / "results.json").read_text())
+    assert results["accuracy"] > MEASURED - 0.1
