@@ -1115,9 +1115,9 @@ MUTATIONS = (
     Mutation(
         "pictures of any size in bytes",
         "training/data/listing.py",
-        "MAX_BYTES = 256 * 2**20",
-        "MAX_BYTES = 2**60",
-        "test_listing.py::test_no_command_reads_a_file_that_is_too_large_for_a_picture",
+        "status.st_size > MAX_BYTES",
+        "status.st_size > 1000 * MAX_BYTES",
+        "test_listing.py::test_a_class_of_nothing_but_files_that_are_too_large_is_named",
     ),
     Mutation(
         "a class of unreadable files vanishes",
