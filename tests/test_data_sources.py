@@ -245,7 +245,7 @@ def test_a_class_whose_name_cannot_be_kept_is_refused_first(tmp_path):
         convert.convert(config(folder), tmp_path / "converted")
     assert not (tmp_path / "converted").exists()
     (folder / "dog").rename(folder / os.fsdecode(b"caf\xe9"))
-    with pytest.raises(UserError, match=r"'caf\\xe9' is not UTF-8"):
+    with pytest.raises(UserError, match=r"caf\\xe9' is not UTF-8"):
         training.data.load(config(folder))
 
 
@@ -304,7 +304,8 @@ def test_a_large_list_is_not_gone_through_before_the_first_batch(tmp_path, monke
     splits.save(tmp_path / "split.json")
     splits.train(global_batch=4)
     training.data.load(config(tmp_path / "list.csv"), saved=tmp_path / "split.json")
-    assert not [path for path in asked if str(path).endswith(".png")]
+    # The first one tells whether images are files at all, for the digest in `split.json`.
+    assert {path for path in asked if str(path).endswith(".png")} <= {str(tmp_path / "0.png")}
     assert splits.train_examples == 32
 
 

@@ -346,7 +346,7 @@ def test_bad_input(exported):
 def test_no_write_permission(tmp_path):
     # A file in the way stops even root, who is stopped by no permission.
     (tmp_path / "models").write_text("")
-    with pytest.raises(ExportError, match=f"Cannot write to {tmp_path}/models: Not a dir"):
+    with pytest.raises(ExportError, match=f"Cannot write to {tmp_path}/models: it is no directory"):
         keras_lightnets.export_saved_model(small_net(), tmp_path / "models")
     assert [p.name for p in pathlib.Path(tmp_path).iterdir()] == ["models"]
 

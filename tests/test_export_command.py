@@ -150,7 +150,7 @@ def test_what_cannot_be_exported_is_one_line_and_leaves_nothing(run, tmp_path, c
 
     (tmp_path / "file").write_text("")
     err = complaint(capfd, "export", run, "--out", tmp_path / "file")
-    assert f"Cannot write to {tmp_path}/file" in err
+    assert f"--out: {tmp_path}/file is no folder" in err
     (tmp_path / "file").unlink()
 
     for format_, package in (("onnx", "tf2onnx"), ("openvino", "openvino")):
@@ -207,7 +207,9 @@ def test_no_permission_to_write(run, tmp_path):
     closed.mkdir(mode=0o555)
     code, err = processes.call(export_without_privileges, run, "--out", closed)
     assert (code, err.count("\n")) == (1, 1), err
-    assert re.fullmatch(rf"lightnets: Cannot write to {closed}\S*: Permission denied\.\n", err)
+    assert re.fullmatch(
+        rf"lightnets: --out: cannot write to {closed} \(Permission denied\)\.\n", err
+    )
     assert not list(closed.iterdir())
 
 

@@ -78,7 +78,7 @@ def fitted(devices, steps_per_execution=1, numbers=False):
         model.compile(
             keras.optimizers.SGD(0.05, momentum=0.9, global_clipnorm=0.5),
             keras.losses.CategoricalCrossentropy(label_smoothing=0.1),
-            ["accuracy", Images()],
+            metrics=["accuracy", Images()],
             steps_per_execution=steps_per_execution,
         )
 

@@ -132,6 +132,8 @@ def staging(parent: pathlib.Path, version: int | None = None) -> Iterator[pathli
             if named and any(parent.glob(f"{glob.escape(ours)}*{named}")):
                 raise ExportError(f"Another export is writing {parent / str(version)} right now.")
             path.mkdir()
+    except FileExistsError:
+        raise ExportError(f"Cannot write to {parent}: it is no directory.") from None
     except OSError as error:
         raise ExportError(f"Cannot write to {parent}: {error.strerror}.") from None
     try:

@@ -94,6 +94,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(str(error)) from None
     if (args.run is None) == (args.model is None):
         raise UsageError("Name what is exported: a RUN, or --model NAME.")
+    check_folder(args.out, "--out")
     from keras_lightnets.serving.errors import ExportError
 
     if args.model is not None or (networks.is_weight_file(args.run) and args.run.is_file()):
@@ -102,7 +103,6 @@ def run(args: argparse.Namespace) -> int:
     else:
         source = _open_run(args)
         export_it = functools.partial(_export, args, formats, source, limit)
-    check_folder(args.out, "--out")
     try:
         runtimes.check_installed(formats)
         written = export_it()

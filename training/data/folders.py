@@ -9,6 +9,7 @@ from collections.abc import Collection, Mapping
 
 import numpy as np
 
+from keras_lightnets.text import visible
 from training.data import check, listing
 from training.data import layout as names
 from training.data.files import Listing, Tree
@@ -124,8 +125,8 @@ def _class_name(folder: str) -> str:
         name.encode()
     except UnicodeEncodeError:
         raise UserError(
-            f"The name of the folder {os.fsencode(folder)!r} is not UTF-8, so it cannot name a "
-            "class. Rename it."
+            f"The name of the folder '{visible(folder)}' is not UTF-8, so it cannot name a class. "
+            "Rename it."
         ) from None
     return name
 
