@@ -156,7 +156,7 @@ import sys
 from training import quiet
 quiet.quieten()
 from training.data import service
-service.PATIENCE = 10
+service.PATIENCE = 60
 from training.cli import main
 sys.exit(main(sys.argv[1:]))
 """
@@ -185,11 +185,11 @@ def test_the_command_without_its_workers_ends_with_one_line_and_goes_on(
                 break
         for child in children[1:]:
             child.kill()
-        _, err = command.communicate(timeout=120)
+        _, err = command.communicate(timeout=200)
     assert command.returncode == 1, err
     assert err.count("\n") == 1, err
     assert re.fullmatch(
-        rf"lightnets: data.data_service: no batch of the data service {address} within 10 s, .*"
+        rf"lightnets: data.data_service: no batch of the data service {address} within 60 s, .*"
         r"Start what is missing, then go on with lightnets train --resume\.\n",
         err,
     )
