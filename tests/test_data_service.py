@@ -185,7 +185,7 @@ def test_the_command_without_its_workers_ends_with_one_line_and_goes_on(
                 break
         for child in children[1:]:
             child.kill()
-        _, err = command.communicate(timeout=200)
+        _, err = command.communicate(timeout=600)
     assert command.returncode == 1, err
     assert err.count("\n") == 1, err
     assert re.fullmatch(
@@ -201,7 +201,7 @@ def test_the_command_without_its_workers_ends_with_one_line_and_goes_on(
     children.append(processes.Child(serve, *worker))
     wait_for(port)
     with start_command("--resume", out) as command:
-        _, err = command.communicate(timeout=200)
+        _, err = command.communicate(timeout=600)
     assert (command.returncode, err) == (0, "")
     history = json.loads((out / "history.json").read_text())
     assert history[: len(done)] == done
