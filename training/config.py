@@ -83,9 +83,6 @@ class ModelConfig:
     )
 
 
-LAYOUTS = ("auto", "classes", "splits")
-
-
 @dataclass(frozen=True)
 class DataConfig:
     """Where the pictures come from and what is done to them."""
@@ -150,6 +147,9 @@ class DataConfig:
     )
     num_threads: int = key(0, "0: one per core", low=0, high=256, resumable=True)
     class_weights: Literal["none", "balanced"] = key("none", "weights of the classes in the loss")
+
+
+LAYOUTS = typing.get_args(typing.get_type_hints(DataConfig)["layout"])
 
 
 @dataclass(frozen=True)
