@@ -12,6 +12,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 # Processes that tests start must run this checkout, also from other folders.
 os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.getenv("PYTHONPATH")])])
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # as the command does
 
 
 @pytest.fixture(autouse=True)

@@ -6,6 +6,8 @@ import contextlib
 import json
 import os
 import pathlib
+import subprocess
+import sys
 import threading
 import time
 
@@ -15,7 +17,7 @@ from serving_models import serving
 from test_export import SIZE, small_net
 
 import keras_lightnets
-from keras_lightnets.serving import Client, ClientError, bundle, deployment, gate
+from keras_lightnets.serving import Client, ClientError, bundle, deployment, gate, readback
 from tests import processes
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (2, *SIZE, 3)).astype("uint8")
@@ -112,6 +114,16 @@ def is_running(pid: int) -> bool:
         return False
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the process ends by itself")
+def test_a_process_whose_export_was_killed_before_it_started_ends_at_once(tmp_path):
+    # Mutation: only asking for the signal, which comes never if the parent is already gone.
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    command = [sys.executable, "-P", readback.__file__, "model", str(tmp_path), "out", "1"]
+    done = subprocess.run([*command, str(gone.pid)], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, "the export has ended\n")
+
+
 @pytest.mark.slow
 def test_killed_exports_and_a_switch_under_load_fail_no_request(tmp_path):
     # Mutations: publishing in place; two renamings; leftovers kept; children that stay.
@@ -134,7 +146,7 @@ def test_killed_exports_and_a_switch_under_load_fail_no_request(tmp_path):
             assert {p.name: p.read_bytes() for p in base.iterdir() if p.is_file()} == ready
             # One killed export's leavings at most: each one tidies up after the one before.
             assert len(list(model_dir.glob(".incoming-*"))) == 1
-            end = time.monotonic() + 20
+            end = time.monotonic() + 60
             while any(map(is_running, pids)):
                 assert time.monotonic() < end
                 time.sleep(0.05)

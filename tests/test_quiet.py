@@ -1,5 +1,8 @@
+import os
 import subprocess
 import sys
+
+import pytest
 
 IMPORT = "import tensorflow as tf; tf.constant(1); print(tf.__spec__.name)"
 
@@ -12,6 +15,18 @@ def test_tensorflow_starts_in_silence_and_works():
     # Mutation: leaving out the finder; TensorFlow then prints its notices on oneDNN and CUDA.
     result = run(f"from training import quiet; quiet.quieten(); {IMPORT}")
     assert (result.stdout, result.stderr) == ("tensorflow\n", "")
+
+
+@pytest.mark.parametrize("chosen", [None, "0"])
+def test_the_command_turns_onednn_on_unless_told(chosen):
+    # Mutation: leaving the variable to TensorFlow, which knows few CPUs; overwriting a choice.
+    environment = {k: v for k, v in os.environ.items() if k != "TF_ENABLE_ONEDNN_OPTS"}
+    environment |= {"TF_ENABLE_ONEDNN_OPTS": chosen} if chosen else {}
+    code = (
+        "from training import quiet; quiet.quieten(); import tensorflow;"
+        "from tensorflow.python.util import _pywrap_util_port as port; print(port.IsMklEnabled())"
+    )
+    assert run(code, env=environment).stdout == f"{chosen is None}\n"
 
 
 def test_what_comes_after_the_import_reaches_standard_error():

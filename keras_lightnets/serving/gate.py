@@ -207,7 +207,7 @@ def _read_back(
 def _start(onednn: str, arguments: Sequence[Any]) -> subprocess.Popen:
     # -P: the folder of the script must not become a place to import from.
     return subprocess.Popen(
-        [sys.executable, "-P", readback.__file__, *map(str, arguments)],
+        [sys.executable, "-P", readback.__file__, *map(str, arguments), str(os.getpid())],
         env=os.environ | {"TF_ENABLE_ONEDNN_OPTS": onednn, "CUDA_VISIBLE_DEVICES": "-1"},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,

@@ -1,10 +1,11 @@
 """Runs an exported SavedModel as TensorFlow Serving does, in a process of its own.
 
-    python readback.py SAVED_MODEL INPUTS OUTPUTS.npz BATCH_SIZE
+    python readback.py SAVED_MODEL INPUTS OUTPUTS.npz BATCH_SIZE PARENT
 
 TensorFlow Serving loads a SavedModel by this loader into a Session, and switches XLA off. Run as
 a file: it imports nothing of this package, which a server does not have either. The folder
-`INPUTS` holds the images, and the image files one behind the other with their lengths.
+`INPUTS` holds the images, and the image files one behind the other with their lengths. It ends
+with the process whose number is `PARENT`.
 """
 
 import ctypes
@@ -21,9 +22,9 @@ IMAGES_FILE, BLOB_FILE, LENGTHS_FILE = "images.npy", "files.bin", "lengths.npy"
 _PR_SET_PDEATHSIG = 1
 
 
-def main(saved_model: str, inputs: str, outputs: str, batch_size: int) -> None:
+def main(saved_model: str, inputs: str, outputs: str, batch_size: int, parent: int) -> None:
     """Writes `<signature>/<output>` of all inputs, and `xla_disabled`, to `outputs`."""
-    _end_with_parent()
+    _end_with(parent)
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     import tensorflow as tf
 
@@ -60,10 +61,12 @@ def main(saved_model: str, inputs: str, outputs: str, batch_size: int) -> None:
     np.savez(outputs, **results)
 
 
-def _end_with_parent() -> None:
+def _end_with(parent: int) -> None:
     """A killed export must leave no process behind; where Linux is not, it ends by itself."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it was killed before that
+        sys.exit("the export has ended")
 
 
 def disable_xla(tf) -> bool:
@@ -82,4 +85,4 @@ def disable_xla(tf) -> bool:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4]))
+    main(*sys.argv[1:4], *map(int, sys.argv[4:]))
