@@ -23,7 +23,7 @@ def quieten() -> None:
     """Silences TensorFlow, which must not be imported yet; its errors still raise."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     # TensorFlow turns oneDNN on by itself only where it knows the CPU (AVX-512 on Intel). On
-    # others its own kernels are up to 3.5 times as slow; see docs/performance.md.
+    # others its own kernels are about half as fast; see docs/performance.md.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     for name in ("tensorflow", "absl", "matplotlib"):
         logging.getLogger(name).setLevel(logging.ERROR)
