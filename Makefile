@@ -35,7 +35,7 @@ install:
 	fi
 
 demo: install
-	@$(BIN)/python -m training.demo
+	@$(BIN)/python -m lightnets.demo
 
 test: install
 	$(BIN)/python -m pytest $(SHARED)
@@ -49,7 +49,7 @@ lint: install
 
 docs: install
 	$(BIN)/python benchmarks/readme.py README.md docs/performance.md
-	$(BIN)/python -m pdoc --output-directory build/docs keras_lightnets keras_lightnets.preprocessing keras_lightnets.serving training
+	$(BIN)/python -m pdoc --output-directory build/docs keras_lightnets keras_lightnets.preprocessing keras_lightnets.serving lightnets.fit
 
 benchmark: install
 	$(BIN)/python benchmarks/check.py

@@ -26,8 +26,8 @@ from collections.abc import Callable, Iterable
 # Also where the packages are not installed: run from the checkout these scripts stand in.
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
 
-from training import quiet
-from training.writing import replacing
+from lightnets.support import quiet
+from lightnets.support.writing import replacing
 
 quiet.quieten()
 

@@ -54,8 +54,8 @@ def delivery(dataset) -> Callable[[], float]:
 
 def ours(folder: pathlib.Path):
     """The pipeline of `lightnets train` on an image folder."""
-    from training import data
-    from training.config import Config, DataConfig, ModelConfig, TrainConfig
+    from lightnets import data
+    from lightnets.config.keys import Config, DataConfig, ModelConfig, TrainConfig
 
     config = Config(
         model=ModelConfig(image_size=SIZE),
@@ -150,11 +150,11 @@ def measure(case: str, images: int, seconds: float, interpreter: str | None) -> 
 def compare_with(case: str, peer: str, ours_turn, peer_turn, seconds: float, **row) -> common.Row:
     """Times two sides in turns."""
     times = common.interleave(
-        {"training.data": ours_turn, peer: peer_turn}, seconds=seconds, warm_up=1, min_turns=4
+        {"lightnets.data": ours_turn, peer: peer_turn}, seconds=seconds, warm_up=1, min_turns=4
     )
     return common.compare(
         times,
-        "training.data",
+        "lightnets.data",
         peer,
         case=case,
         unit="ms per image",

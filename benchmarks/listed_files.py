@@ -28,13 +28,13 @@ CHILD = """
 import os, pathlib, resource, sys, time
 start = time.perf_counter()
 sys.path.insert(0, sys.argv[1])
-from training import quiet
+from lightnets.support import quiet
 quiet.quieten()
-import training.data
-from training import config
+import lightnets.data
+from lightnets.config import keys as config
 folder = pathlib.Path(sys.argv[2])
 values = {"data": {"dataset": sys.argv[3]}, "train": {"batch_size": 256}}
-splits = training.data.load(config.from_dict(values), checked=True)
+splits = lightnets.data.load(config.from_dict(values), checked=True)
 splits.save(folder / "split.json")
 next(iter(splits.train(0, global_batch=256)))
 seconds = time.perf_counter() - start
@@ -101,11 +101,11 @@ def measure(kind: str, images: int, turns: int) -> list[common.Row]:
     rows = []
     for (what, unit), (values, limit) in limits.items():
         limit_name = f"limit of {limit:g} {unit}"
-        turns_of = {"training.data": values, limit_name: [limit] * len(values)}
+        turns_of = {"lightnets.data": values, limit_name: [limit] * len(values)}
         rows.append(
             common.compare(
                 common.Turns(turns_of, turns_of),
-                "training.data",
+                "lightnets.data",
                 limit_name,
                 case=f"{images:,} {noun}, {what}",
                 target=1.0,

@@ -27,7 +27,8 @@ def measure(net: str, seconds: float) -> common.Row:
     import models
 
     import keras_lightnets
-    from keras_lightnets.serving import formats, gate
+    from keras_lightnets.export import formats
+    from keras_lightnets.export import parity as gate
 
     keras.backend.clear_session()
     ours = keras_lightnets.create_model(net, input_shape=(224, 224, 3), include_preprocessing=True)
@@ -50,7 +51,7 @@ def interpreter(path: pathlib.Path) -> Callable[[], None]:
     """A function that runs a `.tflite` file on one image, ten times."""
     import numpy as np
 
-    from keras_lightnets.serving import runtimes
+    from keras_lightnets.export import runtimes
 
     predict = runtimes.load_litert(path, os.cpu_count())
     image = np.random.default_rng(0).uniform(0, 255, (1, 224, 224, 3)).astype("float32")

@@ -32,8 +32,8 @@ def ours(folder: pathlib.Path, images: pathlib.Path) -> tuple[Side, Side]:
 
     import keras_lightnets
     from keras_lightnets.preprocessing import EvalTransform
-    from training import artifacts
-    from training.commands import predict
+    from lightnets.commands import predict
+    from lightnets.run import artifacts
 
     model = keras_lightnets.create_model("mobilenet_v2", include_preprocessing=True)
     models.randomize(model).save(folder / "net.keras")

@@ -28,7 +28,8 @@ def measure(net: str, batch: int, seconds: float) -> list[common.Row]:
     import numpy as np
 
     import keras_lightnets
-    from keras_lightnets.serving import formats, gate
+    from keras_lightnets.export import formats
+    from keras_lightnets.export import parity as gate
 
     keras.backend.clear_session()
     model = models.randomize(keras_lightnets.create_model(net))
@@ -50,7 +51,7 @@ def measure(net: str, batch: int, seconds: float) -> list[common.Row]:
 
 def repeated(name: str, folder: pathlib.Path, images) -> Callable[[], None]:
     """A function that has about eight images classified, as `Served.requests` does."""
-    from keras_lightnets.serving import runtimes
+    from keras_lightnets.export import runtimes
 
     path = folder / runtimes.FILES[name][0]
     # The others take all cores unless told otherwise.

@@ -48,7 +48,7 @@ def stack(depth: int):
     """`depth` depthwise separable blocks of 128 channels at 24x24."""
     import keras
 
-    from keras_lightnets import blocks
+    from keras_lightnets.networks import blocks
 
     inputs = keras.Input((96, 96, 3))
     x = blocks.conv_bn(inputs, 128, 7, strides=4, norm=blocks.Norm(), name="stem")
@@ -111,7 +111,7 @@ def measure_axis(axis: str, seconds: float) -> list[Point]:
     import keras
     import models
 
-    from keras_lightnets.complexity import count_macs
+    from keras_lightnets.networks.complexity import count_macs
 
     keras.backend.clear_session()
     values, build, why = AXES[axis]
@@ -153,7 +153,7 @@ def measure_examples(seconds: float) -> list[Point]:
     """Drawing the examples of a step, by the number of examples in the data set."""
     import tensorflow as tf
 
-    from training.data import order
+    from lightnets.data.sources import order
 
     def draw(examples: int) -> Callable[[], None]:
         @tf.function
@@ -179,7 +179,7 @@ def measure_replicas(turns: int) -> list[Point]:
 
     def run(replicas: int) -> float:
         command = (
-            "-m training.cli train --dry-run --dataset digits --model mobilenet_v2 "
+            "-m lightnets.cli train --dry-run --dataset digits --model mobilenet_v2 "
             f"--batch-size 64 --set train.devices=cpu:{replicas} --set model.image_size=64 "
             "--set data.resize_shorter=64"
         )

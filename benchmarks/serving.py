@@ -60,9 +60,9 @@ class Served:
 
 def write_bundle(model: Any, precision: str, path: pathlib.Path) -> pathlib.Path:
     """Exports as `export_saved_model` does, without the comparison and the files beside it."""
+    from keras_lightnets.export import saved_model as export
+    from keras_lightnets.inference.function import inference_model
     from keras_lightnets.preprocessing import EvalTransform
-    from keras_lightnets.serving import export
-    from keras_lightnets.serving.inference import inference_model
 
     transform, options = EvalTransform((224, 224)), export.ExportOptions(input_dtype="float32")
     interface = export.make_interface(model, None, transform, options)

@@ -73,7 +73,7 @@ def export(folder: pathlib.Path, size: int) -> None:
 
 def serve(folder: pathlib.Path) -> tuple[subprocess.Popen, str]:
     """Starts the embedded server and waits for its address."""
-    command = [sys.executable, "-m", "training.cli", "serve", str(folder), "--engine", "embedded"]
+    command = [sys.executable, "-m", "lightnets.cli", "serve", str(folder), "--engine", "embedded"]
     process = subprocess.Popen(
         [*command, "--rest-port", "0", "--port", "0"],
         stdout=subprocess.PIPE,

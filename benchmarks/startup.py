@@ -53,7 +53,7 @@ def seconds_until(command: list[str], line: str | None) -> float:
 
 def measure(turns: int) -> list[common.Row]:
     """Times both questions."""
-    cli = [sys.executable, "-m", "training.cli"]
+    cli = [sys.executable, "-m", "lightnets.cli"]
     help_times = common.interleave(
         {
             "lightnets --help": lambda: seconds_until([*cli, "--help"], None),

@@ -8,9 +8,9 @@ import keras
 import numpy as np
 from PIL import Image
 
-from training import config as configs
-from training import data
-from training.run import Run
+from lightnets import data
+from lightnets.config import keys as configs
+from lightnets.run.directory import Run
 
 LABELS = ("blue", "green", "red")
 SIDE = 16  # pixels of the network's input

@@ -33,7 +33,7 @@ def small_export(tmp_path_factory):
     from test_export import LABELS, TRANSFORM, small_net
 
     import keras_lightnets
-    from keras_lightnets.serving import parts
+    from keras_lightnets.inference import parts
 
     model = small_net()
     with pytest.MonkeyPatch.context() as patch:
@@ -68,7 +68,7 @@ def no_gate(monkeypatch):
     Returns:
         The options of each comparison that was left out.
     """
-    from keras_lightnets.serving import gate
+    from keras_lightnets.export import parity as gate
 
     left_out = []
 

@@ -8,7 +8,7 @@ import pathlib
 import re
 
 import keras_lightnets
-from keras_lightnets.complexity import count_macs, count_parameters
+from keras_lightnets.networks.complexity import count_macs, count_parameters
 
 COUNTS = json.loads(pathlib.Path(__file__).with_name("golden_counts.json").read_text())
 

@@ -29,6 +29,8 @@ def copy_project(folder: pathlib.Path) -> None:
             shutil.copytree(source, folder / name, ignore=ignored)
         else:
             shutil.copy(source, folder / name)
+    # The name under which it is installed; the environment's own is another checkout.
+    (folder / "lightnets").symlink_to("training")
 
 
 def run_test(folder: pathlib.Path, test: str) -> subprocess.CompletedProcess:

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from lightnets.cli import main
 from tests import processes
-from training.cli import main
 
 LABELS = ["red", "green", "blue"]
 SIZE = 8  # pixels
@@ -158,7 +158,7 @@ class ServeProcess:
             self.process: Any = ForkedServer(arguments)
         else:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "training.cli", "serve", *arguments],
+                [sys.executable, "-m", "lightnets.cli", "serve", *arguments],
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,

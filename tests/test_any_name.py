@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_lightnets import class_names
+from keras_lightnets.catalogue import class_names
 from keras_lightnets.serving import Client
 from keras_lightnets.text import visible
-from training import cli
-from training.commands import serve
+from lightnets import cli
+from lightnets.commands import serve
 
 # A pattern, a link's end, escapes of several languages, two lines, quotes, and a space at the end.
 FOLDER = "exp[1]*?\n#%20\\\"'${x} {" + 231 * "n" + "} "

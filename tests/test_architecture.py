@@ -11,43 +11,38 @@ import pytest
 import keras_lightnets
 
 ROOT = pathlib.Path(keras_lightnets.__file__).parents[1]
-NETS = {"squeezenet", "mobilenet_v1", "mobilenet_v2", "shufflenet_v1", "shufflenet_v2"}
-# Module of keras_lightnets -> what it may import from the package. `weights` reaches the nets
-# through the registry's strings only.
-ALLOWED = {
-    "_version": set(),
-    "options": set(),
-    "model_rows": set(),
-    "weight_rows": set(),
-    "text": set(),
-    "paths": set(),
-    "weight_files": {"text"},
-    "imagenet": set(),
-    "keras_h5": {"convert", "weight_files"},
-    "state_dict_names": set(),
-    "complexity": set(),
-    "registry": {"model_rows", "weight_rows"},
-    "blocks": {"layers"},
-    "classifier": {"options"},
-    "downloads": {"paths", "weight_files", "weight_rows"},
-    "convert": {"classifier", "state_dict_names"},
-    "osmr": {"convert", "downloads", "keras_h5", "weight_files"},
-    "saved_weights": {"classifier", "convert", "text", "weight_files"},
-    "weights": {
-        "convert",
-        "downloads",
-        "imagenet",
-        "keras_h5",
-        "layers",
-        "osmr",
-        "preprocessing",
-        "registry",
-        "saved_weights",
-        "weight_files",
-        "weight_rows",
-    },
-    "network": {"blocks", "classifier", "layers", "options", "preprocessing", "weights"},
-    **{net: {"blocks", "layers", "network", "options", "weights"} for net in NETS},
+PACKAGES = {"keras_lightnets": "keras_lightnets", "lightnets": "training"}  # name -> folder
+
+# Folder -> folders that it may import from, besides what lies at the top of `keras_lightnets`
+# (version, paths, text, errors). CONTRIBUTING.md has the picture.
+ARROWS = {
+    "keras_lightnets": "",
+    "keras_lightnets/catalogue": "",
+    "keras_lightnets/layers": "",
+    "keras_lightnets/preprocessing": "",
+    "keras_lightnets/weights": "catalogue layers preprocessing",
+    "keras_lightnets/networks": "layers preprocessing weights",
+    "keras_lightnets/inference": "layers",
+    "keras_lightnets/export": "catalogue inference layers preprocessing weights",
+    "keras_lightnets/serving": "",
+    "keras_lightnets/serving/server": "export serving",
+    "training/support": "",
+    "training/config": "support",
+    "training/distribution": "config support",
+    "training/optimization": "config layers support",
+    "training/data/sources": "config support",
+    "training/data": "catalogue config data/sources preprocessing support",
+    "training/evaluation": "catalogue config data networks optimization support weights",
+    "training/doctor": "config data data/sources evaluation preprocessing support",
+    "training/run": (
+        "catalogue config data data/sources distribution evaluation export inference optimization "
+        "preprocessing serving support weights"
+    ),
+    "training/commands": (
+        "catalogue config data data/sources distribution doctor evaluation export preprocessing "
+        "run serving serving/server support"
+    ),
+    "training": "config distribution optimization run serving support",
 }
 
 
@@ -64,26 +59,16 @@ def imported(tree):
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-@pytest.mark.parametrize("module", sorted(ALLOWED))
-def test_modules_import_only_what_lies_below_them(module):
-    found = {
-        name.split(".")[1]
-        for name in imports(ROOT / "keras_lightnets" / f"{module}.py")
-        if name.startswith("keras_lightnets.")
-    }
-    assert found <= ALLOWED[module]
-
-
 def sources():
     """The dotted name and the path of every module of both packages."""
-    for package in ("keras_lightnets", "training"):
-        for path in sorted((ROOT / package).rglob("*.py")):
-            parts = path.relative_to(ROOT).with_suffix("").parts
+    for package, folder in PACKAGES.items():
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            parts = (package, *path.relative_to(ROOT / folder).with_suffix("").parts)
             yield ".".join(parts[:-1] if parts[-1] == "__init__" else parts), path
 
 
-def test_no_module_is_imported_by_what_it_imports():
-    """Imports inside functions count: they would only hide a circle."""
+def arrows():
+    """Module -> the modules of both packages that it imports, wherever in the file."""
     modules = dict(sources())
     below = {}
     for module, path in modules.items():
@@ -92,14 +77,38 @@ def test_no_module_is_imported_by_what_it_imports():
             # What only type checkers read ties nothing.
             if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
                 node.body = [ast.Pass()]
-        names = {
-            name
-            for name in imported(tree)
-            if name.partition(".")[0] in ("keras_lightnets", "training")
-        }
+        names = {name for name in imported(tree) if name.partition(".")[0] in PACKAGES}
         found = {name if name in modules else name.rpartition(".")[0] for name in names}
         below[module] = (found & modules.keys()) - {module}
-    graphlib.TopologicalSorter(below).prepare()
+    return below
+
+
+def test_no_module_is_imported_by_what_it_imports():
+    """Imports inside functions count: they would only hide a circle."""
+    graphlib.TopologicalSorter(arrows()).prepare()
+
+
+def test_folders_import_only_what_lies_below_them():
+    # Mutation: any import against the table, e.g. of `networks` in `weights`.
+    folders = {module: str(path.parent.relative_to(ROOT)) for module, path in sources()}
+    assert set(folders.values()) == set(ARROWS)
+    allowed = {
+        folder: {
+            name
+            if (ROOT / name).is_dir()
+            else next(
+                base for base in (f"keras_lightnets/{name}", f"training/{name}") if base in ARROWS
+            )
+            for name in names.split()
+        }
+        for folder, names in ARROWS.items()
+    }
+    used = {folder: set() for folder in ARROWS}
+    for module, below in arrows().items():
+        used[folders[module]] |= {folders[name] for name in below} - {folders[module]}
+    # Both ways: a line of the table that nothing needs any more goes.
+    assert {folder: names - {"keras_lightnets"} for folder, names in used.items()} == allowed
+    graphlib.TopologicalSorter(used).prepare()
 
 
 def test_functions_fit_on_a_screen():
@@ -113,7 +122,7 @@ def test_functions_fit_on_a_screen():
 
 def test_the_library_never_imports_training_and_never_asserts():
     for path in (ROOT / "keras_lightnets").rglob("*.py"):
-        assert not [n for n in imports(path) if n.split(".")[0] in ("training", "tests")], path
+        assert not [n for n in imports(path) if n.split(".")[0] in ("lightnets", "tests")], path
         tree = ast.parse(path.read_text())
         assert not any(isinstance(node, ast.Assert) for node in ast.walk(tree)), path
 
@@ -133,14 +142,13 @@ def test_commands_print_names_by_console_only():
 
 def test_keras_is_imported_as_keras():
     """`from tensorflow import keras` could be another Keras than ours."""
-    for package in ("keras_lightnets", "training"):
-        for path in (ROOT / package).rglob("*.py"):
-            assert "tensorflow.keras" not in set(imports(path)), path
+    for _, path in sources():
+        assert "tensorflow.keras" not in set(imports(path)), path
 
 
 def test_public_names_resolve_and_importing_the_package_is_cheap():
     code = (
-        "import sys, keras_lightnets, keras_lightnets.registry\n"
+        "import sys, keras_lightnets, keras_lightnets.catalogue.registry\n"
         "assert not {'tensorflow', 'keras', 'numpy'} & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from test_export import LABELS, SIZE, TRANSFORM, small_net
 
-from keras_lightnets.serving import inference
-from training import artifacts
-from training.errors import UserError
+from keras_lightnets.inference import function as inference
+from lightnets.run import artifacts
+from lightnets.support.errors import UserError
 
 IMAGES = np.random.default_rng(5).integers(0, 256, (3, *SIZE, 3)).astype("uint8")
 

@@ -6,11 +6,11 @@ import tensorflow as tf
 from PIL import Image
 from sklearn.datasets import load_sample_image
 
-import training.data
+import lightnets.data
 from keras_lightnets.preprocessing import EvalTransform
-from training import config as configuration
-from training.data import augment
-from training.errors import UsageError
+from lightnets.config import keys as configuration
+from lightnets.data import augment
+from lightnets.support.errors import UsageError
 
 
 def batch(**data):
@@ -57,7 +57,7 @@ def test_jpeg_crops_are_decoded_alone(tmp_path):
     config = configuration.from_dict(
         {"model": {"image_size": 32}, "data": {"dataset": str(tmp_path)}}
     )
-    splits = training.data.load(config)
+    splits = lightnets.data.load(config)
     one, other = (next(iter(splits.train(2, global_batch=4)))[0].numpy() for _ in range(2))
     np.testing.assert_array_equal(one, other)
     assert one.std() > 10

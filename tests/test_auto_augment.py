@@ -10,8 +10,9 @@ import tensorflow as tf
 from PIL import Image, ImageEnhance, ImageOps
 from sklearn.datasets import load_sample_image
 
-from training import config as configuration
-from training.data import arrays, auto_augment, order
+from lightnets.config import keys as configuration
+from lightnets.data import arrays, auto_augment
+from lightnets.data.sources import order
 
 
 def photograph() -> Image.Image:

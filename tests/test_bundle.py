@@ -8,9 +8,9 @@ import sys
 
 import pytest
 
-from keras_lightnets import class_names
-from keras_lightnets.serving import bundle
-from keras_lightnets.serving.errors import ExportError
+from keras_lightnets.catalogue import class_names
+from keras_lightnets.errors import ExportError
+from keras_lightnets.export import bundle
 
 
 def test_versions_count_up_and_ignore_what_is_no_version(tmp_path):
@@ -83,7 +83,7 @@ def test_a_killed_export_leaves_the_versions_whole_and_the_next_one_tidies_up(tm
     with bundle.staging(tmp_path) as staged:
         bundle.publish(staged, tmp_path / "1")
     code = (
-        "import pathlib, sys, time\nfrom keras_lightnets.serving import bundle\n"
+        "import pathlib, sys, time\nfrom keras_lightnets.export import bundle\n"
         "with bundle.staging(pathlib.Path(sys.argv[1])) as staged:\n"
         "    (staged / 'saved_model.pb').write_text('half')\n"
         "    print('ready', flush=True)\n    time.sleep(60)\n"

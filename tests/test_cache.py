@@ -11,11 +11,11 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-import training.data
+import lightnets.data
+from lightnets.config import keys as configuration
+from lightnets.data import cache
+from lightnets.support.errors import UserError
 from tests import toy
-from training import config as configuration
-from training.data import cache
-from training.errors import UserError
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def pictures(tmp_path, monkeypatch):
 
 def splits(dataset, kind):
     data = {"dataset": str(dataset), "cache": kind}
-    return training.data.load(configuration.from_dict({"model": {"image_size": 16}, "data": data}))
+    return lightnets.data.load(configuration.from_dict({"model": {"image_size": 16}, "data": data}))
 
 
 def digest(batches):

@@ -7,8 +7,8 @@ import shutil
 import pytest
 import tensorflow as tf
 
-from training.checkpoint import Checkpoints, HostState
-from training.errors import UserError
+from lightnets.run.checkpoint import Checkpoints, HostState
+from lightnets.support.errors import UserError
 
 
 def make(folder, value=0.0, keep=3):

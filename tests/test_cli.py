@@ -7,9 +7,10 @@ import sys
 
 import pytest
 
-from training import cli, console
-from training.commands import train as train_command
-from training.errors import UserError
+from lightnets import cli
+from lightnets.commands import train as train_command
+from lightnets.support import console
+from lightnets.support.errors import UserError
 
 ROOT = pathlib.Path(__file__).parent.parent
 HEAVY = "tensorflow", "keras", "tensorflow_datasets", "matplotlib", "sklearn"
@@ -39,7 +40,7 @@ def test_help_and_mistakes_do_not_wait_for_tensorflow(arguments, tmp_path):
     # Mutation: any heavy import at the top of a command module.
     code = (
         "import sys\n"
-        "from training import cli\n"
+        "from lightnets import cli\n"
         "try:\n    cli.main(sys.argv[1:])\n"
         "except SystemExit:\n    pass\n"
         f"sys.exit(', '.join(name for name in {HEAVY} if name in sys.modules) or 0)\n"
@@ -209,7 +210,7 @@ def test_a_bug_is_not_dressed_up_as_a_mistake_of_the_user(monkeypatch):
 
 def test_a_closed_pipe_is_no_traceback():
     result = subprocess.run(
-        f"{sys.executable} -m training.cli list | head -n 1", shell=True, capture_output=True
+        f"{sys.executable} -m lightnets.cli list | head -n 1", shell=True, capture_output=True
     )
     assert result.stderr == b""
 
@@ -223,7 +224,7 @@ def interrupted(folder, tensorflow):
     (folder / "tensorflow.py").write_text(
         f"import os\nos.write(2, b'log of an import')\n{tensorflow}"
     )
-    code = "import sys; from training import cli; sys.exit(cli.main(sys.argv[1:]))"
+    code = "import sys; from lightnets import cli; sys.exit(cli.main(sys.argv[1:]))"
     arguments = ["train", "--dataset", "digits", "--out", str(folder / "run")]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), str(ROOT)])}
     return subprocess.run(

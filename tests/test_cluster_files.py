@@ -9,9 +9,9 @@ import subprocess
 import pytest
 import yaml
 
-from training import resolve
-from training.commands import train
-from training.workers import cluster
+from lightnets.commands import train
+from lightnets.config import resolve
+from lightnets.distribution.workers import cluster
 
 FOLDER = pathlib.Path(__file__).parents[1] / "docs" / "cluster"
 

@@ -1,10 +1,10 @@
 import pytest
 
-from training import cli
-from training import config as configs
-from training.config import Config
-from training.errors import UsageError
-from training.validate import validate
+from lightnets import cli
+from lightnets.config import keys as configs
+from lightnets.config.keys import Config
+from lightnets.config.validate import validate
+from lightnets.support.errors import UsageError
 
 
 def test_a_saved_configuration_reads_back_equal(tmp_path):

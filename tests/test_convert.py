@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import keras_lightnets
-from keras_lightnets import convert
+from keras_lightnets.weights import convert
 
 
 @pytest.fixture(scope="module")

@@ -18,12 +18,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import training.data
+import lightnets.data
+from lightnets.config import keys as configuration
+from lightnets.data import service
+from lightnets.evaluation import judge
+from lightnets.run import train
+from lightnets.support.errors import UserError
 from tests import processes, toy
-from training import config as configuration
-from training import judge, train
-from training.data import service
-from training.errors import UserError
 
 EXAMPLE = pathlib.Path(__file__).parent.parent / "docs/cluster/data_service.py"
 
@@ -100,8 +101,8 @@ def test_each_batch_is_one_of_the_runs_own_and_comes_once(pictures, two_workers)
     """Caught: each worker going through all data; another seed or augmentation on a worker."""
     address, _ = two_workers
     steps, most = 40, 2000
-    local = iter(training.data.load(config(pictures)).train(3, global_batch=4))
-    splits = training.data.load(config(pictures, address), checked=True)
+    local = iter(lightnets.data.load(config(pictures)).train(3, global_batch=4))
+    splits = lightnets.data.load(config(pictures, address), checked=True)
     batches = iter(splits.train(3, global_batch=4))
     # A worker that starts late, or is slow, delivers its share of the first steps late.
     own, seen = [], []
@@ -121,7 +122,7 @@ def test_a_killed_worker_is_done_without_and_two_end_the_run(pictures, two_worke
     """Caught: waiting for ever, as TensorFlow does."""
     monkeypatch.setattr(service, "PATIENCE", 10)
     address, children = two_workers
-    batches = iter(training.data.load(config(pictures, address)).train(global_batch=4))
+    batches = iter(lightnets.data.load(config(pictures, address)).train(global_batch=4))
     next(batches)
     children[1].kill()
     assert [len(next(batches)[0]) for _ in range(200)] == [4] * 200
@@ -153,11 +154,11 @@ def test_a_run_trains_on_it_and_says_that_the_order_is_not_exact(pictures, two_w
 # The command, which waits for a batch for ten seconds instead of five minutes.
 COMMAND = """
 import sys
-from training import quiet
+from lightnets.support import quiet
 quiet.quieten()
-from training.data import service
+from lightnets.data import service
 service.PATIENCE = 60
-from training.cli import main
+from lightnets.cli import main
 sys.exit(main(sys.argv[1:]))
 """
 
@@ -213,20 +214,20 @@ def test_a_service_that_is_not_there_is_named_in_bounded_time(pictures, monkeypa
     monkeypatch.setattr(service, "ANSWER", 0.5)
     (port,) = processes.free_ports(1)
     with pytest.raises(UserError, match=rf"127.0.0.1:{port} does not answer within 0.5 s"):
-        training.data.load(config(pictures, f"127.0.0.1:{port}"), checked=True)
+        lightnets.data.load(config(pictures, f"127.0.0.1:{port}"), checked=True)
     # Evaluating the run later needs no service.
-    training.data.load(config(pictures, f"127.0.0.1:{port}"))
+    lightnets.data.load(config(pictures, f"127.0.0.1:{port}"))
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"127.0.0.1:{silent.getsockname()[1]}"
         with pytest.raises(UserError, match="does not answer"):
-            training.data.load(config(pictures, address), checked=True)
+            lightnets.data.load(config(pictures, address), checked=True)
 
 
 def test_a_dispatcher_without_workers_is_said(pictures):
     address, children = start(0)
     try:
         with pytest.raises(UserError, match="has no workers"):
-            training.data.load(config(pictures, address), checked=True)
+            lightnets.data.load(config(pictures, address), checked=True)
     finally:
         children[0].kill()
 
@@ -244,4 +245,4 @@ def test_what_a_service_cannot_do_is_refused(pictures, monkeypatch, dataset, dat
     dataset = pictures if dataset == "pictures" else dataset
     wanted = config(dataset, **{"data_service": "host:1"} | data)
     with pytest.raises(UserError, match=message):
-        training.data.load(wanted, checked=True)
+        lightnets.data.load(wanted, checked=True)

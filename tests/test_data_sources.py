@@ -12,14 +12,15 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from PIL import Image
 
-import training.data
+import lightnets.data
+from lightnets.config import keys as configuration
+from lightnets.data.sources import order
+from lightnets.data.sources.digits import Digits
+from lightnets.distribution import strategy
+from lightnets.doctor import convert
+from lightnets.evaluation.evaluate import distribute
+from lightnets.support.errors import UserError
 from tests import processes
-from training import config as configuration
-from training import strategy
-from training.data import convert, order
-from training.data.digits import Digits
-from training.errors import UserError
-from training.evaluate import distribute
 
 
 @pytest.fixture(autouse=True)
@@ -85,14 +86,14 @@ def pixels_and_labels(count):
 
 def open_kind(kind, tmp_path, **options):
     if kind == "folder":
-        return training.data.load(config(make_folder(tmp_path / "pictures"), **options))
+        return lightnets.data.load(config(make_folder(tmp_path / "pictures"), **options))
     if kind in ("csv", "jsonl"):
-        return training.data.load(config(make_list(tmp_path, kind), **options))
+        return lightnets.data.load(config(make_list(tmp_path, kind), **options))
     if kind == "arrays":
-        return training.data.from_arrays(config("arrays", **options), pixels_and_labels(20))
+        return lightnets.data.from_arrays(config("arrays", **options), pixels_and_labels(20))
     if kind == "dataset":
         data = tf.data.Dataset.from_tensor_slices(pixels_and_labels(20))
-        return training.data.from_dataset(
+        return lightnets.data.from_dataset(
             config("dataset", **options), data, data.take(5), labels=["even", "odd"]
         )
     Digits(data_dir=str(tmp_path / "tfds"), file_format=kind).download_and_prepare(
@@ -100,7 +101,7 @@ def open_kind(kind, tmp_path, **options):
     )
     folder = tmp_path / "tfds" / "digits" / "1.0.0"
     named = config(folder, train_split="train[:24]", eval_split="test[:5]", **options)
-    return training.data.load(named)
+    return lightnets.data.load(named)
 
 
 KINDS = ("folder", "csv", "jsonl", "arrays", "dataset", "tfrecord", "array_record")
@@ -157,7 +158,7 @@ def test_an_epoch_shows_every_example_once_in_another_order_each_time(kind, tmp_
 def replica_batches(config, steps, replicas):
     """Returns what the replicas of one machine get, in their order."""
     devices = strategy.create(f"cpu:{replicas}")
-    splits = training.data.load(config)
+    splits = lightnets.data.load(config)
     found = distribute(
         lambda shard, shards: splits.train(2, global_batch=4, shard=shard, shards=shards),
         4,
@@ -205,7 +206,7 @@ def test_a_permutation_is_one():
 def test_folders_of_splits_and_sorted_classes(tmp_path):
     make_folder(tmp_path / "Train", ("zebra", "ant"))
     make_folder(tmp_path / "val", ("ant",), 3, first=100)
-    splits = training.data.load(config(tmp_path))
+    splits = lightnets.data.load(config(tmp_path))
     assert splits.labels == ["ant", "zebra"]
     assert (splits.train_examples, splits.eval_examples) == (20, 3)
     assert set(splits.eval_source.read_labels()) == {0}
@@ -215,7 +216,7 @@ def test_classes_that_only_the_evaluation_has_are_named(tmp_path):
     make_folder(tmp_path / "train")
     make_folder(tmp_path / "val", ("cat", "dgo"), 2)
     with pytest.raises(UserError, match="val has classes that the split train lacks: dgo"):
-        training.data.load(config(tmp_path))
+        lightnets.data.load(config(tmp_path))
 
 
 def test_the_held_out_images_are_stratified_seeded_and_saved(tmp_path):
@@ -224,29 +225,29 @@ def test_the_held_out_images_are_stratified_seeded_and_saved(tmp_path):
     def held_out(splits):
         return [splits.eval_source.name(place) for place in range(splits.eval_examples)]
 
-    splits = training.data.load(config(folder, val_split=0.3))
+    splits = lightnets.data.load(config(folder, val_split=0.3))
     assert np.bincount(splits.eval_source.read_labels()).tolist() == [3, 3]
-    assert held_out(splits) == held_out(training.data.load(config(folder, val_split=0.3)))
-    assert held_out(splits) != held_out(training.data.load(config(folder, 1, val_split=0.3)))
+    assert held_out(splits) == held_out(lightnets.data.load(config(folder, val_split=0.3)))
+    assert held_out(splits) != held_out(lightnets.data.load(config(folder, 1, val_split=0.3)))
     splits.save(tmp_path)
     # The saved file decides, not the seed or share of the configuration.
-    again = training.data.load(config(folder, 1, val_split=0.1), saved=tmp_path)
+    again = lightnets.data.load(config(folder, 1, val_split=0.1), saved=tmp_path)
     assert held_out(again) == held_out(splits)
     (folder / "cat" / "new.png").write_bytes(picture(1000))
     with pytest.raises(UserError, match=r"have changed since the run was started \(20 then, 21"):
-        training.data.load(config(folder), saved=tmp_path)
+        lightnets.data.load(config(folder), saved=tmp_path)
 
 
 def test_a_class_whose_name_cannot_be_kept_is_refused_first(tmp_path):
     folder = make_folder(tmp_path / "pictures")
     (folder / "cat").rename(folder / "a\nb ")
-    assert training.data.load(config(folder)).labels == ["a\nb ", "dog"]
+    assert lightnets.data.load(config(folder)).labels == ["a\nb ", "dog"]
     with pytest.raises(UserError, match="TFDS cannot keep the name of the class 'a\nb '"):
         convert.convert(config(folder), tmp_path / "converted")
     assert not (tmp_path / "converted").exists()
     (folder / "dog").rename(folder / os.fsdecode(b"caf\xe9"))
     with pytest.raises(UserError, match=r"caf\\xe9' is not UTF-8"):
-        training.data.load(config(folder))
+        lightnets.data.load(config(folder))
 
 
 def test_damaged_files_stop_training_with_their_names(tmp_path):
@@ -254,7 +255,7 @@ def test_damaged_files_stop_training_with_their_names(tmp_path):
     (folder / "cat" / "broken.jpg").write_bytes(picture(1, "JPEG")[:300])
     (folder / "dog" / "text.png").write_text("no picture")
     with pytest.raises(UserError) as error:
-        training.data.load(config(folder), checked=True)
+        lightnets.data.load(config(folder), checked=True)
     assert f"{folder}/cat/broken.jpg: it is damaged or cut off" in str(error.value)
     assert f"{folder}/dog/text.png: it is no image of a known format" in str(error.value)
 
@@ -262,28 +263,28 @@ def test_damaged_files_stop_training_with_their_names(tmp_path):
 def test_damaged_files_can_be_skipped_also_after_a_resume(tmp_path):
     folder = make_folder(tmp_path / "pictures")
     (folder / "cat" / "broken.jpg").write_bytes(picture(1, "JPEG")[:300])
-    splits = training.data.load(config(folder, skip_corrupt=True), checked=True)
+    splits = lightnets.data.load(config(folder, skip_corrupt=True), checked=True)
     assert splits.train_examples + splits.eval_examples == 20
     assert list(splits.excluded) == [f"{folder}/cat/broken.jpg"]
     splits.save(tmp_path)
-    again = training.data.load(config(folder, skip_corrupt=True), saved=tmp_path)
+    again = lightnets.data.load(config(folder, skip_corrupt=True), saved=tmp_path)
     assert_equal(batches(again, 3, 5), batches(splits, 3, 5))
 
 
 def test_what_was_found_is_remembered_until_a_file_changes(tmp_path, monkeypatch):
     folder = make_folder(tmp_path / "pictures")
-    training.data.load(config(folder), checked=True)
+    lightnets.data.load(config(folder), checked=True)
     with monkeypatch.context() as patched:
-        patched.setattr(training.data.check, "find_damaged", None)
-        training.data.load(config(folder), checked=True)
+        patched.setattr(lightnets.data.check, "find_damaged", None)
+        lightnets.data.load(config(folder), checked=True)
     (folder / "cat" / "2.PnG").write_bytes(b"")
     with pytest.raises(UserError, match=r"1 image of .* cannot be read"):
-        training.data.load(config(folder), checked=True)
+        lightnets.data.load(config(folder), checked=True)
 
 
 def test_a_large_list_is_not_gone_through_before_the_first_batch(tmp_path, monkeypatch):
     """Caught: a pass over the files, which for a million of them takes minutes."""
-    monkeypatch.setattr(training.data.check, "UNASKED_LIMIT", 15)
+    monkeypatch.setattr(lightnets.data.sources.listing, "UNASKED_LIMIT", 15)
     # No file there could be read, so one that is looked at would be found missing.
     rows = [f"{number}.png,{'ab'[number % 2]}\n" for number in range(40)]
     (tmp_path / "list.csv").write_text("path,label\n" + "".join(rows))
@@ -300,10 +301,10 @@ def test_a_large_list_is_not_gone_through_before_the_first_batch(tmp_path, monke
 
     for name in ("stat", "lstat", "open", "access"):
         watch(name)
-    splits = training.data.load(config(tmp_path / "list.csv"), checked=True)
+    splits = lightnets.data.load(config(tmp_path / "list.csv"), checked=True)
     splits.save(tmp_path / "split.json")
     splits.train(global_batch=4)
-    training.data.load(config(tmp_path / "list.csv"), saved=tmp_path / "split.json")
+    lightnets.data.load(config(tmp_path / "list.csv"), saved=tmp_path / "split.json")
     # The first one tells whether images are files at all, for the digest in `split.json`.
     assert {path for path in asked if str(path).endswith(".png")} <= {str(tmp_path / "0.png")}
     assert splits.train_examples == 32
@@ -314,7 +315,7 @@ def test_the_bytes_decide_not_the_extension(tmp_path):
     (folder / "cat" / "jpeg_named.png").write_bytes(picture(1, "JPEG"))
     (folder / "cat" / "no_extension").write_bytes(picture(2, "GIF"))
     (folder / "cat" / "notes.txt").write_text("not an image")
-    splits = training.data.load(config(folder, crop="random_resized"), checked=True)
+    splits = lightnets.data.load(config(folder, crop="random_resized"), checked=True)
     assert splits.train_examples + splits.eval_examples == 22
     batches(splits, 5)
 
@@ -333,7 +334,7 @@ def test_the_bytes_decide_not_the_extension(tmp_path):
 def test_a_broken_list_is_explained(tmp_path, name, content, message):
     (tmp_path / name).write_text(content)
     with pytest.raises(UserError, match=message):
-        training.data.load(config(tmp_path / name))
+        lightnets.data.load(config(tmp_path / name))
 
 
 @pytest.mark.parametrize(
@@ -347,13 +348,13 @@ def test_a_broken_list_is_explained(tmp_path, name, content, message):
 )
 def test_a_missing_data_set_is_explained_without_a_network(tmp_path, name, message):
     with pytest.raises(UserError, match=message):
-        training.data.load(config(name, data_dir=str(tmp_path)))
+        lightnets.data.load(config(name, data_dir=str(tmp_path)))
 
 
 def test_class_weights_balance_the_classes(tmp_path):
     make_folder(tmp_path / "pictures", ("cat",), 15)
     make_folder(tmp_path / "pictures", ("dog",), 5, first=50)
-    splits = training.data.load(config(tmp_path / "pictures", class_weights="balanced"))
+    splits = lightnets.data.load(config(tmp_path / "pictures", class_weights="balanced"))
     for _, labels, weights in batches(splits, 4):
         np.testing.assert_allclose(weights, np.where(labels[:, 0] == 1, 16 / 24, 16 / 8))
 
@@ -361,6 +362,6 @@ def test_class_weights_balance_the_classes(tmp_path):
 def test_wrong_arrays_are_explained():
     images, labels = pixels_and_labels(4)
     with pytest.raises(UserError, match="must be uint8"):
-        training.data.from_arrays(config("arrays"), (images / 255, labels))
+        lightnets.data.from_arrays(config("arrays"), (images / 255, labels))
     with pytest.raises(UserError, match="integers, one for each of 4"):
-        training.data.from_arrays(config("arrays"), (images, labels[:3]))
+        lightnets.data.from_arrays(config("arrays"), (images, labels[:3]))

@@ -8,7 +8,7 @@ import pytest
 @pytest.mark.slow
 def test_the_demo_trains_evaluates_exports_serves_and_agrees(tmp_path):
     # Mutation: any step that fails, or a server whose answers are not those of `evaluate`.
-    command = [sys.executable, "-m", "training.demo", "--folder", str(tmp_path), "--seed", "1"]
+    command = [sys.executable, "-m", "lightnets.demo", "--folder", str(tmp_path), "--seed", "1"]
     result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert result.returncode == 0, result.stdout + result.stderr
     assert result.stderr == ""

@@ -12,9 +12,9 @@ import threading
 import pytest
 import yaml
 
-from keras_lightnets.serving import bundle, deployment, models_config
-from keras_lightnets.serving.server import layout, model_server
-from keras_lightnets.serving.server.options import GRPC_PORT, METRICS_PATH, REST_PORT
+from keras_lightnets.export import bundle, deployment, models_config, tf_serving
+from keras_lightnets.export.tf_serving import GRPC_PORT, METRICS_PATH, REST_PORT
+from keras_lightnets.serving.server import layout
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -55,7 +55,7 @@ def test_compose_mounts_what_its_flags_name(ready):
     (service,) = yaml.safe_load((ready / "compose.yaml").read_text())["services"].values()
     assert service.keys() == SERVICE
     assert service["healthcheck"].keys() <= HEALTHCHECK
-    assert service["image"] == model_server.IMAGE
+    assert service["image"] == tf_serving.IMAGE
     # To this machine alone, under the ports that the image's start script opens.
     assert service["ports"] == [f"127.0.0.1:{port}:{port}" for port in (GRPC_PORT, REST_PORT)]
     (mount,) = service["volumes"]
@@ -263,7 +263,7 @@ def test_kserve_gets_every_model_with_autoscaling(ready):
         model = predictor["model"]
         assert model.keys() == MODEL
         assert model["modelFormat"] == {"name": "tensorflow", "version": "2"}
-        assert f"tensorflow/serving:{model['runtimeVersion']}" == model_server.IMAGE
+        assert f"tensorflow/serving:{model['runtimeVersion']}" == tf_serving.IMAGE
         assert model["storageUri"] == f"pvc://models/{name}"
         assert model["resources"].keys() == {"requests", "limits"}
 
@@ -291,8 +291,8 @@ def test_names_that_a_cluster_takes(names, expected):
 
 
 def test_documents_name_the_same_image(ready):
-    assert f"`{model_server.IMAGE}`" in (ROOT / "docs" / "serving-server.md").read_text()
-    assert model_server.IMAGE in (ready / "README.md").read_text()
+    assert f"`{tf_serving.IMAGE}`" in (ROOT / "docs" / "serving-server.md").read_text()
+    assert tf_serving.IMAGE in (ready / "README.md").read_text()
     for path in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
         tags = set(re.findall(r"tensorflow/serving:[\w.-]+", path.read_text()))
-        assert tags <= {model_server.IMAGE}, path
+        assert tags <= {tf_serving.IMAGE}, path

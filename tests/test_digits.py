@@ -5,8 +5,8 @@ import pytest
 import tensorflow as tf
 from sklearn.datasets import load_digits
 
-import training.data
-from training import config as configuration
+import lightnets.data
+from lightnets.config import keys as configuration
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +23,7 @@ def splits(tmp_path_factory):
             },
         }
     )
-    return training.data.load(config)
+    return lightnets.data.load(config)
 
 
 def test_every_digit_is_there_once_with_its_label(splits):

@@ -10,8 +10,8 @@ import sys
 
 import pytest
 
+from lightnets.support.errors import UserError
 from tests import processes, toy
-from training.errors import UserError
 
 KEYS = {"checkpoint_steps": 4, "ema": 0.9}
 CHECKPOINT = 30_000  # bytes of one, about

@@ -10,12 +10,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from training import cli
-from training import config as configuration
-from training.data import check as damage
-from training.data import doctor_page, load, near, show, tfds_source
-from training.data.digits import Digits
-from training.data.load import open_dataset
+from lightnets import cli
+from lightnets.config import keys as configuration
+from lightnets.data import check as damage
+from lightnets.data import load
+from lightnets.data.load import open_dataset
+from lightnets.data.sources import listing
+from lightnets.data.sources import tfds as tfds_source
+from lightnets.data.sources.digits import Digits
+from lightnets.doctor import near, show
+from lightnets.doctor import page as doctor_page
 
 
 @pytest.fixture(autouse=True)
@@ -212,7 +216,7 @@ def test_a_run_remembers_the_check_of_tfrecord_files(tmp_path, capfd, monkeypatc
     with tfds_source.quiet():
         builder.download_and_prepare()
     for limit in (359, 360):
-        monkeypatch.setattr(damage, "UNASKED_LIMIT", limit)
+        monkeypatch.setattr(listing, "UNASKED_LIMIT", limit)
         opened = open_dataset(open_config(builder.data_path))
         parts = [opened.train, opened.evaluation] if limit < 360 else [opened.train]
         assert [damage.remembered(part) for part in parts] == [None] * len(parts)

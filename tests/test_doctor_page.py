@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from training.cli import main
+from lightnets.cli import main
 
 # Reports what only a browser knows, then is read back by `--dump-dom`.
 PROBE = """

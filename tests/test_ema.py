@@ -4,8 +4,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from lightnets.optimization.ema import WeightAverage
 from tests import processes, toy
-from training.ema import WeightAverage
 
 
 def test_the_decay_warms_up_and_a_skipped_step_changes_nothing():

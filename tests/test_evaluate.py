@@ -2,10 +2,10 @@
 
 import pytest
 
+from lightnets.distribution.workers import Cluster
+from lightnets.evaluation import scoring
+from lightnets.evaluation.evaluate import Evaluator
 from tests import processes, toy
-from training import scoring
-from training.evaluate import Evaluator
-from training.workers import Cluster
 
 SIZES = [1, 7, 359, 360]
 BATCH = 32
@@ -15,7 +15,7 @@ def scores(devices, members=None):
     """Scores one network on sets of all sizes, in this process."""
     import keras
 
-    from training import strategy
+    from lightnets.distribution import strategy
 
     keras.utils.set_random_seed(0)
     chosen = strategy.create(devices, members)

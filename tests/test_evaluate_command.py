@@ -9,11 +9,11 @@ import pytest
 import tensorflow as tf
 from colour_run import LABELS, SIDE, make_run, network, write_pictures
 
+from lightnets import data
+from lightnets.cli import main
+from lightnets.config import keys as configs
+from lightnets.run.directory import Run
 from tests import toy
-from training import config as configs
-from training import data
-from training.cli import main
-from training.run import Run
 
 
 @pytest.fixture(scope="module")

@@ -11,10 +11,10 @@ import tensorflow as tf
 from tensorflow.core.protobuf import config_pb2
 
 import keras_lightnets
+from keras_lightnets.errors import ExportError
+from keras_lightnets.export.saved_model import ExportOptions
+from keras_lightnets.inference.function import inference_model
 from keras_lightnets.preprocessing import EvalTransform, evaluation_image
-from keras_lightnets.serving.errors import ExportError
-from keras_lightnets.serving.export import ExportOptions
-from keras_lightnets.serving.inference import inference_model
 
 LABELS = ["zero", "one", "two", "drei", "vier", "fünf"]
 SIZE = (40, 48)

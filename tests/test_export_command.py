@@ -15,13 +15,15 @@ from bundles import traces
 from colour_run import LABELS, make_run
 from serving_models import serving
 
-from keras_lightnets.serving import runtimes
+from keras_lightnets.export import runtimes
+from lightnets import data
+from lightnets.cli import main
+from lightnets.commands import export
+from lightnets.config import keys as configs
+from lightnets.evaluation import judge
+from lightnets.run import artifacts
+from lightnets.run.directory import Run
 from tests import processes
-from training import artifacts, data, judge
-from training import config as configs
-from training.cli import main
-from training.commands import export
-from training.run import Run
 
 
 @pytest.fixture(scope="module")
@@ -215,7 +217,7 @@ def test_no_permission_to_write(run, tmp_path):
 
 def test_a_changed_graph_is_not_published(run, tmp_path, capfd, monkeypatch):
     """The parity gate of the command, with one operation of the graph changed."""
-    from keras_lightnets.serving import inference
+    from keras_lightnets.inference import function as inference
 
     frozen_function = inference.frozen_function
 

@@ -12,7 +12,7 @@ from colour_run import make_run
 from test_export import small_net
 
 import keras_lightnets
-from keras_lightnets.serving.errors import ExportError
+from keras_lightnets.errors import ExportError
 from tests import processes
 
 TESTS = pathlib.Path(__file__).parent
@@ -33,7 +33,7 @@ sys.path.insert(0, sys.argv[2])
 import numpy as np
 from test_export import small_net
 import keras_lightnets
-from keras_lightnets.serving.errors import ExportError
+from keras_lightnets.errors import ExportError
 
 disk, model = pathlib.Path(sys.argv[1]), small_net()
 
@@ -108,7 +108,7 @@ def tree():
 
 def export():
     arguments = ["export", run, "--out", str(disk / "served"), "--name", "colour"]
-    command = [sys.executable, "-m", "training.cli", *arguments]
+    command = [sys.executable, "-m", "lightnets.cli", *arguments]
     done = subprocess.run(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
     return done.returncode, done.stderr
 
@@ -156,7 +156,7 @@ def test_the_command_whose_file_cannot_grow_leaves_no_file(tmp_path):
     old.write_bytes(b"old")
     arguments = ["export", run, "--out", out, "--name", "colour"]
     done = subprocess.run(
-        [sys.executable, "-m", "training.cli", *map(str, arguments)],
+        [sys.executable, "-m", "lightnets.cli", *map(str, arguments)],
         capture_output=True,
         text=True,
         check=False,

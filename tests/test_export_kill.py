@@ -17,7 +17,9 @@ from serving_models import serving
 from test_export import SIZE, small_net
 
 import keras_lightnets
-from keras_lightnets.serving import Client, ClientError, bundle, deployment, gate, readback
+from keras_lightnets.export import bundle, deployment, readback
+from keras_lightnets.export import parity as gate
+from keras_lightnets.serving import Client, ClientError
 from tests import processes
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (2, *SIZE, 3)).astype("uint8")

@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import training.data
+import lightnets.data
+from lightnets.config import keys as configuration
+from lightnets.data import failures
+from lightnets.data.sources import order
+from lightnets.evaluation import judge
+from lightnets.run import train, trainer
+from lightnets.support.errors import UserError
 from tests import processes, toy
-from training import config as configuration
-from training import judge, train, trainer
-from training.data import failures, order
-from training.errors import UserError
 
 
 @pytest.fixture
@@ -56,7 +58,7 @@ def damage_while_training(dataset, victim, out, replicas):
 def test_of_all_damaged_images_those_of_the_step_are_named(pictures):
     """Caught: looking at the images of another step, or only at those of training."""
     data = {"dataset": str(pictures), "cache": "none"}
-    splits = training.data.load(
+    splits = lightnets.data.load(
         configuration.from_dict({"model": {"image_size": 16}, "data": data})
     )
     batches = iter(splits.train(12, global_batch=4))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from training.cli import main
+from lightnets.cli import main
 
 FOLDER = pathlib.Path("/usr/share/datasets/fashion-mnist")
 COUNTS = {"train": 2000, "t10k": 500}  # of 60,000 and 10,000, which would take many minutes

@@ -3,9 +3,10 @@ import pytest
 import tensorflow as tf
 
 import keras_lightnets
-from training import class_weights, finetune, optimizers
-from training.config import Config, ModelConfig
-from training.errors import UserError
+from lightnets.config.keys import Config, ModelConfig
+from lightnets.data import class_weights
+from lightnets.optimization import finetune, optimizers
+from lightnets.support.errors import UserError
 
 
 @pytest.fixture(scope="module")

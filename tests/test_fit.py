@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from lightnets import fit, fit_batches
+from lightnets.distribution import strategy
+from lightnets.optimization import optimizers
+from lightnets.run import trainer
 from tests import processes, toy
-from training import fit, fit_batches, optimizers, strategy, trainer
 
 # Not a multiple of the batch: the last batch has one image, fewer than there are replicas.
 TRAINED, BATCH = 25, 8

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_lightnets.folding import fold_batch_norm
+from keras_lightnets.inference.folding import fold_batch_norm
 from keras_lightnets.layers import FusedBatchNormalization, GroupedConv2D
 
 layers = keras.layers

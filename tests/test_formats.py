@@ -9,12 +9,12 @@ from bundles import traces
 from test_export import LABELS, SIZE, TRANSFORM, small_net
 
 import keras_lightnets
-from keras_lightnets.serving import bundle, formats, runtimes
-from keras_lightnets.serving.errors import ExportError, ParityError
-from keras_lightnets.serving.gate import HeldOut
-from keras_lightnets.serving.inference import inference_model
-from training import artifacts
-from training.errors import UserError
+from keras_lightnets.errors import ExportError, ParityError
+from keras_lightnets.export import bundle, formats, runtimes
+from keras_lightnets.export.parity import HeldOut
+from keras_lightnets.inference.function import inference_model
+from lightnets.run import artifacts
+from lightnets.support.errors import UserError
 
 HELD_OUT = HeldOut.synthetic(SIZE, 20)
 

@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 from test_preprocessing import FILES, declare
 
-import training.data
+import lightnets.data
 from keras_lightnets.preprocessing import EvalTransform
-from training import config as configuration
-from training.commands import predict
-from training.data import check
-from training.data.load import open_dataset
+from lightnets.commands import predict
+from lightnets.config import keys as configuration
+from lightnets.data import check
+from lightnets.data.load import open_dataset
 
 KINDS = tuple(FILES)
 FILES_OF_COMMANDS = 2000
@@ -82,7 +82,7 @@ def test_no_damage_is_fatal_and_all_of_it_is_named(count, tmp_path, monkeypatch)
     refused = {str(path): answer for path, answer in answers.items() if isinstance(answer, str)}
     assert refused == named
 
-    splits = training.data.load(config, checked=True)
+    splits = lightnets.data.load(config, checked=True)
     assert splits.excluded == named
     assert splits.train_examples + splits.eval_examples == count - len(named)
     batch = 8
@@ -101,7 +101,7 @@ def test_the_commands_survive_damaged_files(tmp_path, monkeypatch):
     write_damaged(folder, FILES_OF_COMMANDS)
 
     def lightnets(*arguments):
-        command = [sys.executable, "-m", "training.cli", *map(str, arguments)]
+        command = [sys.executable, "-m", "lightnets.cli", *map(str, arguments)]
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
         assert "Traceback" not in done.stderr
         return done

@@ -6,8 +6,8 @@ import tensorflow as tf
 from test_export import SIZE, small_net
 
 import keras_lightnets
-from keras_lightnets.serving import gate
-from keras_lightnets.serving.errors import ExportError, ParityError
+from keras_lightnets.errors import ExportError, ParityError
+from keras_lightnets.export import parity as gate
 
 EXPECTED = np.array([[0.7, 0.2, 0.1], [0.1, 0.5, 0.4]])
 

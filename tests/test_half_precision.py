@@ -9,7 +9,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
 def accuracy(folder, precision):
     """Held-out accuracy of the demo's training command, at half its length, in a precision."""
-    command = [sys.executable, "-m", "training.cli", "train", "--model", "shufflenet_v1"]
+    command = [sys.executable, "-m", "lightnets.cli", "train", "--model", "shufflenet_v1"]
     command += ["--dataset", "digits", "--recipe", "digits", "--precision", precision]
     command += ["--epochs", "5"]
     run = folder / precision

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import keras_lightnets
-from keras_lightnets import weight_files
+from keras_lightnets.weights import files as weight_files
 
 LIMIT = 512 << 20  # bytes that a file may cost, the interpreter aside
 NETWORK = 1 << 20  # bytes of the network it is for

@@ -6,15 +6,15 @@ import sys
 import pytest
 
 import keras_lightnets
+from lightnets.fit import FitModel
 from tests.test_architecture import ROOT, imports
-from training.fit import FitModel
 
 FIRST = {
     "package": "import keras_lightnets, keras",
     "keras": "import keras, keras_lightnets",
     "tensorflow": "import keras_lightnets, tensorflow, keras",
     "layers": "import keras_lightnets.layers.replicas, keras",
-    "network": "import keras_lightnets.preprocessing, keras",
+    "network": "import keras_lightnets.preprocessing.transform, keras",
 }
 
 
@@ -68,7 +68,7 @@ else:
     (line,) = [line for line in done.stderr.splitlines() if "keras_lightnets" in line]
     assert "KERAS_BACKEND=openvino only list_models, model_info and serving.Client work" in line
 
-    run = [sys.executable, "-m", "training.cli", "list"]
+    run = [sys.executable, "-m", "lightnets.cli", "list"]
     done = subprocess.run(run, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1].startswith("lightnets: The commands run on TensorFlow")

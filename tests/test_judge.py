@@ -2,9 +2,9 @@
 
 import pytest
 
-from training import config as configs
-from training import judge
-from training.errors import UsageError
+from lightnets.config import keys as configs
+from lightnets.evaluation import judge
+from lightnets.support.errors import UsageError
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ import pytest
 from keras.src.legacy.saving import legacy_h5_format
 
 import keras_lightnets
-from keras_lightnets import weights
-from training import artifacts
+from keras_lightnets.weights import load as weights
+from lightnets.run import artifacts
 
 # Builder, ours, alpha, and what its files are called.
 NETWORKS = {

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import training.data
-from training import cli
-from training import config as configuration
-from training.data import layout
-from training.data.dataset import find
-from training.errors import UserError
+import lightnets.data
+from lightnets import cli
+from lightnets.config import keys as configuration
+from lightnets.data.dataset import find
+from lightnets.data.sources import layout
+from lightnets.support.errors import UserError
 
 
 @pytest.fixture(autouse=True)
@@ -48,7 +48,7 @@ def found(dataset, **data):
 
 def load(dataset, **data):
     values = {"data": {"dataset": str(dataset)} | data, "model": {"image_size": 32}}
-    return training.data.load(configuration.from_dict(values), checked=True)
+    return lightnets.data.load(configuration.from_dict(values), checked=True)
 
 
 @pytest.mark.parametrize(

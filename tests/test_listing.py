@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import training.data
-from training import cli
-from training import config as configuration
-from training.data import listing
-from training.errors import UserError
+import lightnets.data
+from lightnets import cli
+from lightnets.config import keys as configuration
+from lightnets.data.sources import listing
+from lightnets.support.errors import UserError
 
 
 def save(path, number=0, kind="PNG"):
@@ -77,11 +77,11 @@ def test_what_other_programs_keep_there_is_no_class_and_no_picture(tmp_path, cap
     for name in JUNK:
         save(root / name / "cat" / "._1.png")
     config = configuration.from_dict({"data": {"dataset": str(root)}})
-    splits = training.data.load(config, checked=True)
+    splits = lightnets.data.load(config, checked=True)
     assert splits.labels == ["cat", "dog"]
     assert splits.train_examples + splits.eval_examples == 8
 
-    from training.commands import predict
+    from lightnets.commands import predict
 
     found = [str(path.relative_to(root)) for path in predict.find([str(root)])]
     assert found == [f"{name}/{number}.png" for name in ("cat", "dog") for number in range(4)]
@@ -96,9 +96,9 @@ def test_names_that_are_not_utf8_are_read(tmp_path, capfd):
                 tmp_path / name / os.fsdecode(b"\xe9%d.png" % number), 10 * (name == "cat") + number
             )
     config = configuration.from_dict({"data": {"dataset": str(tmp_path)}})
-    splits = training.data.load(config, checked=True)
+    splits = lightnets.data.load(config, checked=True)
     splits.save(tmp_path)
-    again = training.data.load(config, saved=tmp_path)
+    again = lightnets.data.load(config, saved=tmp_path)
     assert again.eval_source.name(0) == splits.eval_source.name(0)
     next(iter(again.train(global_batch=2)))
     assert cli.main(["data", "check", str(tmp_path), "--json"]) == 0
@@ -116,9 +116,10 @@ def test_a_folder_that_cannot_be_read_is_an_error(tmp_path, monkeypatch):
 
 LIMITED = """
 import pathlib, resource, sys
-from training import cli, config
-from training.commands import predict
-from training.data import load
+from lightnets import cli
+from lightnets.config import keys as config
+from lightnets.commands import predict
+from lightnets.data import load
 from keras_lightnets.preprocessing import EvalTransform
 
 root, out = sys.argv[1:]
@@ -169,11 +170,11 @@ def test_a_class_of_nothing_but_files_that_are_too_large_is_named(tmp_path, caps
     os.truncate(large, listing.MAX_BYTES + 1)
     config = configuration.from_dict({"data": {"dataset": str(tmp_path)}})
     with pytest.raises(UserError, match=r"dog \(a file of 257 MiB, more than 256 MiB\)"):
-        training.data.load(config)
+        lightnets.data.load(config)
     (tmp_path / "list.csv").write_text("path,label\ndog/1.jpg,dog\n")
     config = configuration.from_dict({"data": {"dataset": str(tmp_path / "list.csv")}})
     with pytest.raises(UserError, match=r"lists .*1\.jpg, which is a file of 257 MiB"):
-        training.data.load(config)
+        lightnets.data.load(config)
     shutil.rmtree(tmp_path / "cat")
     assert cli.main(["data", "check", str(tmp_path)]) == 1
     assert "holds no picture that can be read. Left out: a file of" in capsys.readouterr().err

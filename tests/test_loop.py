@@ -10,11 +10,12 @@ import signal
 import numpy as np
 import pytest
 
+from lightnets.config import keys as configs
+from lightnets.run import train
+from lightnets.support import progress
+from lightnets.support.errors import UsageError, UserError
+from lightnets.support.interrupts import Interrupted
 from tests import processes, toy
-from training import config as configs
-from training import progress, train
-from training.errors import UsageError, UserError
-from training.interrupts import Interrupted
 
 
 def be_told_to_stop():

@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 
 import keras_lightnets
-from keras_lightnets import options
+from keras_lightnets.networks import options
 from keras_lightnets.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 
 # The narrowest of each family; `(batch, 64, 64, 3)` images are enough for all five strides.

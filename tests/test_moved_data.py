@@ -6,12 +6,12 @@ import signal
 import numpy as np
 import pytest
 
+from lightnets import data
+from lightnets.config import keys as configs
+from lightnets.run.directory import Run
+from lightnets.support.errors import UserError
+from lightnets.support.interrupts import Interrupted
 from tests import processes, toy
-from training import config as configs
-from training import data
-from training.errors import UserError
-from training.interrupts import Interrupted
-from training.run import Run
 
 
 def on_pictures(config, out, at_step=None):

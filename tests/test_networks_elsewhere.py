@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 import keras_lightnets
-from keras_lightnets.serving import formats
-from keras_lightnets.serving.gate import HeldOut
-from training import artifacts
+from keras_lightnets.export import formats
+from keras_lightnets.export.parity import HeldOut
+from lightnets.run import artifacts
 
 SIDE, CLASSES, LARGEST_DIFFERENCE = 96, 10, 1e-4
 NETS = ("mobilenet_v1", "mobilenet_v2", "shufflenet_v1", "shufflenet_v2", "squeezenet")

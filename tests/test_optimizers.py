@@ -12,9 +12,9 @@ import pytest
 import tensorflow as tf
 
 from keras_lightnets.layers import GroupedConv2D
-from training import optimizers
-from training.config import Config, ModelConfig, OptimizerConfig, TrainConfig
-from training.muon import Muon, orthogonalize
+from lightnets.config.keys import Config, ModelConfig, OptimizerConfig, TrainConfig
+from lightnets.optimization import optimizers
+from lightnets.optimization.muon import Muon, orthogonalize
 
 NAMES = ["sgd", "rmsprop", "adamw", "lion", "muon"]
 RATES = 0.1 * 0.5 ** np.arange(4)  # halves at each step
@@ -307,7 +307,7 @@ if __name__ == "__main__":
 
 
 def test_keras_own_muon_leaves_convolutions_to_adamw():
-    """When it no longer does, `training.muon` can go."""
+    """When it no longer does, `lightnets.optimization.muon` can go."""
     start, gradient = (
         np.random.default_rng(seed).normal(size=(3, 3, 4, 8)).astype("float32") for seed in (0, 1)
     )

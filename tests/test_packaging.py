@@ -26,6 +26,18 @@ def test_the_version_stands_in_one_place_and_in_the_changelog():
     assert not released or released[0] == keras_lightnets.__version__
 
 
+def test_every_folder_of_code_is_a_package_that_is_installed():
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    folders = {"keras_lightnets": "keras_lightnets", "training": "lightnets"}
+    found = [
+        ".".join((name, *path.parent.relative_to(ROOT / folder).parts))
+        for folder, name in folders.items()
+        for path in (ROOT / folder).rglob("__init__.py")
+    ]
+    assert setup["options"]["packages"].split() == sorted(found)
+
+
 def test_every_public_name_resolves_and_is_documented():
     for name in keras_lightnets.__all__:
         value = getattr(keras_lightnets, name)

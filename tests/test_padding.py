@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import keras_lightnets
-from keras_lightnets.serving.padding import HalfTurn, merge_padding
+from keras_lightnets.inference.padding import HalfTurn, merge_padding
 
 WINDOWS = {
     "conv": lambda **options: keras.layers.Conv2D(4, **({"kernel_size": 3} | options)),

@@ -7,8 +7,8 @@ import tensorflow as tf
 from test_export import SIZE, small_net
 
 import keras_lightnets
-from keras_lightnets.serving import parts
-from keras_lightnets.serving.inference import frozen_function, inference_model
+from keras_lightnets.inference import parts
+from keras_lightnets.inference.function import frozen_function, inference_model
 
 SPEC = tf.TensorSpec((None, *SIZE, 3), tf.uint8, name="images")
 

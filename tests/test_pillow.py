@@ -10,11 +10,12 @@ import tensorflow as tf
 from PIL import Image
 from test_preprocessing import FILES, GREY, INDICES, PHOTO, encode, transparent
 
-import training.data
+import lightnets.data
 from keras_lightnets import preprocessing
-from training import cli
-from training import config as configuration
-from training.data import check, listing, pillow
+from lightnets import cli
+from lightnets.config import keys as configuration
+from lightnets.data import check, pillow
+from lightnets.data.sources import listing
 
 pillow_heif.register_heif_opener()
 
@@ -145,7 +146,7 @@ def pictures(tmp_path, monkeypatch):
 def open_splits(folder, **data):
     values = {"dataset": str(folder), "resize_shorter": 40} | data
     config = configuration.from_dict({"data": values, "model": {"image_size": 32}})
-    return training.data.load(config, checked=True)
+    return lightnets.data.load(config, checked=True)
 
 
 def test_they_are_trained_on_and_converted_to_what_needs_no_pillow(pictures, tmp_path, capsys):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from test_client import Script, server  # noqa: F401
 
-from training.cli import main
+from lightnets.cli import main
 
 
 @pytest.fixture

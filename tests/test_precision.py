@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
+from lightnets.support.errors import UserError
 from tests import processes, toy
-from training.errors import UserError
 
 # In step 7 (the second of epoch 2) only the second half of the batch overflows float16.
 OVERFLOW = {"heavy_step": 7}

@@ -11,8 +11,9 @@ import pytest
 from PIL import Image
 
 from keras_lightnets.preprocessing import EvalTransform
-from training import artifacts, cli
-from training.commands import predict
+from lightnets import cli
+from lightnets.commands import predict
+from lightnets.run import artifacts
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from sklearn.datasets import load_sample_image
 
 from keras_lightnets import preprocessing
 from keras_lightnets.preprocessing import EvalTransform
+from keras_lightnets.preprocessing.decode import may_have_exif
 
 # Recorded by make.py beside it: every 14th row and column.
 TORCHVISION = dict(np.load(pathlib.Path(__file__).parent / "goldens/transform/torchvision.npz"))
@@ -185,6 +186,7 @@ BOMB = """
 import io, resource, sys
 import tensorflow as tf
 from keras_lightnets import preprocessing
+from keras_lightnets.preprocessing import decode
 
 decode = tf.function(preprocessing.decode_image, input_signature=[tf.TensorSpec((), tf.string)])
 decode(open(sys.argv[1], "rb").read())
@@ -288,7 +290,7 @@ def test_broken_exif_leaves_the_image_as_it_is(exif):
 @pytest.mark.parametrize("length", [3, 6, 19, 20, 21, 22, 30])
 def test_a_jpeg_header_cut_off_anywhere_is_no_exif(length):
     plain = FILES["jpeg"][:length]
-    assert not preprocessing.may_have_exif(tf.constant(plain))
+    assert not may_have_exif(tf.constant(plain))
 
 
 def declare(kind, width, height):

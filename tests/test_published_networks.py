@@ -12,10 +12,10 @@ from serving_models import serving
 from test_keras_weights import application, publish
 
 import keras_lightnets
-from keras_lightnets import imagenet
+from keras_lightnets.catalogue import imagenet
 from keras_lightnets.preprocessing import evaluation_image
-from training import artifacts
-from training.cli import main
+from lightnets.cli import main
+from lightnets.run import artifacts
 
 GOLDEN = pathlib.Path(__file__).with_name("goldens") / "published/mobilenet_v2-b0353104.npz"
 TAG = ["--model", "mobilenet_v2", "--weights", "torchvision-v1"]

@@ -13,7 +13,7 @@ def run(code, **kwargs):
 
 def test_tensorflow_starts_in_silence_and_works():
     # Mutation: leaving out the finder; TensorFlow then prints its notices on oneDNN and CUDA.
-    result = run(f"from training import quiet; quiet.quieten(); {IMPORT}")
+    result = run(f"from lightnets.support import quiet; quiet.quieten(); {IMPORT}")
     assert (result.stdout, result.stderr) == ("tensorflow\n", "")
 
 
@@ -23,7 +23,7 @@ def test_the_command_turns_onednn_on_unless_told(chosen):
     environment = {k: v for k, v in os.environ.items() if k != "TF_ENABLE_ONEDNN_OPTS"}
     environment |= {"TF_ENABLE_ONEDNN_OPTS": chosen} if chosen else {}
     code = (
-        "from training import quiet; quiet.quieten(); import tensorflow;"
+        "from lightnets.support import quiet; quiet.quieten(); import tensorflow;"
         "from tensorflow.python.util import _pywrap_util_port as port; print(port.IsMklEnabled())"
     )
     assert run(code, env=environment).stdout == f"{chosen is None}\n"
@@ -31,7 +31,7 @@ def test_the_command_turns_onednn_on_unless_told(chosen):
 
 def test_what_comes_after_the_import_reaches_standard_error():
     result = run(
-        "from training import quiet; quiet.quieten(); import tensorflow, os, sys;"
+        "from lightnets.support import quiet; quiet.quieten(); import tensorflow, os, sys;"
         "os.write(2, b'low '); print('high', file=sys.stderr)"
     )
     assert result.stderr == "low high\n"
@@ -40,7 +40,7 @@ def test_what_comes_after_the_import_reaches_standard_error():
 def test_a_failed_import_shows_what_was_put_aside(tmp_path):
     (tmp_path / "tensorflow.py").write_text("import os; os.write(2, b'why'); 1 / 0")
     code = (
-        f"import sys; from training import quiet; sys.path.insert(0, {str(tmp_path)!r});"
+        f"import sys; from lightnets.support import quiet; sys.path.insert(0, {str(tmp_path)!r});"
         "quiet.quieten(); import tensorflow"
     )
     result = run(code)

@@ -5,10 +5,10 @@ import re
 import pytest
 
 import keras_lightnets
-from training import config as configs
-from training import optimizers, schedules
-from training.recipes import RECIPES
-from training.validate import validate
+from lightnets.config import keys as configs
+from lightnets.config.recipes import RECIPES
+from lightnets.config.validate import validate
+from lightnets.optimization import optimizers, schedules
 
 
 def resolve(name):

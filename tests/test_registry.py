@@ -7,9 +7,9 @@ import golden_variants
 import pytest
 
 import keras_lightnets
-from keras_lightnets import registry
-from keras_lightnets.options import argument_names
-from keras_lightnets.weight_rows import WEIGHTS
+from keras_lightnets.catalogue import registry
+from keras_lightnets.catalogue.weight_rows import WEIGHTS
+from keras_lightnets.networks.options import argument_names
 
 # One per builder and per way in which a count can go wrong; the others are slow.
 QUICK = {
@@ -141,7 +141,7 @@ def test_published_digests_have_the_form_that_is_checked():
 def test_listing_does_not_import_tensorflow():
     code = (
         "import sys\n"
-        "from training.cli import main\n"
+        "from lightnets.cli import main\n"
         "assert main(['list', '*v1*']) == 0\n"
         "assert main(['info', 'squeezenet', '--json']) == 0\n"
         "assert main(['list', 'nonsense']) == 2\n"

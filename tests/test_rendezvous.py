@@ -6,10 +6,10 @@ import time
 
 import pytest
 
+from lightnets.distribution import rendezvous
+from lightnets.distribution.workers import Cluster
+from lightnets.support.errors import UserError
 from tests.processes import free_ports
-from training import rendezvous
-from training.errors import UserError
-from training.workers import Cluster
 
 
 def cluster(index, addresses, minutes=0.2):

@@ -6,7 +6,7 @@ from matplotlib import font_manager
 from matplotlib import image as mpl_image
 from matplotlib.text import Text
 
-from training import report
+from lightnets.evaluation import report
 
 LABELS = ["cat", "dog", "eel"]
 DEJAVU, STIX = "DejaVu Sans", "STIXGeneral"

@@ -2,10 +2,10 @@ import argparse
 
 import pytest
 
-from training import config as configs
-from training import resolve
-from training.errors import UsageError
-from training.recipes import RECIPES
+from lightnets.config import keys as configs
+from lightnets.config import resolve
+from lightnets.config.recipes import RECIPES
+from lightnets.support.errors import UsageError
 
 
 def resolved(*flags):

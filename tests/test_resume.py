@@ -9,8 +9,9 @@ import time
 
 import pytest
 
+from lightnets.evaluation import judge
+from lightnets.run import checkpoint, history, loop, trainer
 from tests import processes, toy
-from training import checkpoint, history, judge, loop, trainer
 
 # All that keeps state: dropout, batch norm, momentum, average, accumulation, partial epochs.
 EVERYTHING = {"accumulate": 2, "ema": 0.9, "checkpoint_steps": 4, "optimizer__global_clipnorm": 1.0}

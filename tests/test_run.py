@@ -2,11 +2,12 @@ import json
 
 import pytest
 
-from training import cli, run_lock
-from training import config as configs
-from training import run as runs
-from training.errors import UserError
-from training.writing import write_json, write_text
+from lightnets import cli
+from lightnets.config import keys as configs
+from lightnets.run import directory as runs
+from lightnets.run import run_lock
+from lightnets.support.errors import UserError
+from lightnets.support.writing import write_json, write_text
 
 
 def claim(path, **options):

@@ -10,10 +10,11 @@ import threading
 
 import pytest
 
+from lightnets import cli
+from lightnets.config import keys as configs
+from lightnets.run import run_lock
+from lightnets.support.errors import UserError
 from tests import processes, toy
-from training import cli, run_lock
-from training import config as configs
-from training.errors import UserError
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -141,5 +142,5 @@ def test_a_run_holds_its_folder_until_its_end(tmp_path):
 
 
 def test_a_lock_does_not_need_tensorflow():
-    code = "import sys; from training import run_lock; sys.exit('tensorflow' in sys.modules)"
+    code = "import sys; from lightnets.run import run_lock; sys.exit('tensorflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

@@ -10,9 +10,9 @@ from PIL import Image
 from sklearn.datasets import load_sample_image
 
 import keras_lightnets
-import training.data
-from training import config as configuration
-from training.commands import predict
+import lightnets.data
+from lightnets.commands import predict
+from lightnets.config import keys as configuration
 
 SIDE = 24
 
@@ -46,7 +46,7 @@ def test_every_pixel_is_the_same_everywhere(pictures, tmp_path):
     """Caught: another resize, crop or decoding in any of the three."""
     data = {"dataset": str(pictures), "resize_shorter": 30}
     config = configuration.from_dict({"model": {"image_size": SIDE}, "data": data})
-    splits = training.data.load(config)
+    splits = lightnets.data.load(config)
     paths = [splits.eval_source.name(place) for place in range(splits.eval_examples)]
     piped = np.concatenate([np.asarray(images) for images, _, _ in splits.evaluation(7)])
 

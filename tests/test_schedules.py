@@ -2,8 +2,8 @@ import keras
 import numpy as np
 import pytest
 
-from training import schedules
-from training.config import OptimizerConfig
+from lightnets.config.keys import OptimizerConfig
+from lightnets.optimization import schedules
 
 EPOCHS, STEPS_PER_EPOCH = 10, 20
 TOTAL = EPOCHS * STEPS_PER_EPOCH

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
-from training.scoring import guessing_loss, score
+from lightnets.evaluation.scoring import guessing_loss, score
 
 
 def test_scores_equal_those_of_scikit_learn():

@@ -17,15 +17,12 @@ from serving_models import ServeProcess, colour_png, write_version
 from tensorflow_serving.apis import prediction_log_pb2
 from tensorflow_serving.config import model_server_config_pb2
 
-from keras_lightnets.serving import Client, ClientError, models_config
-from keras_lightnets.serving.server import (
-    grpc_api,
-    layout,
-    model_server,
-)
+from keras_lightnets.export import models_config, tf_serving
+from keras_lightnets.serving import Client, ClientError
+from keras_lightnets.serving.server import grpc_api, layout, model_server
 from keras_lightnets.serving.server.errors import ServingError
 from keras_lightnets.serving.server.options import ServerOptions
-from training.cli import main
+from lightnets.cli import main
 
 
 def fake_version(base_path: pathlib.Path, version: int = 1) -> pathlib.Path:
@@ -91,7 +88,7 @@ def test_an_unreadable_models_config_is_named(bundle, capsys):
 def test_a_missing_extra_is_named(bundle):
     code = (
         "import sys; sys.modules['tornado'] = None;"
-        f"from training.cli import main; sys.exit(main(['serve', {str(bundle)!r}]))"
+        f"from lightnets.cli import main; sys.exit(main(['serve', {str(bundle)!r}]))"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.returncode == 1
@@ -214,7 +211,7 @@ def test_the_container_sees_models_and_settings_read_only(bundle, tmp_path):
     assert "--publish=127.0.0.1:8501:8501" in command
     assert f"--volume={bundle / 'colour'}:/models/colour:ro" in command
     assert f"--volume={work_dir}:/config:ro" in command
-    assert command.index(model_server.IMAGE) < command.index("--enable_batching=true")
+    assert command.index(tf_serving.IMAGE) < command.index("--enable_batching=true")
     assert f"--batching_parameters_file=/config/{layout.BATCHING_FILE}" in command
     (entry,) = models_config.read(work_dir / "models.config")
     assert entry.base_path == "/models/colour"
@@ -243,7 +240,7 @@ def test_policies_and_labels_reach_the_real_server(bundle, tmp_path):
 
 def test_help_and_mistakes_do_not_import_tensorflow(bundle):
     code = (
-        "import sys; from training.cli import main;"
+        "import sys; from lightnets.cli import main;"
         f"main(['serve', {str(bundle)!r}, '--model-name', 'no']);"
         "sys.exit('tensorflow' in sys.modules)"
     )
@@ -304,7 +301,7 @@ def test_a_request_that_outlasts_the_drain_does_not_keep_the_server(tmp_path):
 
 RECEIVED_BY_ANOTHER_THREAD = """
 import signal, threading, time
-from training.commands import serve
+from lightnets.commands import serve
 
 stop = serve._stop_event()
 

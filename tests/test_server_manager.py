@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from keras_lightnets.serving import bundle
+from keras_lightnets.export import bundle
 from keras_lightnets.serving.server import errors, layout
 from keras_lightnets.serving.server.manager import ModelManager, State
 

@@ -9,9 +9,10 @@ import tensorflow as tf
 from keras.src.backend.tensorflow import optimizer as tf_optimizer
 
 import keras_lightnets
+from lightnets.config.keys import OptimizerConfig, TrainConfig
+from lightnets.distribution import strategy
+from lightnets.optimization import batch_norm, step
 from tests import processes, toy
-from training import batch_norm, step, strategy
-from training.config import OptimizerConfig, TrainConfig
 
 
 def test_keras_still_sums_gradients_where_the_step_expects_it():

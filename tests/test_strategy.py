@@ -2,9 +2,9 @@ import json
 
 import pytest
 
-from training import strategy, workers
-from training.config import TrainConfig
-from training.errors import UsageError, UserError
+from lightnets.config.keys import TrainConfig
+from lightnets.distribution import strategy, workers
+from lightnets.support.errors import UsageError, UserError
 
 
 @pytest.mark.parametrize("devices", ["gpu", "0,", "cpu:0", "cpu:x", "1;2", ""])

@@ -11,12 +11,12 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-import training.data
+import lightnets.data
+from lightnets import cli
+from lightnets.config import keys as configuration
+from lightnets.data.sources import tfds as tfds_source
+from lightnets.support.errors import UserError
 from tests.processes import free_ports
-from training import cli
-from training import config as configuration
-from training.data import tfds_source
-from training.errors import UserError
 
 features = tfds.features
 
@@ -194,7 +194,7 @@ def test_checked_shown_converted_and_trained(build, tmp_path, capfd):
 def load(root, name="things", saved=None, seed=0, **data):
     values = {"dataset": name, "data_dir": str(root), "resize_shorter": 32} | data
     sections = {"model": {"image_size": 32}, "data": values, "train": {"seed": seed}}
-    return training.data.load(configuration.from_dict(sections), saved)
+    return lightnets.data.load(configuration.from_dict(sections), saved)
 
 
 def contents(batches):
@@ -315,7 +315,7 @@ def download(root, url, monkeypatch):
     monkeypatch.setattr(Downloaded, "url_infos", {url: info})
     data = {"dataset": "downloaded", "data_dir": str(root), "download": True}
     with pytest.raises(UserError) as raised:
-        training.data.load(configuration.from_dict({"data": data}))
+        lightnets.data.load(configuration.from_dict({"data": data}))
     return str(raised.value)
 
 

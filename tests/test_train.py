@@ -15,7 +15,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 
 def train(*arguments):
     """Starts a command of its own."""
-    command = [sys.executable, "-u", "-m", "training.cli", "train", *map(str, arguments)]
+    command = [sys.executable, "-u", "-m", "lightnets.cli", "train", *map(str, arguments)]
     return subprocess.Popen(
         command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )

@@ -1,6 +1,7 @@
 """What type checkers see of the installed package."""
 
 import json
+import os
 import pathlib
 import shutil
 import subprocess
@@ -48,13 +49,38 @@ def check(folder, site):
     return json.loads(done.stdout)["generalDiagnostics"]
 
 
-@pytest.mark.slow
-def test_the_installed_wheel_shows_its_types(tmp_path):
-    source, site = tmp_path / "source", tmp_path / "site"
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """A folder with what the wheel installs."""
+    folder = tmp_path_factory.mktemp("wheel")
+    source, site = folder / "source", folder / "site"
     left_out = shutil.ignore_patterns(".*", "runs", "served", "build", "tests", "__pycache__")
     shutil.copytree(ROOT, source, ignore=left_out)
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation"]
     subprocess.run([*pip, "--target", site, source], check=True)
+    return site
+
+
+@pytest.mark.slow
+def test_the_installed_wheel_adds_no_name_but_the_projects_own(site, tmp_path):
+    # Mutation: installing the folder `training` under its own name.
+    packages = {path.name for path in site.iterdir() if (path / "__init__.py").exists()}
+    assert packages == {"keras_lightnets", "lightnets"}
+    # Beside a script and its own modules of common names.
+    (tmp_path / "training").mkdir()
+    for name in ("training/__init__.py", "data.py", "config.py"):
+        (tmp_path / name).write_text("")
+    script = "import training, data, lightnets.fit; print(lightnets.fit.FitModel.__name__)"
+    (tmp_path / "script.py").write_text(script)
+    environment = {**os.environ, "PYTHONPATH": str(site)}
+    done = subprocess.run(
+        [sys.executable, "script.py"], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert done.stdout == "FitModel\n", done.stderr
+
+
+@pytest.mark.slow
+def test_the_installed_wheel_shows_its_types(site, tmp_path):
     assert (site / "keras_lightnets" / "__init__.pyi").exists()
 
     reports = check(tmp_path, site)

@@ -24,7 +24,7 @@ def test_a_data_set_is_checked_and_nothing_is_left_in_the_folder(tmp_path):
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.full((32, 32, 3), number * 60, np.uint8)).save(path)
     done = subprocess.run(
-        [sys.executable, "-m", "training.cli", "data", "check", "pictures"],
+        [sys.executable, "-m", "lightnets.cli", "data", "check", "pictures"],
         cwd=work,
         env={
             "PATH": os.environ["PATH"],

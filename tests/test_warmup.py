@@ -7,9 +7,9 @@ from tensorflow_serving.apis import prediction_log_pb2
 from test_export import SIZE, Served, small_net
 
 import keras_lightnets
-from keras_lightnets.serving import bundle, deployment
-from keras_lightnets.serving.errors import ExportError
-from keras_lightnets.serving.warmup import WARMUP_FILE, read_warmup
+from keras_lightnets.errors import ExportError
+from keras_lightnets.export import bundle, deployment
+from keras_lightnets.export.warmup import WARMUP_FILE, read_warmup
 
 
 @pytest.fixture

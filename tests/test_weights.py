@@ -19,10 +19,13 @@ import numpy as np
 import pytest
 
 import keras_lightnets
-from keras_lightnets import convert, imagenet, weight_files, weight_rows, weights
+from keras_lightnets.catalogue import imagenet, weight_rows
+from keras_lightnets.catalogue.weight_rows import WeightsRow
+from keras_lightnets.export import saved_model as export
 from keras_lightnets.preprocessing import EvalTransform
-from keras_lightnets.serving import export
-from keras_lightnets.weight_rows import WeightsRow
+from keras_lightnets.weights import convert
+from keras_lightnets.weights import files as weight_files
+from keras_lightnets.weights import load as weights
 
 # Small enough to be built many times: 0.2 million parameters.
 SMALL = {"groups": 1, "alpha": 0.25, "input_shape": (32, 32, 3), "classes": 7}
@@ -442,7 +445,7 @@ def test_published_file_of_another_network_is_named(small, tmp_path, monkeypatch
 
 NOTES = """
 import sys, keras, keras_lightnets, numpy as np
-from keras_lightnets import weights
+from keras_lightnets.weights import load as weights
 model = keras.models.load_model(sys.argv[1])
 for copy in (model, keras.models.clone_model(model), keras.Model.from_config(model.get_config()),
              keras_lightnets.fold_batch_norm(model)):

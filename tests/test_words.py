@@ -6,7 +6,7 @@ import re
 import subprocess
 
 from keras_lightnets.text import visible
-from training.words import command, count, nearest
+from lightnets.support.words import command, count, nearest
 
 
 def test_one_and_many():

@@ -9,10 +9,11 @@ import time
 import numpy as np
 import pytest
 
+from lightnets.config import resolve
+from lightnets.run import trainer
+from lightnets.support.errors import UserError
+from lightnets.support.interrupts import Interrupted
 from tests import processes, toy
-from training import resolve, trainer
-from training.errors import UserError
-from training.interrupts import Interrupted
 
 KEYS = {"checkpoint_steps": 4, "ema": 0.9}
 

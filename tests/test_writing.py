@@ -6,11 +6,13 @@ import os
 
 import pytest
 
-from training import artifacts, cli
-from training import run as runs
-from training.data import convert, doctor, show
-from training.errors import UserError
-from training.writing import check_file, check_folder, csv_text, write_text
+from lightnets import cli
+from lightnets.doctor import convert, show
+from lightnets.doctor import examine as doctor
+from lightnets.run import artifacts
+from lightnets.run import directory as runs
+from lightnets.support.errors import UserError
+from lightnets.support.writing import check_file, check_folder, csv_text, write_text
 
 
 def read(text):

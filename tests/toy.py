@@ -13,8 +13,10 @@ import tensorflow as tf
 from PIL import Image
 
 from keras_lightnets.layers import FusedBatchNormalization
-from training import config as configs
-from training import data, judge, loop, train, trainer
+from lightnets import data
+from lightnets.config import keys as configs
+from lightnets.evaluation import judge
+from lightnets.run import loop, train, trainer
 
 SIDE, CLASSES = 8, 4
 
@@ -28,7 +30,7 @@ class Transform:
 
 
 class ToySplits:
-    """The contract of `training.data.Splits`, computed: the class is the brightest quarter."""
+    """The contract of `lightnets.data.Splits`, computed: the class is the brightest quarter."""
 
     order = "computed"
     dataset = None

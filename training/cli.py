@@ -1,6 +1,6 @@
 """The console script `lightnets`: finds the command, checks its arguments, runs it.
 
-A command is a module of `training.commands` with
+A command is a module of `lightnets.commands` with
 
     HELP                    one line
     add_arguments(parser)   declares flags
@@ -25,9 +25,9 @@ from typing import NoReturn
 from keras_lightnets._version import __version__
 from keras_lightnets.paths import home
 from keras_lightnets.text import is_utf8
-from training import console, interrupts, quiet
-from training.errors import UsageError, UserError
-from training.words import nearest
+from lightnets.support import console, interrupts, quiet
+from lightnets.support.errors import UsageError, UserError
+from lightnets.support.words import nearest
 
 # Name -> what it does, in the order of a first day with the package.
 COMMANDS = {
@@ -101,7 +101,7 @@ def _run(argv: list[str]) -> int:
     if name not in COMMANDS:
         meant = nearest(name, [*COMMANDS, *_OF_DATA])
         raise UsageError(f"Unknown command {name!r}.{meant} See lightnets --help.")
-    command = importlib.import_module(f"training.commands.{name}")
+    command = importlib.import_module(f"lightnets.commands.{name}")
     parser = Parser(prog=f"lightnets {name}", description=command.HELP)
     parser.add_argument(
         "--verbose", action="store_true", help="show what TensorFlow prints while it starts"

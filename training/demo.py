@@ -1,6 +1,6 @@
 """The main job on real data, step by step: train, evaluate, export, serve, classify.
 
-    python -m training.demo [--seed 0] [--folder .]
+    python -m lightnets.demo [--seed 0] [--folder .]
 
 Every step is a command of its own and is shown as it runs.
 """
@@ -19,8 +19,8 @@ import sys
 import time
 from collections.abc import Iterator
 
-from training import quiet
-from training.errors import UserError
+from lightnets.support import quiet
+from lightnets.support.errors import UserError
 
 # The held-out accuracy that the README promises.
 LEAST_ACCURACY = 0.975
@@ -54,7 +54,7 @@ def main(argv: list[str] | None = None) -> int:
 def command(arguments: str) -> list[str]:
     """Shows a `lightnets` command as one would type it and returns how to run it."""
     print(f"\n$ lightnets {arguments}", flush=True)
-    return [sys.executable, "-m", "training.cli", *shlex.split(arguments)]
+    return [sys.executable, "-m", "lightnets.cli", *shlex.split(arguments)]
 
 
 def lightnets(arguments: str) -> None:
@@ -97,7 +97,7 @@ def server(arguments: str, log: pathlib.Path) -> Iterator[str]:
 def classify(url: str, run: pathlib.Path, predictions: pathlib.Path) -> None:
     """Sends every held-out image as PNG bytes and compares the answers with `evaluate`'s."""
     from keras_lightnets.serving import Client
-    from training.run import Run
+    from lightnets.run.directory import Run
 
     with predictions.open(encoding="utf-8", newline="") as file:
         expected = list(csv.DictReader(file))

@@ -1,7 +1,7 @@
 """`model.fit` with the training step of this package, for your own Python.
 
-    from training import strategy
-    from training.fit import FitModel
+    from lightnets.distribution import strategy
+    from lightnets.fit import FitModel
 
     with strategy.create("cpu:2").scope():
         network = keras_lightnets.ShuffleNetV1(...)
@@ -11,8 +11,8 @@
     network.save("network.keras")
 
 Progress, callbacks, metrics and history are Keras' own; what happens in a step is
-`training.step`. `lightnets train` has a loop of its own, which also resumes exactly and runs on
-several machines; both take the same steps (`tests/test_fit.py`).
+`lightnets.optimization.step`. `lightnets train` has a loop of its own, which also resumes
+exactly and runs on several machines; both take the same steps (`tests/test_fit.py`).
 """
 
 from __future__ import annotations
@@ -26,9 +26,11 @@ import numpy as np
 import tensorflow as tf
 
 import keras_lightnets
-from training import batch_norm, fit_batches, strategy
-from training.config import OptimizerConfig, TrainConfig
-from training.step import LoopState, TrainStep, cross_entropy
+from lightnets import fit_batches
+from lightnets.config.keys import OptimizerConfig, TrainConfig
+from lightnets.distribution import strategy
+from lightnets.optimization import batch_norm
+from lightnets.optimization.step import LoopState, TrainStep, cross_entropy
 
 
 @dataclasses.dataclass
@@ -116,7 +118,7 @@ class FitModel(keras.Model):
             weighted_metrics: The same with them.
             run_eagerly: For debugging.
             steps_per_execution: With several replicas the strategy must come from
-                `training.strategy.create`, whose reductions work in a loop.
+                `lightnets.distribution.strategy.create`, whose reductions work in a loop.
             jit_compile: XLA for forward and backward pass; `auto`: on a single GPU only.
             auto_scale_loss: Must be True: with float16 the step scales the loss.
 

@@ -8,11 +8,12 @@ import os
 import pathlib
 from typing import Any
 
-from training import config as configs
-from training import console, resolve
-from training.errors import UsageError, UserError
-from training.words import command, count
-from training.writing import check_file, check_folder, replacing
+from lightnets.config import keys as configs
+from lightnets.config import resolve
+from lightnets.support import console
+from lightnets.support.errors import UsageError, UserError
+from lightnets.support.words import command, count
+from lightnets.support.writing import check_file, check_folder, replacing
 
 HELP = "Check a data set, show it as a network sees it, or convert it to ArrayRecord."
 
@@ -86,8 +87,8 @@ def _check(args: argparse.Namespace) -> int:
     for flag, path in (("--fix-list", args.fix_list), ("--page", args.page)):
         if path is not None:
             check_file(path, flag)
-    from training.data import doctor
-    from training.data.dataset import find
+    from lightnets.data.dataset import find
+    from lightnets.doctor import examine as doctor
 
     dataset = find(config.data)
     if not args.json:
@@ -97,7 +98,7 @@ def _check(args: argparse.Namespace) -> int:
     if args.fix_list:
         _write_list(args.fix_list, found["remove"], null=args.null)
     if args.page:
-        from training.data.doctor_page import write_page
+        from lightnets.doctor.page import write_page
 
         write_page(args.page, args.dataset, splits, found)
     if args.json:
@@ -125,7 +126,7 @@ def _show(args: argparse.Namespace) -> int:
         )
     config = resolve.resolve(args)
     check_file(args.out, "--out")
-    from training.data import show
+    from lightnets.doctor import show
 
     pixels, labels, names = show.views(
         config, images=args.images, epochs=args.columns, augment=args.augment
@@ -141,7 +142,7 @@ def _convert(args: argparse.Namespace) -> int:
         _config(args), {"data": {"skip_corrupt": args.skip_corrupt}}, where="flags"
     )
     check_folder(args.out, "OUT")
-    from training.data.convert import convert
+    from lightnets.doctor.convert import convert
 
     for split, number in convert(config, args.out).items():
         console.line(f"{split}: {count(number, 'image')}")
@@ -160,7 +161,7 @@ def _config(args: argparse.Namespace) -> configs.Config:
 
 
 def _print(found: dict[str, Any]) -> None:
-    from training.data.doctor_text import remarks, shown, wrong
+    from lightnets.doctor.text import remarks, shown, wrong
 
     rows = []
     for name, split in found["splits"].items():

@@ -12,17 +12,18 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from keras_lightnets.text import first_line
-from training import config as configs
-from training import console, networks
-from training import run as runs
-from training.errors import UsageError, UserError
-from training.words import count
-from training.writing import check_file, check_folder, csv_text, write_json, write_text
+from lightnets.config import keys as configs
+from lightnets.run import directory as runs
+from lightnets.run import networks
+from lightnets.support import console
+from lightnets.support.errors import UsageError, UserError
+from lightnets.support.words import count
+from lightnets.support.writing import check_file, check_folder, csv_text, write_json, write_text
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from training.data.held_out import HeldOut
+    from lightnets.data.held_out import HeldOut
 
 HELP = "Measure accuracy on held-out images: of a run, a model file, an export or a server."
 _URL = re.compile(r"^(https?|grpc)://")
@@ -65,8 +66,9 @@ def run(args: argparse.Namespace) -> int:
 
     import numpy as np
 
-    from training import artifacts, report, scoring
-    from training.data import Splits, check, evaluation_transform
+    from lightnets.data import Splits, check, evaluation_transform
+    from lightnets.evaluation import report, scoring
+    from lightnets.run import artifacts
 
     with contextlib.closing(
         artifacts.open(
@@ -175,9 +177,9 @@ def _held_out(
     args: argparse.Namespace, source: pathlib.Path | None, artifact: Any
 ) -> tuple[HeldOut, configs.Config, list[str]]:
     """Returns the images to measure on, how they are read, and what is to be said of them."""
-    from training import data
-    from training.data import held_out
-    from training.data.dataset import find
+    from lightnets import data
+    from lightnets.data import held_out
+    from lightnets.data.dataset import find
 
     keys = "dataset", "data_dir", "layout"
     given = {key: vars(args)[key] for key in keys if vars(args)[key] is not None}
@@ -233,7 +235,7 @@ def _has_moved(run: runs.Run, dataset: str) -> bool:
 
 def _overlap(run: runs.Run, found: HeldOut) -> list[str]:
     """Says if images to measure on were trained on, as far as that can be told."""
-    from training.data.held_out import seen_in_training
+    from lightnets.data.held_out import seen_in_training
 
     try:
         train = run.splits().train_source
@@ -250,7 +252,7 @@ def _write(
     probabilities: np.ndarray,
     labels: list[str],
 ) -> None:
-    from training import report
+    from lightnets.evaluation import report
 
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "results.json", results)
@@ -270,7 +272,7 @@ def _write_predictions(
 
 
 def _print(results: dict[str, Any], rows: list[dict[str, Any]], found: HeldOut) -> None:
-    from training.data.dataset import some
+    from lightnets.data.dataset import some
 
     splits = results["splits"]
     named = f" ({', '.join(splits)})" if found.dataset.divided else ""

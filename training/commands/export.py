@@ -9,19 +9,20 @@ import pathlib
 import re
 from typing import TYPE_CHECKING, Any
 
-from keras_lightnets.serving import bundle, runtimes
-from training import config as configs
-from training import console, networks
-from training import run as runs
-from training.errors import UsageError, UserError
-from training.words import command
-from training.writing import check_folder
+from keras_lightnets.export import bundle, runtimes
+from lightnets.config import keys as configs
+from lightnets.run import directory as runs
+from lightnets.run import networks
+from lightnets.support import console
+from lightnets.support.errors import UsageError, UserError
+from lightnets.support.words import command
+from lightnets.support.writing import check_folder
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from keras_lightnets.serving.gate import HeldOut
-    from training.data import Splits
+    from keras_lightnets.export.parity import HeldOut
+    from lightnets.data import Splits
 
 HELP = "write a trained run as a versioned SavedModel for TensorFlow Serving"
 
@@ -95,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
     if (args.run is None) == (args.model is None):
         raise UsageError("Name what is exported: a RUN, or --model NAME.")
     check_folder(args.out, "--out")
-    from keras_lightnets.serving.errors import ExportError
+    from keras_lightnets.errors import ExportError
 
     if args.model is not None or (networks.is_weight_file(args.run) and args.run.is_file()):
         networks.check(args, args.weights)
@@ -192,7 +193,7 @@ def _export_network(args: argparse.Namespace, formats: list[str]) -> pathlib.Pat
 
 def _check_target(args: argparse.Namespace, name: str, labels: list[str] | None) -> None:
     """Checks, before any image is read, what needs none."""
-    from keras_lightnets.serving.formats import DIRECTORY
+    from keras_lightnets.export.formats import DIRECTORY
 
     args.name = name if args.name is None else args.name
     bundle.check_name(args.name)
@@ -210,7 +211,7 @@ def _write(
     held_out: HeldOut | None = None,
     representative: np.ndarray | None = None,
 ) -> pathlib.Path:
-    from keras_lightnets.serving import export
+    from keras_lightnets.export import saved_model as export
 
     given: dict[str, Any] = {
         "name": args.name,
@@ -273,7 +274,7 @@ def representative_images(splits: Splits, count: int = _REPRESENTATIVE) -> np.nd
     """Returns images of the training split, uint8, prepared as those to classify will be."""
     import numpy as np
 
-    from training.data.pipeline import evaluation_pixels
+    from lightnets.data.pipeline import evaluation_pixels
 
     source = splits.train_source
     batch = min(count, source.count)
@@ -297,9 +298,9 @@ def held_out_images(splits: Splits, limit: int | None) -> HeldOut:
     import numpy as np
     import tensorflow as tf
 
+    from keras_lightnets.export.parity import HeldOut
     from keras_lightnets.preprocessing import evaluation_image
-    from keras_lightnets.serving.gate import HeldOut
-    from training.data import pillow
+    from lightnets.data import pillow
 
     total = splits.eval_examples
     if not total:

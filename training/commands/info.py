@@ -6,9 +6,9 @@ import argparse
 import json
 import sys
 
-from keras_lightnets.registry import FAMILIES, MODELS, ModelInfo, model_info
-from training.errors import UsageError
-from training.words import nearest
+from keras_lightnets.catalogue.registry import FAMILIES, MODELS, ModelInfo, model_info
+from lightnets.support.errors import UsageError
+from lightnets.support.words import nearest
 
 HELP = "show one network: parameters, MACs, paper, weights"
 

@@ -6,8 +6,8 @@ import argparse
 
 from keras_lightnets.serving.client import Client
 from keras_lightnets.serving.transport import ClientError
-from training import console
-from training.errors import UsageError, UserError
+from lightnets.support import console
+from lightnets.support.errors import UsageError, UserError
 
 HELP = "classify image files with a running server"
 

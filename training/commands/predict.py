@@ -13,9 +13,10 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from training import console, networks
-from training.errors import UsageError, UserError
-from training.writing import check_file, csv_text, write_text
+from lightnets.run import networks
+from lightnets.support import console
+from lightnets.support.errors import UsageError, UserError
+from lightnets.support.writing import check_file, csv_text, write_text
 
 HELP = "Classify image files with a run, a .keras file or an exported model."
 
@@ -52,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     if args.out:
         check_file(args.out, "--out")
     paths = list(find(args.files))
-    from training import artifacts
+    from lightnets.run import artifacts
 
     artifact = artifacts.open(
         args.target,
@@ -88,7 +89,7 @@ def find(names: Sequence[str]) -> Iterator[pathlib.Path]:
     Raises:
         UserError: One of them stands for nothing.
     """
-    from training.data import listing
+    from lightnets.data.sources import listing
 
     for name in names:
         files = []
@@ -121,7 +122,8 @@ def predictions(artifact, paths: Sequence[pathlib.Path], batch_size: int) -> Ite
     import tensorflow as tf
 
     from keras_lightnets import preprocessing
-    from training.data import check, listing, pillow
+    from lightnets.data import check, pillow
+    from lightnets.data.sources import listing
 
     @tf.function(input_signature=[tf.TensorSpec((), tf.string)])
     def pixels(contents):

@@ -18,9 +18,9 @@ from typing import Any
 from keras_lightnets.serving.server import layout, model_server
 from keras_lightnets.serving.server.options import MIB, ServerOptions
 from keras_lightnets.serving.transport import ClientError
-from training import console
-from training.errors import UsageError, UserError
-from training.words import command
+from lightnets.support import console
+from lightnets.support.errors import UsageError, UserError
+from lightnets.support.words import command
 
 HELP = "serve exported models over TF Serving's REST and gRPC APIs"
 

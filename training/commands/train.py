@@ -6,17 +6,20 @@ import argparse
 import contextlib
 import pathlib
 
-from training import console, resolve, run_lock, workers
-from training import run as runs
-from training.config import Config
-from training.errors import UsageError, UserError
-from training.words import command, is_path, nearest
+from lightnets.config import resolve
+from lightnets.config.keys import Config
+from lightnets.distribution import workers
+from lightnets.run import directory as runs
+from lightnets.run import run_lock
+from lightnets.support import console
+from lightnets.support.errors import UsageError, UserError
+from lightnets.support.words import command, is_path, nearest
 
 HELP = "Train a network and leave a run directory with weights, numbers and pictures."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the flags; those of the configuration stand in `training.resolve`."""
+    """Declares the flags; those of the configuration stand in `lightnets.config.resolve`."""
     parser.usage = "lightnets train --dataset DATA --out DIR [flags]"
     parser.epilog = (
         "A recipe, chosen for the data or named, sets other values than the defaults shown. "
@@ -53,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     with place:
         if chief and not resumed and config.recipe != args.recipe:
             console.line(f"Recipe: {config.recipe} (chosen for this data; --recipe names another)")
-        from training import train
+        from lightnets.run import train
 
         results = train.train(config, out, resume=resumed, dry_run=args.dry_run)
     if chief and not args.dry_run:
@@ -82,7 +85,7 @@ def _run_directory(args: argparse.Namespace) -> tuple[pathlib.Path | None, bool]
 
 def _check_names(config: Config, resumed: bool) -> None:
     """Raises for a network or path that does not exist, before TensorFlow is imported."""
-    from keras_lightnets.registry import MODELS
+    from keras_lightnets.catalogue.registry import MODELS
 
     if config.model.name not in MODELS:
         raise UsageError(

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from training.config import Config
-from training.data.load import evaluation_transform, split_stratified
-from training.data.source import Source, digest
-from training.data.splits import Splits
-from training.data.stream import Stream
-from training.errors import UserError
+from lightnets.config.keys import Config
+from lightnets.data.load import evaluation_transform, split_stratified
+from lightnets.data.sources.source import Source, digest
+from lightnets.data.sources.stream import Stream
+from lightnets.data.splits import Splits
+from lightnets.support.errors import UserError
 
 
 def from_arrays(

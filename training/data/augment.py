@@ -12,10 +12,11 @@ import tensorflow as tf
 from scipy.stats import beta
 
 from keras_lightnets import preprocessing
-from keras_lightnets.preprocessing import EvalTransform
-from training.config import DataConfig
-from training.data import auto_augment, order, pillow
-from training.errors import UsageError
+from keras_lightnets.preprocessing import EvalTransform, decode
+from lightnets.config.keys import DataConfig
+from lightnets.data import auto_augment, pillow
+from lightnets.data.sources import order
+from lightnets.support.errors import UsageError
 
 # Uniform numbers per example for what is done by the batch, and who takes which.
 RANDOM_NUMBERS = 16
@@ -75,14 +76,14 @@ def _crop_image(
                 crop = tf.cast(crop, tf.float32)
             return _resize(crop, transform)
 
-        @preprocessing.seldom
+        @decode.seldom
         def from_other():
             image = preprocessing.decode_image(
                 contents, transform.background, transform.scale_16_bit, to_png
             )
             return _resize(_cut(image, key, data), transform)
 
-        return tf.cond(preprocessing.is_plain_jpeg(contents), from_jpeg, from_other)
+        return tf.cond(decode.is_plain_jpeg(contents), from_jpeg, from_other)
     if decoded:
         return preprocessing.transform_image(contents, transform)
     return preprocessing.evaluation_image(contents, transform, to_png)
@@ -103,7 +104,7 @@ def _cut_jpeg(
     large quarters of it.
     """
     shape = tf.image.extract_jpeg_shape(contents)
-    with tf.control_dependencies([preprocessing.check_size(shape[0], shape[1])]):
+    with tf.control_dependencies([decode.check_size(shape[0], shape[1])]):
         begin, size = _random_box(shape, key, data)
 
     def at_scale(scale):
@@ -112,7 +113,7 @@ def _cut_jpeg(
             contents, box, channels=3, ratio=scale, dct_method="INTEGER_ACCURATE"
         )
 
-    @preprocessing.seldom
+    @decode.seldom
     def smaller():
         fits = tf.reduce_all(size >= [4 * side for side in transform.image_size])
         return tf.cond(fits, lambda: at_scale(4), lambda: at_scale(2))
@@ -143,7 +144,7 @@ def _resize(image: tf.Tensor, transform: EvalTransform) -> tf.Tensor:
         # Never leaves the range of the pixels, so it needs no clipping (3 % of the pipeline).
         pixels = tf.cast(pixels + 0.5, tf.uint8)
     else:
-        pixels = preprocessing.to_uint8(pixels)
+        pixels = decode.to_uint8(pixels)
     return tf.ensure_shape(pixels, (*transform.image_size, 3))
 
 
@@ -192,7 +193,7 @@ def _jitter(images: tf.Tensor, randoms: tf.Tensor, strength: float) -> tf.Tensor
     mean = tf.reduce_mean(grey, (1, 2), keepdims=True)
     pixels = mean + (pixels - mean) * factor(_CONTRAST)
     grey = tf.reduce_sum(pixels * [0.299, 0.587, 0.114], -1, keepdims=True)
-    return preprocessing.to_uint8(grey + (pixels - grey) * factor(_COLOR))
+    return decode.to_uint8(grey + (pixels - grey) * factor(_COLOR))
 
 
 def _box_mask(images: tf.Tensor, share: tf.Tensor, y: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
@@ -234,7 +235,7 @@ def _mix(
     share = kept[:, None, None, None]
     blend = share * tf.cast(images, tf.float32) + (1 - share) * tf.cast(other, tf.float32)
     pasted = tf.where(mask, other, images)
-    mixed = tf.where(cut[:, None, None, None], pasted, preprocessing.to_uint8(blend))
+    mixed = tf.where(cut[:, None, None, None], pasted, decode.to_uint8(blend))
     return mixed, kept[:, None] * labels + (1 - kept[:, None]) * tf.gather(labels, partner)
 
 

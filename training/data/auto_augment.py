@@ -18,8 +18,8 @@ from dataclasses import dataclass
 
 import tensorflow as tf
 
-from keras_lightnets import preprocessing
-from training.data import order
+from keras_lightnets.preprocessing import decode
+from lightnets.data.sources import order
 
 # What a geometric operation leaves empty: grey, as in AutoAugment's published code.
 _FILL = 128.0
@@ -121,7 +121,7 @@ def _affine(image: tf.Tensor, matrix: list[tf.Tensor | float]) -> tf.Tensor:
         interpolation="BILINEAR",
         fill_mode="CONSTANT",
     )
-    return preprocessing.to_uint8(moved[0])
+    return decode.to_uint8(moved[0])
 
 
 def shear_x(image: tf.Tensor, amount: tf.Tensor) -> tf.Tensor:
@@ -154,7 +154,7 @@ def rotate(image: tf.Tensor, degrees: tf.Tensor) -> tf.Tensor:
 
 def _blend(other: tf.Tensor | float, image: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
     """Goes from `other` (factor 0) to the image (factor 1) and beyond."""
-    return preprocessing.to_uint8(other + factor * (tf.cast(image, tf.float32) - other))
+    return decode.to_uint8(other + factor * (tf.cast(image, tf.float32) - other))
 
 
 def _grey(image: tf.Tensor) -> tf.Tensor:
@@ -210,7 +210,7 @@ def autocontrast(image: tf.Tensor) -> tf.Tensor:
     pixels = tf.cast(image, tf.float32)
     low, high = tf.reduce_min(pixels, (0, 1)), tf.reduce_max(pixels, (0, 1))
     stretched = (pixels - low) * (255 / tf.maximum(high - low, 1))
-    return preprocessing.to_uint8(tf.where(high > low, stretched, pixels))
+    return decode.to_uint8(tf.where(high > low, stretched, pixels))
 
 
 def equalize(image: tf.Tensor) -> tf.Tensor:

@@ -18,12 +18,12 @@ import numpy as np
 import psutil
 import tensorflow as tf
 
-from training import console
-from training.config import DataConfig
-from training.data.source import Source
-from training.data.stream import Stream
-from training.data.tfds_source import cache_dir
-from training.errors import UsageError, UserError
+from lightnets.config.keys import DataConfig
+from lightnets.data.sources.source import Source
+from lightnets.data.sources.stream import Stream
+from lightnets.data.sources.tfds import cache_dir
+from lightnets.support import console
+from lightnets.support.errors import UsageError, UserError
 
 # Of what is free: what "auto" may take, and what may be taken when asked for.
 AUTO_SHARE, ASKED_SHARE = 0.2, 0.8

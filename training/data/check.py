@@ -12,19 +12,17 @@ import numpy as np
 import tensorflow as tf
 
 from keras_lightnets import preprocessing
-from training import console
-from training.config import DataConfig
-from training.data import pillow, pipeline
-from training.data.source import Source
-from training.data.stream import Stream
-from training.data.tfds_source import cache_dir
-from training.errors import UserError
-from training.quiet import standard_error_aside
-from training.words import command, count
-from training.writing import write_json
-
-# Larger sets are not decoded before training unless they must be (about 1 ms an image and core).
-UNASKED_LIMIT = 50_000
+from lightnets.config.keys import DataConfig
+from lightnets.data import pillow, pipeline
+from lightnets.data.sources import listing
+from lightnets.data.sources.source import Source
+from lightnets.data.sources.stream import Stream
+from lightnets.data.sources.tfds import cache_dir
+from lightnets.support import console
+from lightnets.support.errors import UserError
+from lightnets.support.quiet import standard_error_aside
+from lightnets.support.words import command, count
+from lightnets.support.writing import write_json
 
 # Why a file of a known format cannot be decoded, where nothing more is known.
 DAMAGED = "it is damaged or cut off"
@@ -88,7 +86,7 @@ def explained(source: Source | Stream, dataset: str) -> Iterator[None]:
 def _damaged(source: Source | Stream, data: DataConfig) -> dict[int, str]:
     # Workers of a data service read less.
     bad = None if data.data_service else remembered(source)
-    if bad is None and source.count > UNASKED_LIMIT and not data.skip_corrupt:
+    if bad is None and source.count > listing.UNASKED_LIMIT and not data.skip_corrupt:
         console.line(
             f"{source.count} images are not looked at before training: "
             f"{command('data', 'check', data.dataset)} does so once and is remembered."

@@ -10,15 +10,16 @@ from dataclasses import dataclass, field
 import numpy as np
 import tensorflow as tf
 
-from keras_lightnets import imagenet
-from training import console
-from training.config import DataConfig
-from training.data import folders, layout, listing, lists, tfds_source
-from training.data.files import Tree
-from training.data.source import Source
-from training.data.stream import Stream
-from training.errors import UserError
-from training.words import count, is_path
+from keras_lightnets.catalogue import imagenet
+from lightnets.config.keys import DataConfig
+from lightnets.data.sources import folders, layout, listing, lists
+from lightnets.data.sources import tfds as tfds_source
+from lightnets.data.sources.files import Tree
+from lightnets.data.sources.source import Source
+from lightnets.data.sources.stream import Stream
+from lightnets.support import console
+from lightnets.support.errors import UserError
+from lightnets.support.words import count, is_path
 
 # Classes that are named in one line.
 _NAMED = 5

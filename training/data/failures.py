@@ -10,14 +10,14 @@ import tensorflow as tf
 
 from keras_lightnets import preprocessing
 from keras_lightnets.text import first_line
-from training.config import Config
-from training.data import check, pillow
-from training.data.source import Source
-from training.data.splits import Splits
-from training.data.stream import Stream
-from training.errors import UserError
-from training.quiet import standard_error_aside
-from training.words import command
+from lightnets.config.keys import Config
+from lightnets.data import check, pillow
+from lightnets.data.sources.source import Source
+from lightnets.data.sources.stream import Stream
+from lightnets.data.splits import Splits
+from lightnets.support.errors import UserError
+from lightnets.support.quiet import standard_error_aside
+from lightnets.support.words import command
 
 # What the operations that read and decode raise; a device that fails raises others.
 _OF_DATA = (

@@ -12,12 +12,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from training.data import check, layout, tfds_source
-from training.data.dataset import Dataset, Part
-from training.data.source import Source
-from training.data.splits import Splits
-from training.data.stream import Stream
-from training.errors import UserError
+from lightnets.data.dataset import Dataset, Part
+from lightnets.data.sources import layout, listing
+from lightnets.data.sources import tfds as tfds_source
+from lightnets.data.sources.source import Source
+from lightnets.data.sources.stream import Stream
+from lightnets.data.splits import Splits
+from lightnets.support.errors import UserError
 
 
 @dataclass
@@ -137,7 +138,7 @@ def seen_in_training(train: Source | Stream, sources: Collection[Source | Stream
 
     Files are compared by their bytes; 0 if either are no files, or too many to look at.
     """
-    if max(source.count for source in (train, *sources)) > check.UNASKED_LIMIT:
+    if max(source.count for source in (train, *sources)) > listing.UNASKED_LIMIT:
         return 0
     known, others = _files_by_size(train), [_files_by_size(source) for source in sources]
     digests: dict[int, set[bytes]] = {}

@@ -9,16 +9,18 @@ from typing import NamedTuple
 
 import numpy as np
 
-from keras_lightnets import class_names
+from keras_lightnets.catalogue import class_names
 from keras_lightnets.preprocessing import EvalTransform
-from training.config import Config
-from training.data import cache, check, folders, service, split_file, tfds_source
-from training.data.dataset import Dataset, find, some
-from training.data.source import Source
-from training.data.splits import Splits
-from training.data.stream import Stream
-from training.errors import UserError
-from training.words import command
+from lightnets.config.keys import Config
+from lightnets.data import cache, check, service, split_file
+from lightnets.data.dataset import Dataset, find, some
+from lightnets.data.sources import folders, listing
+from lightnets.data.sources import tfds as tfds_source
+from lightnets.data.sources.source import Source
+from lightnets.data.sources.stream import Stream
+from lightnets.data.splits import Splits
+from lightnets.support.errors import UserError
+from lightnets.support.words import command
 
 # Of the shorter side of an image, what the centre crop of evaluation takes.
 SHARE = 0.875
@@ -123,7 +125,7 @@ def open_dataset(config: Config) -> Opened:
     train, evaluation = dataset.choose(config.data)
     part = dataset.open(train)
     source, classes = part.source, part.classes
-    large = source.count > check.UNASKED_LIMIT
+    large = source.count > listing.UNASKED_LIMIT
     if evaluation is None and isinstance(source, Stream) and train == "train" and large:
         # To choose by class, and to evaluate, all records would be read. They are shuffled when
         # they are prepared, so the last ones are as good as any.

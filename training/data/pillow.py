@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_lightnets import preprocessing
-from training.data.listing import kind_of
+from lightnets.data.sources.listing import kind_of
 
 
 def png(contents: tf.Tensor) -> tf.Tensor:

@@ -10,10 +10,10 @@ import tensorflow as tf
 
 from keras_lightnets import preprocessing
 from keras_lightnets.preprocessing import EvalTransform
-from training.config import Config
-from training.data import augment, pillow, service
-from training.data.source import Source
-from training.errors import UsageError
+from lightnets.config.keys import Config
+from lightnets.data import augment, pillow, service
+from lightnets.data.sources.source import Source
+from lightnets.support.errors import UsageError
 
 
 def local_batch(global_batch: int, shard: int, shards: int) -> int:

@@ -15,9 +15,9 @@ from typing import Any
 
 import tensorflow as tf
 
-from training.data.source import Source
-from training.data.stream import Stream
-from training.errors import UsageError, UserError
+from lightnets.data.sources.source import Source
+from lightnets.data.sources.stream import Stream
+from lightnets.support.errors import UsageError, UserError
 
 # Seconds that a dispatcher has to answer, and that the next batch may take.
 ANSWER, PATIENCE = 10.0, 300.0

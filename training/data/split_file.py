@@ -16,11 +16,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from training.data.check import UNASKED_LIMIT
-from training.data.source import Source
-from training.data.stream import Stream
-from training.errors import UserError
-from training.writing import write_json
+from lightnets.data.sources.listing import UNASKED_LIMIT
+from lightnets.data.sources.source import Source
+from lightnets.data.sources.stream import Stream
+from lightnets.support.errors import UserError
+from lightnets.support.writing import write_json
 
 NAME = "split.json"
 # Files of a source whose contents are compared.

@@ -11,17 +11,17 @@ import numpy as np
 import tensorflow as tf
 
 from keras_lightnets.preprocessing import EvalTransform
-from training.class_weights import balanced
-from training.config import Config
-from training.data import pipeline, split_file
-from training.data.dataset import Dataset
-from training.data.source import Source
-from training.data.stream import Stream
+from lightnets.config.keys import Config
+from lightnets.data import pipeline, split_file
+from lightnets.data.class_weights import balanced
+from lightnets.data.dataset import Dataset
+from lightnets.data.sources.source import Source
+from lightnets.data.sources.stream import Stream
 
 
 @dataclass(frozen=True)
 class Splits:
-    """What `training.data.load` returns.
+    """What `lightnets.data.load` returns.
 
     Attributes:
         labels: Names of the classes, in the order of the network's outputs.

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import tensorflow as tf
 import tornado.netutil
 
-from keras_lightnets.serving import readback, warmup
+from keras_lightnets.export import readback, warmup
 from keras_lightnets.serving.server import errors
 from keras_lightnets.serving.server.grpc_api import GrpcServer
 from keras_lightnets.serving.server.layout import ServedModel

@@ -6,10 +6,10 @@ import dataclasses
 import pathlib
 from typing import Any
 
-from keras_lightnets.serving import models_config
-from keras_lightnets.serving.batching_parameters import BATCHING_FILE
-from keras_lightnets.serving.bundle import versions
-from keras_lightnets.serving.models_config import MODELS_FILE
+from keras_lightnets.export import models_config
+from keras_lightnets.export.batching_parameters import BATCHING_FILE
+from keras_lightnets.export.bundle import versions
+from keras_lightnets.export.models_config import MODELS_FILE
 
 # A served directory may be a model, a bundle of models, or a folder of bundles.
 _MAX_DEPTH = 2

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
-from keras_lightnets.serving.bundle import list_versions
+from keras_lightnets.export.bundle import list_versions
 from keras_lightnets.serving.server import errors
 from keras_lightnets.serving.server.log import log
 

@@ -10,25 +10,21 @@ import time
 import uuid
 from collections.abc import Sequence
 
-from keras_lightnets.serving import models_config
-from keras_lightnets.serving.client import Client
-from keras_lightnets.serving.models_config import MODELS_FILE
-from keras_lightnets.serving.server.layout import ServedModel
-from keras_lightnets.serving.server.options import (
+from keras_lightnets.export import models_config
+from keras_lightnets.export.models_config import MODELS_FILE
+from keras_lightnets.export.tf_serving import (
     GRPC_PORT,
-    METRICS_PATH,
+    IMAGE,
+    LABELS_FLAG,
+    MONITORING_CONFIG,
     REST_PORT,
-    ServerOptions,
 )
+from keras_lightnets.serving.client import Client
+from keras_lightnets.serving.server.layout import ServedModel
+from keras_lightnets.serving.server.options import ServerOptions
 from keras_lightnets.serving.transport import ClientError
 
 BINARY = "tensorflow_model_server"
-# Of the files beside a bundle, too. No container engine was at hand: this image was not run here.
-IMAGE = "tensorflow/serving:2.19.1"
-MONITORING_CONFIG = f'prometheus_config {{\n  enable: true\n  path: "{METRICS_PATH}"\n}}\n'
-
-# A label may name a version that is not loaded yet; without this, the server refuses the file.
-LABELS_FLAG = "--allow_version_labels_for_unavailable_models=true"
 
 # Where the container sees the models and this module's files.
 _CONTAINER_MODELS = pathlib.PurePosixPath("/models")

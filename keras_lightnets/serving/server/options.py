@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 
-MIB = 1 << 20
+from keras_lightnets.export.tf_serving import GRPC_PORT, REST_PORT
 
-# TensorFlow Serving's own, also inside its container image.
-GRPC_PORT, REST_PORT = 8500, 8501
-METRICS_PATH = "/monitoring/prometheus/metrics"  # of the real server
+MIB = 1 << 20
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""What is known about every network without building it. Nothing here imports TensorFlow."""

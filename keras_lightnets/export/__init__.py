@@ -1,0 +1,1 @@
+"""From a model to what TF Serving and other runtimes load."""

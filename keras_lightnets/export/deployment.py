@@ -1,0 +1,249 @@
+"""The files beside the models with which a server is started: a ready directory."""
+
+from __future__ import annotations
+
+import hashlib
+import pathlib
+import re
+import textwrap
+from collections import Counter
+from collections.abc import Sequence
+
+from keras_lightnets.errors import ExportError
+from keras_lightnets.export import batching_parameters, bundle, models_config, warmup
+from keras_lightnets.export.batching_parameters import BATCHING_FILE
+from keras_lightnets.export.handbook import handbook
+from keras_lightnets.export.models_config import MODELS_FILE
+from keras_lightnets.export.tf_serving import (
+    GRPC_PORT,
+    IMAGE,
+    LABELS_FLAG,
+    MONITORING_CONFIG,
+    REST_PORT,
+)
+
+_MOUNT = "/models"
+
+# KServe appends up to 18 characters to the name of a service, and 63 is the most.
+_HOST_LENGTH = 45
+
+# Ends a file that an export may replace: behind it stands the digest of all lines before.
+_STAMP = "Written by lightnets export, which leaves this file alone once it is changed:"
+
+# A TCP connection by bash: the official image has neither curl nor wget. The status code alone
+# does not tell whether a version is available, the state does; the quotes keep the error code
+# UNAVAILABLE of a version that could not be loaded from counting.
+_HEALTH = f"""
+names=$(sed 's/#.*//' {_MOUNT}/{MODELS_FILE} | grep -Eo '\\bname: *"[^"]*"' | cut -d'"' -f2)
+for name in $names; do
+  exec 3<>/dev/tcp/127.0.0.1/{REST_PORT} &&
+  printf 'GET /v1/models/%s HTTP/1.0\\r\\nHost: localhost\\r\\n\\r\\n' "$name" >&3 &&
+  grep -q '"AVAILABLE"' <&3 || exit 1
+done
+test -n "$names"
+"""
+
+
+def warmup_sizes(base_dir: pathlib.Path, wanted: Sequence[int] | None) -> list[int]:
+    """Returns the batch sizes to warm up: `wanted`, or those that batches are padded to.
+
+    Raises:
+        ExportError: One is above `max_batch_size`: TensorFlow Serving would refuse that warm-up
+            request, and with it the version. Or `batching_parameters.txt` cannot be read.
+    """
+    path = base_dir / BATCHING_FILE
+    sizes = sorted(set(warmup.BATCH_SIZES if wanted is None else wanted))
+    if not path.exists():
+        return sizes
+    try:
+        largest, allowed = batching_parameters.batch_sizes(path)
+    except (OSError, ValueError) as error:
+        raise ExportError(f"Mend or remove {path}: {error}") from None
+    if wanted is None:
+        return allowed or [size for size in sizes if size <= largest]
+    if sizes and sizes[-1] > largest:
+        raise ExportError(
+            f"`warmup_batch_sizes` goes up to {sizes[-1]}, but {path} allows batches of {largest}: "
+            "a server would refuse to warm up."
+        )
+    return sizes
+
+
+def stage_ready_files(
+    base_dir: pathlib.Path,
+    staged: pathlib.Path,
+    name: str,
+    version: int,
+    batch_sizes: Sequence[int],
+) -> list[str]:
+    """Writes what starts a server for all models in `base_dir` into `staged`.
+
+    What somebody has changed stays as it is: the model is added to the other entries of
+    `models.config`, and beside any other changed file goes what would have been written, as
+    `FILE.new`. `batching_parameters.txt` is left alone once it exists: its numbers belong to a
+    machine.
+
+    Args:
+        base_dir: Holds `<name>/<version>/saved_model.pb`.
+        staged: A directory on the same file system; `place_ready_files` moves its files.
+        name: Of a model that is about to be published.
+        version: Of that model.
+        batch_sizes: That batches are padded to, those of the warm-up requests.
+
+    Returns:
+        Lines for a person: what was left alone, what of it does not fit.
+    """
+    files = {
+        "monitoring.config": MONITORING_CONFIG,
+        BATCHING_FILE: batching_parameters.text(batch_sizes),
+    }
+    files = {file: text for file, text in files.items() if not (base_dir / file).exists()}
+    names = sorted({name, *(path.name for path in base_dir.iterdir() if _is_model(path))})
+    wholes = {
+        MODELS_FILE: models_config.text(models_config.entry(n, f"{_MOUNT}/{n}") for n in names),
+        "compose.yaml": _compose(),
+        "kserve.yaml": "---\n".join(_kserve(*both) for both in kubernetes_names(names).items()),
+        "README.md": handbook(names, IMAGE),
+    }
+    notes = []
+    for file, whole in wholes.items():
+        current = _read(base_dir / file)
+        new = _stamped(whole, "<!-- {} -->" if file.endswith(".md") else "# {}")
+        if current is None or _is_as_written(current):
+            files[file] = new
+            continue
+        if file == MODELS_FILE:
+            extended, found = _extended(current, name, version, names)
+            notes += [f"{base_dir / file}: {line}." for line in found]
+            if extended is not None:
+                files[file] = extended
+                continue
+        if new != _read(base_dir / f"{file}.new"):
+            files[f"{file}.new"] = new
+            notes.append(f"{base_dir / file} was changed and stays; compare it with {file}.new.")
+    for file, text in files.items():
+        (staged / file).write_bytes(text.encode())
+    return notes
+
+
+def place_ready_files(base_dir: pathlib.Path, staged: pathlib.Path) -> None:
+    """Moves what `stage_ready_files` wrote to its place, each file whole."""
+    for path in staged.iterdir():
+        bundle.make_readable(path)
+        bundle.sync(path)
+        path.replace(base_dir / path.name)
+
+
+def _is_model(path: pathlib.Path) -> bool:
+    return any((p / "saved_model.pb").is_file() for p in bundle.versions(path).values())
+
+
+def _read(path: pathlib.Path) -> str | None:
+    """Returns the text of a file with its own line ends, None if there is no such file."""
+    return path.read_bytes().decode(errors="surrogateescape") if path.exists() else None
+
+
+def _stamped(text: str, comment: str) -> str:
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    return text + comment.format(f"{_STAMP} {digest[:16]}") + "\n"
+
+
+def _is_as_written(text: str) -> bool:
+    """Whether nobody has changed what an export wrote."""
+    *lines, last = text.splitlines(keepends=True) or [""]
+    before, stamp, _ = last.partition(_STAMP)
+    after = " -->" if before.startswith("<") else ""
+    return bool(stamp) and text == _stamped("".join(lines), f"{before}{{}}{after}")
+
+
+def _extended(
+    config: str, name: str, version: int, names: Sequence[str]
+) -> tuple[str | None, list[str]]:
+    """Adds a model to a changed `models.config`.
+
+    Returns:
+        The new text, None if it cannot be extended, and what a person should know about it.
+    """
+    try:
+        extended = models_config.with_model(config, name, f"{_MOUNT}/{name}")
+        entries = models_config.entries(extended)
+    except ValueError as error:
+        return None, [f"no entry was added, since {error}"]
+    notes = models_config.problems(entries, names)
+    for entry in entries:
+        pinned = entry.model_version_policy.specific.versions
+        if models_config.folder_of(entry) == name and pinned and version not in pinned:
+            kept = ", ".join(map(str, pinned))
+            notes.append(f"{entry.name!r} stays at version {kept}, version {version} is not served")
+    return extended, notes
+
+
+def _compose() -> str:
+    health = textwrap.indent(_HEALTH.strip().replace("$", "$$"), 10 * " ")
+    return f"""services:
+  serving:
+    image: {IMAGE}
+    ports:
+      - "127.0.0.1:{GRPC_PORT}:{GRPC_PORT}"  # gRPC
+      - "127.0.0.1:{REST_PORT}:{REST_PORT}"  # REST
+    volumes:
+      - .:{_MOUNT}:ro
+    command:
+      - --model_config_file={_MOUNT}/{MODELS_FILE}
+      - {LABELS_FLAG}
+      - --monitoring_config_file={_MOUNT}/monitoring.config
+      - --enable_batching
+      - --batching_parameters_file={_MOUNT}/batching_parameters.txt
+    healthcheck:  # of all models in {MODELS_FILE}
+      test:
+        - CMD
+        - bash
+        - -c
+        - |
+{health}
+      interval: 10s
+      timeout: 3s
+      start_period: 60s
+    restart: unless-stopped
+"""
+
+
+def _kserve(name: str, service: str) -> str:
+    return f"""apiVersion: serving.kserve.io/v1beta1
+kind: InferenceService
+metadata:
+  name: {service}  # also the model's name in URLs there
+spec:
+  predictor:
+    minReplicas: 1
+    maxReplicas: 4
+    # Without `scaleMetric`, Knative scales by concurrency and a HorizontalPodAutoscaler by cpu.
+    # The latter takes cpu or memory only.
+    model:
+      modelFormat:
+        name: tensorflow
+        version: "2"
+      runtimeVersion: "{IMAGE.rpartition(":")[2]}"  # tag of the image
+      storageUri: pvc://models/{name}  # a volume claim `models` with this directory's content
+      resources:
+        requests:
+          cpu: "2"
+          memory: 1Gi
+        limits:
+          memory: 2Gi
+"""
+
+
+def kubernetes_names(names: Sequence[str]) -> dict[str, str]:
+    """Returns the names of models as those of services: lower case, no dots, a letter first.
+
+    Those that would be too long or the same end in digits of the model's own name.
+    """
+    hosts = {name: re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") for name in names}
+    hosts = {name: h if h[:1].isalpha() else f"model-{h}" for name, h in hosts.items()}
+    same = Counter(hosts.values())
+    for name, host in hosts.items():
+        if len(host) > _HOST_LENGTH or (same[host] > 1 and host != name):
+            digest = hashlib.sha256(name.encode()).hexdigest()[:6]
+            hosts[name] = f"{host[: _HOST_LENGTH - 7].rstrip('-')}-{digest}"
+    return hosts

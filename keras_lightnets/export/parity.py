@@ -1,0 +1,227 @@
+"""The parity gate: an export is published only if it computes what the Keras model computes."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_lightnets.errors import ParityError
+from keras_lightnets.export import readback
+from keras_lightnets.export.signatures import FEATURES, IMAGE_BYTES, IMAGES
+from keras_lightnets.inference.function import gives_logits, in_float32
+from keras_lightnets.paths import literal_path
+from keras_lightnets.preprocessing import EvalTransform, evaluation_image
+
+TOLERANCE = 1e-5  # largest difference of two probabilities computed in float32
+_BATCH_SIZE = 16
+
+
+@dataclasses.dataclass(frozen=True)
+class HeldOut:
+    """Pictures that the exported model is compared on.
+
+    Attributes:
+        images: uint8 `(n, height, width, 3)`, as the network gets them.
+        labels: Class numbers `(n,)`, or None if they are not known.
+        files: The image files that the evaluation transform makes `images` of, as they are on
+            the disk. None: the images themselves, as PNG.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray | None = None
+    files: Sequence[bytes] | None = None
+
+    @classmethod
+    def synthetic(cls, image_size: tuple[int, int], count: int = 16) -> HeldOut:
+        """Returns smooth random pictures, for models that come without data."""
+        coarse = np.random.default_rng(0).integers(0, 256, (count, 4, 4, 3))
+        images = tf.image.resize(coarse, image_size, method="bicubic")
+        return cls(tf.saturate_cast(images, tf.uint8).numpy())
+
+
+@dataclasses.dataclass(frozen=True)
+class Reference:
+    """What the Keras model answers, and the inputs it was asked with."""
+
+    held_out: HeldOut
+    files: list[bytes]
+    probabilities: Mapping[str, np.ndarray]  # by signature, `(n, classes)`
+
+
+def reference(model: keras.Model, held_out: HeldOut, transform: EvalTransform) -> Reference:
+    """Asks the Keras model, in float32 whatever its policy, about the held-out pictures."""
+    model = in_float32(model)
+    on_images = predict(model, held_out.images)
+    if held_out.files is not None:
+        both = {IMAGES: on_images, IMAGE_BYTES: on_images}
+        return Reference(held_out, list(held_out.files), both)
+    files = [tf.io.encode_png(image).numpy() for image in held_out.images]
+    decode = tf.function(lambda contents: evaluation_image(contents, transform))
+    decoded = np.stack([decode(tf.constant(file)).numpy() for file in files])
+    return Reference(held_out, files, {IMAGES: on_images, IMAGE_BYTES: predict(model, decoded)})
+
+
+def predict(model: keras.Model, images: np.ndarray) -> np.ndarray:
+    """Returns the float32 probabilities `(n, classes)` of a Keras model, whatever its policy."""
+    model = in_float32(model)
+    parts = [
+        model.predict_on_batch(images[start : start + _BATCH_SIZE].astype(model.inputs[0].dtype))
+        for start in range(0, len(images), _BATCH_SIZE)
+    ]
+    outputs = np.concatenate(parts)
+    return tf.nn.softmax(outputs).numpy() if gives_logits(model) else outputs
+
+
+def run(
+    saved_model: pathlib.Path,
+    expected: Reference,
+    *,
+    max_accuracy_drop: float | None = None,
+    scratch: pathlib.Path | None = None,
+) -> dict[str, Any]:
+    """Reads a SavedModel back with oneDNN on and off and compares every signature.
+
+    Args:
+        saved_model: The directory.
+        expected: From `reference`.
+        scratch: Where the held-out images lie meanwhile; None: the system's temporary folder,
+            which is often small.
+        max_accuracy_drop: None: same top-1 and probabilities within `TOLERANCE`. A number: for
+            rounded weights; accuracy (or agreement, without labels) may fall by this share.
+
+    Returns:
+        The report.
+
+    Raises:
+        ParityError: It cannot be loaded, or a signature answers differently.
+    """
+    report: dict[str, Any] = {"images": len(expected.files), "signatures": {}}
+    for onednn, outputs in zip(
+        ("on", "off"), _read_back(saved_model, expected, scratch), strict=True
+    ):
+        report["xla_disabled"] = bool(outputs.pop("xla_disabled"))
+        for signature in (IMAGES, IMAGE_BYTES):
+            where = f"{signature}, oneDNN {onednn}"
+            if not outputs.get(f"{signature}/valid", np.array(True)).all():
+                raise ParityError(f"{where}: a held-out image is reported as not valid.")
+            report["signatures"][where] = compare(
+                where,
+                expected.probabilities[signature],
+                outputs[f"{signature}/probabilities"],
+                expected.held_out.labels,
+                max_accuracy_drop,
+            )
+        features = outputs.get(f"{FEATURES}/features")
+        if features is not None and not np.isfinite(features).all():
+            raise ParityError(f"{FEATURES}, oneDNN {onednn}: not finite.")
+    return report
+
+
+def compare(
+    where: str,
+    expected: np.ndarray,
+    received: np.ndarray,
+    labels: np.ndarray | None,
+    max_accuracy_drop: float | None,
+    tolerance: float = TOLERANCE,
+) -> dict[str, Any]:
+    """Compares probabilities `(n, classes)`; see `run`.
+
+    Raises:
+        ParityError: They differ by more than allowed.
+    """
+    if expected.shape != received.shape:
+        raise ParityError(f"{where}: probabilities {received.shape} instead of {expected.shape}.")
+    difference = float(np.max(np.abs(expected - received), initial=0.0))
+    if not np.isfinite(received).all():
+        raise ParityError(f"{where}: probabilities that are not finite.")
+    top, other = expected.argmax(-1), received.argmax(-1)
+    rows = np.arange(len(top))
+    # Two classes as likely as each other within the rounding may change places.
+    tied = expected[rows, top] - expected[rows, other] <= 2 * tolerance
+    agreement = float(np.mean((top == other) | tied))
+    result: dict[str, Any] = {
+        "images": len(top),
+        "max_difference": difference,
+        "top1_agreement": agreement,
+    }
+    if labels is not None:
+        result["accuracy"] = float(np.mean(other == labels))
+        result["keras_accuracy"] = float(np.mean(top == labels))
+    if max_accuracy_drop is None:
+        if agreement < 1 or difference > tolerance:
+            raise ParityError(
+                f"{where}: the export differs from the Keras model: top-1 agreement "
+                f"{agreement:.4f} (must be 1), largest difference of a probability "
+                f"{difference:.2e} (at most {tolerance:.0e})."
+            )
+        return result
+    drop = 1 - agreement if labels is None else result["keras_accuracy"] - result["accuracy"]
+    result["accuracy_drop"] = drop
+    if drop > max_accuracy_drop:
+        what = "top-1 agreement" if labels is None else "accuracy"
+        raise ParityError(
+            f"{where}: {what} falls by {drop:.4f}, more than the {max_accuracy_drop} allowed."
+        )
+    return result
+
+
+def _read_back(
+    saved_model: pathlib.Path, expected: Reference, scratch: pathlib.Path | None
+) -> list[dict[str, np.ndarray]]:
+    """Returns the outputs with oneDNN on and with oneDNN off; the two run side by side."""
+    with tempfile.TemporaryDirectory(dir=scratch) as name, literal_path(saved_model) as served:
+        folder = pathlib.Path(name)
+        np.save(folder / readback.IMAGES_FILE, expected.held_out.images)
+        np.save(folder / readback.LENGTHS_FILE, [len(file) for file in expected.files])
+        with (folder / readback.BLOB_FILE).open("wb") as blob:
+            blob.writelines(expected.files)
+        results = [folder / f"onednn_{flag}.npz" for flag in ("1", "0")]
+        processes = [
+            _start(flag, [served, folder, result, _BATCH_SIZE])
+            for flag, result in zip(("1", "0"), results, strict=True)
+        ]
+        try:
+            for process in processes:
+                _, log = process.communicate()
+                if process.returncode:
+                    raise ParityError(f"The export cannot be run: {_reason(log)}")
+        finally:
+            for process in processes:
+                process.kill()
+                process.wait()
+                process.stderr.close()
+        return [_load(path) for path in results]
+
+
+def _start(onednn: str, arguments: Sequence[Any]) -> subprocess.Popen:
+    # -P: the folder of the script must not become a place to import from.
+    return subprocess.Popen(
+        [sys.executable, "-P", readback.__file__, *map(str, arguments), str(os.getpid())],
+        env=os.environ | {"TF_ENABLE_ONEDNN_OPTS": onednn, "CUDA_VISIBLE_DEVICES": "-1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def _reason(log: str) -> str:
+    """Returns the line of a traceback that says what happened, not the node it happened in."""
+    lines = [line.strip() for line in log.splitlines() if line.strip()]
+    errors = [line for line in lines if "Error: " in line or "disabled" in line]
+    return (errors or lines or ["no message"])[-1]
+
+
+def _load(path: pathlib.Path) -> dict[str, np.ndarray]:
+    with np.load(path) as archive:
+        return dict(archive)

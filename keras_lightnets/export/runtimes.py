@@ -1,0 +1,161 @@
+"""Other runtimes than TensorFlow: the names of their formats, and how a file of each is run."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import importlib
+import os
+import pathlib
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from keras_lightnets.errors import ExportError
+from keras_lightnets.text import first_line
+
+Predict = Callable[[Any], Any]
+
+# Format -> (file, packages that write and run it).
+FILES = {
+    "litert": ("model.tflite", ()),
+    "litert-int8": ("model-int8.tflite", ()),
+    "onnx": ("model.onnx", ("onnx", "tf2onnx", "onnxruntime")),
+    "openvino": ("model.xml", ("openvino",)),
+}
+TF_SERVING = "tf_serving"
+FORMATS = (TF_SERVING, *FILES)
+
+
+def parse_formats(text: str) -> list[str]:
+    """Returns the formats in a comma-separated list, each once.
+
+    Raises:
+        ValueError: One is not known; the message names the nearest.
+    """
+    names = list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+    for name in names:
+        if name not in FORMATS:
+            near = difflib.get_close_matches(name, FORMATS, 1, cutoff=0.5)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise ValueError(f"Unknown format {name!r}.{hint} Known are {', '.join(FORMATS)}.")
+    if not names:
+        raise ValueError(f"No format was given. Known are {', '.join(FORMATS)}.")
+    return names
+
+
+def check_installed(formats: Sequence[str]) -> None:
+    """Raises ExportError if a package that one of `formats` needs is missing."""
+    for name in formats:
+        for package in FILES.get(name, ("", ()))[1]:
+            _import(package, f"The format {name!r}")
+
+
+def _import(package: str, what: str) -> Any:
+    try:
+        return importlib.import_module(package)
+    except ImportError:
+        raise ExportError(
+            f"{what} needs {package}, which is not installed: "
+            "pip install 'keras-lightnets[convert]'"
+        ) from None
+
+
+@contextlib.contextmanager
+def without_notices() -> Iterator[None]:
+    """Drops what is written to file descriptor 2, where LiteRT announces what it does.
+
+    No log level stops it. What goes wrong is raised, not only written.
+    """
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with open(os.devnull, "w") as nowhere:  # noqa: PTH123
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+def litert_interpreter(path: pathlib.Path, threads: int | None = None) -> Any:
+    """Returns LiteRT's interpreter of a `.tflite` file, ready to run.
+
+    Args:
+        path: The file.
+        threads: At most so many; None: LiteRT's own choice.
+    """
+    import tensorflow as tf
+
+    with warnings.catch_warnings(), without_notices():
+        # It tells to change to the package of LiteRT, once TensorFlow no longer has it.
+        warnings.filterwarnings("ignore", "(?s).*tf.lite.Interpreter is deprecated", UserWarning)
+        interpreter = tf.lite.Interpreter(str(path), num_threads=threads)
+        interpreter.allocate_tensors()
+    return interpreter
+
+
+def load_litert(path: pathlib.Path, threads: int | None = None) -> Predict:
+    """Returns a function from images to probabilities that runs a `.tflite` file.
+
+    Args:
+        path: The file.
+        threads: At most so many; None: LiteRT's own choice.
+    """
+    interpreter = litert_interpreter(path, threads)
+    (given,), output = interpreter.get_input_details(), interpreter.get_output_details()[0]
+    prepared = tuple(given["shape"])
+
+    def predict(images):
+        nonlocal prepared
+        if images.shape != prepared:
+            interpreter.resize_tensor_input(given["index"], images.shape)
+            interpreter.allocate_tensors()
+            prepared = images.shape
+        interpreter.set_tensor(given["index"], images.astype(given["dtype"]))
+        interpreter.invoke()
+        return interpreter.get_tensor(output["index"])
+
+    return predict
+
+
+def load_onnx(path: pathlib.Path) -> Predict:
+    """Returns a function from images to probabilities that runs an `.onnx` file.
+
+    Raises:
+        ExportError: onnxruntime is not installed, or cannot load the file.
+    """
+    onnxruntime = _import("onnxruntime", str(path))
+    try:
+        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    except Exception as error:  # its exceptions derive from Exception itself
+        raise ExportError(str(error)) from None
+    (given,) = session.get_inputs()
+    dtype = "uint8" if given.type == "tensor(uint8)" else "float32"
+    return lambda images: session.run(None, {given.name: images.astype(dtype)})[0]
+
+
+def load_openvino(path: pathlib.Path) -> Predict:
+    """Returns a function from images to probabilities that runs an OpenVINO `.xml` file.
+
+    Raises:
+        ExportError: openvino is not installed, or cannot load the file.
+    """
+    openvino = _import("openvino", str(path))
+    # It may choose bfloat16 by itself on processors that have it.
+    settings = {"INFERENCE_PRECISION_HINT": "f32"}
+    try:
+        with without_notices():
+            model = openvino.Core().compile_model(str(path), "CPU", settings)
+    except RuntimeError as error:
+        raise ExportError(first_line(error)) from None
+    dtype = model.inputs[0].element_type.to_dtype()
+    return lambda images: model([images.astype(dtype)])[0]
+
+
+LOADERS: dict[str, Callable[[pathlib.Path], Predict]] = {
+    ".tflite": load_litert,
+    ".onnx": load_onnx,
+    ".xml": load_openvino,
+}

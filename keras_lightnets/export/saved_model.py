@@ -1,0 +1,362 @@
+"""A Keras classifier becomes a numbered SavedModel that TensorFlow Serving provably runs."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import os
+import pathlib
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_lightnets._version import __version__
+from keras_lightnets.catalogue import class_names as naming
+from keras_lightnets.errors import ExportError
+from keras_lightnets.export import bundle, deployment, signatures, warmup
+from keras_lightnets.export import parity as gate
+from keras_lightnets.export.formats import DIRECTORY, convert
+from keras_lightnets.inference.function import Precision, check_classifier, inference_model
+from keras_lightnets.preprocessing import EvalTransform
+from keras_lightnets.weights import load as weights
+
+
+@dataclasses.dataclass(frozen=True)
+class ExportOptions:
+    """How a classifier is exported.
+
+    Attributes:
+        input_dtype: Of `images` in `serving_default`: "uint8" or "float32".
+        top_k: Number of named classes in the answer, at most all.
+        features: Whether to add a signature for the pooled features before the classifier.
+        precision: "bfloat16" computes with eight bits of mantissa, inputs and outputs stay
+            float32: about twice as fast on processors that have AVX512-BF16 or AMX.
+        whole_batches: Whether the network runs a batch at once, which suits a GPU; else in parts
+            that fit into the cache of a processor, see `keras_lightnets.inference.parts`.
+        warmup_batch_sizes: For which a warm-up request is written; None: those that
+            `batching_parameters.txt` beside the models allows, if there is one, else 1, 2, ... 32.
+        formats: Of other runtimes, for `<version>/formats`; see `formats.convert`.
+        representative: Images `(n, height, width, 3)` for the format "litert-int8".
+        max_accuracy_drop: For bfloat16 and int8: by how much accuracy on the held-out pictures may
+            fall, from 0 to 1.
+    """
+
+    input_dtype: str = "uint8"
+    top_k: int = 5
+    features: bool = False
+    precision: Precision = "float32"
+    whole_batches: bool = False
+    warmup_batch_sizes: Sequence[int] | None = None
+    formats: Sequence[str] = ()
+    representative: np.ndarray | None = None
+    max_accuracy_drop: float = 0.01
+
+
+@dataclasses.dataclass(frozen=True)
+class _Job:
+    """What was asked for, checked."""
+
+    model: keras.Model
+    model_dir: pathlib.Path
+    version: int | None
+    interface: signatures.Interface
+    held_out: gate.HeldOut
+    options: ExportOptions
+
+
+def export_saved_model(
+    model: keras.Model,
+    base_dir: str | os.PathLike,
+    class_names: Sequence[str] | None = None,
+    version: int | None = None,
+    *,
+    name: str | None = None,
+    transform: EvalTransform | None = None,
+    held_out: gate.HeldOut | None = None,
+    options: ExportOptions | None = None,
+    metadata: Mapping[str, Any] | None = None,
+    progress: Callable[[str], None] = lambda line: None,
+) -> pathlib.Path:
+    """Writes `base_dir/<name>/<version>`, a SavedModel for TensorFlow Serving.
+
+    Beside it go the files that start a server for all models of `base_dir`, see `deployment`.
+    The version appears whole, by one renaming, or not at all.
+
+    The model becomes float32 (or bfloat16) with batch norms folded and weights as constants. The
+    result is read back in a fresh process, by TensorFlow Serving's loader and without XLA, and
+    compared with `model` on `held_out`; only then it gets its name. See
+    `keras_lightnets.export.signatures.build` for the endpoints.
+
+    Args:
+        model: Functional or sequential classifier, `(batch, height, width, 3)` in, `(batch,
+            classes)` probabilities or logits out. Its input are pixels from 0 to 255, unless
+            `input_dtype` is "float32" and only `serving_default` is used.
+        base_dir: Where the models of one server are.
+        class_names: In the order of the output; None: those of the published weights that the
+            model was built with, else "0", "1", ...
+        version: From 1 to 2**63 - 1; None: one more than the newest when the export is done.
+        name: Of the model in URLs; None: that of `model`.
+        transform: From image files to the input; None: that of the published weights, else
+            resize the whole image to the input size.
+        held_out: Pictures for the comparison; None: 16 synthetic ones.
+        options: None: the defaults of `ExportOptions`.
+        metadata: More entries for `metadata.json`.
+        progress: Called with a line for a person before each step.
+
+    Returns:
+        The version's directory.
+
+    Raises:
+        ExportError: Something above does not fit, cannot be written, or (ParityError) the
+            exported model computes something else. Nothing was published.
+    """
+    job = _prepare(model, base_dir, class_names, version, name, transform, held_out, options)
+    options, base_dir = job.options, job.model_dir.parent
+    sizes = deployment.warmup_sizes(base_dir, options.warmup_batch_sizes)
+    with (
+        clear_errors(job.model_dir),
+        bundle.staging(base_dir) as scratch,
+        bundle.staging(job.model_dir, version) as staged,
+    ):
+        about = {"warmup_batch_sizes": sizes, **(metadata or {})}
+        if options.formats:
+            progress(f"Converting to {', '.join(options.formats)}")
+            about["formats"] = _write_formats(job, staged / DIRECTORY)
+        progress("Writing the SavedModel")
+        served = inference_model(model, options.precision)
+        write_saved_model(served, job.interface, staged, whole_batches=options.whole_batches)
+        progress(f"Comparing it with the Keras model on {len(job.held_out.images)} images")
+        report = gate.run(
+            staged,
+            gate.reference(model, job.held_out, job.interface.transform),
+            max_accuracy_drop=None if options.precision == "float32" else options.max_accuracy_drop,
+            scratch=scratch,
+        )
+        warmup.write_warmup(staged, job.model_dir.name, job.interface, sizes)
+        published, notes = _publish(job, staged, scratch, report, about)
+    for note in notes:
+        progress(note)
+    return published
+
+
+def export_formats(
+    model: keras.Model,
+    base_dir: str | os.PathLike,
+    class_names: Sequence[str] | None = None,
+    version: int | None = None,
+    *,
+    name: str | None = None,
+    transform: EvalTransform | None = None,
+    held_out: gate.HeldOut | None = None,
+    options: ExportOptions | None = None,
+) -> pathlib.Path:
+    """Writes `options.formats` only, to `base_dir/<name>/formats/<version>`, which no server loads.
+
+    Args and errors are those of `export_saved_model`.
+
+    Returns:
+        The directory with the files.
+    """
+    job = _prepare(model, base_dir, class_names, version, name, transform, held_out, options)
+    parent = job.model_dir / DIRECTORY
+    with clear_errors(parent), bundle.staging(parent, version) as staged:
+        _write_formats(job, staged)
+        with bundle.locked(job.model_dir.parent):
+            published = parent / str(_number(job))
+            bundle.publish(staged, published)
+    return published
+
+
+def _prepare(
+    model: keras.Model,
+    base_dir: str | os.PathLike,
+    class_names: Sequence[str] | None,
+    version: int | None,
+    name: str | None,
+    transform: EvalTransform | None,
+    held_out: gate.HeldOut | None,
+    options: ExportOptions | None,
+) -> _Job:
+    options = options or ExportOptions()
+    interface = make_interface(model, class_names, transform, options)
+    name = name or model.name
+    bundle.check_name(name)
+    held_out = held_out or gate.HeldOut.synthetic(interface.transform.image_size)
+    check_held_out(held_out, interface)
+    job = _Job(model, pathlib.Path(base_dir) / name, version, interface, held_out, options)
+    _number(job)
+    bundle.check_same_classes(job.model_dir, interface.labels)
+    return job
+
+
+def _number(job: _Job) -> int:
+    """The version that was asked for, or the next one at this moment."""
+    return bundle.choose_version([job.model_dir, job.model_dir / DIRECTORY], job.version)
+
+
+def _publish(
+    job: _Job,
+    staged: pathlib.Path,
+    scratch: pathlib.Path,
+    report: Mapping[str, Any],
+    about: dict[str, Any],
+) -> tuple[pathlib.Path, list[str]]:
+    """Gives a version its number and name; returns its directory and lines for a person."""
+    base_dir, name = job.model_dir.parent, job.model_dir.name
+    extra, ready = staged / bundle.EXTRA, scratch / "ready"
+    with bundle.locked(base_dir):
+        version = _number(job)
+        # All that needs space on the disk comes before the version appears.
+        described = describe(name, version, job.interface, job.options.precision, report)
+        bundle.write_extra(extra, job.interface.labels, described | about)
+        bundle.write_json(extra / bundle.PARITY, report)
+        ready.mkdir()
+        sizes = about["warmup_batch_sizes"]
+        notes = deployment.stage_ready_files(base_dir, ready, name, version, sizes)
+        bundle.publish(staged, job.model_dir / str(version))
+        deployment.place_ready_files(base_dir, ready)
+    return job.model_dir / str(version), notes
+
+
+def _write_formats(job: _Job, directory: pathlib.Path) -> dict[str, Any]:
+    """Writes files for other runtimes, and what they are, into `directory`; see `convert`."""
+    directory.mkdir(exist_ok=True)
+    report = convert(
+        job.model,
+        directory,
+        job.options.formats,
+        job.held_out,
+        representative=job.options.representative,
+        max_accuracy_drop=job.options.max_accuracy_drop,
+    )
+    about = {"transform": job.interface.transform.to_dict(), "formats": report}
+    bundle.write_extra(directory, job.interface.labels, about)
+    return report
+
+
+def make_interface(
+    model: keras.Model,
+    class_names: Sequence[str] | None,
+    transform: EvalTransform | None,
+    options: ExportOptions,
+) -> signatures.Interface:
+    """Checks what clients will see against the model.
+
+    Raises:
+        ExportError: They do not fit.
+    """
+    check_classifier(model)
+    classes = model.outputs[0].shape[-1]
+    if class_names is None:
+        class_names = weights.class_names(model) or range(classes)
+    labels = tuple(map(str, class_names))
+    if len(labels) != classes:
+        raise ExportError(
+            f"{len(labels)} class names were given, but the model has {classes} classes."
+        )
+    if problem := naming.problem(labels):
+        raise ExportError(problem)
+    if options.input_dtype not in ("uint8", "float32"):
+        raise ExportError(
+            f'`input_dtype` must be "uint8" or "float32". Received: {options.input_dtype!r}'
+        )
+    if options.top_k < 1:
+        raise ExportError(f"`top_k` must be at least 1. Received: {options.top_k}")
+    size = tuple(model.inputs[0].shape[1:3])
+    if transform is None:
+        published = weights.evaluation_transform(model)
+        if published is not None and size in ((None, None), published.image_size):
+            transform = published
+    if transform is None:
+        if None in size:
+            raise ExportError(
+                f"The model takes images of any size {size}: give a `transform` with the size to "
+                "serve."
+            )
+        transform = EvalTransform(image_size=size)
+    if any(a not in (None, b) for a, b in zip(size, transform.image_size, strict=True)):
+        raise ExportError(
+            f"`transform` gives images of size {transform.image_size}, but the model takes {size}."
+        )
+    top_k = min(options.top_k, classes)
+    return signatures.Interface(transform, labels, options.input_dtype, top_k, options.features)
+
+
+def check_held_out(held_out: gate.HeldOut, interface: signatures.Interface) -> None:
+    """Raises ExportError unless the pictures have the model's input size and dtype."""
+    images, size = held_out.images, interface.transform.image_size
+    if images.dtype != "uint8" or images.shape[1:] != (*size, 3) or len(images) == 0:
+        raise ExportError(
+            f"`held_out.images` must be uint8 (n, {size[0]}, {size[1]}, 3), n > 0. "
+            f"Received: {images.dtype} {images.shape}"
+        )
+
+
+def write_saved_model(
+    served: keras.Model,
+    interface: signatures.Interface,
+    directory: pathlib.Path,
+    *,
+    whole_batches: bool = False,
+) -> None:
+    """Writes a SavedModel of a model made by `inference_model` into an existing directory."""
+    module, endpoints = signatures.build(served, interface, whole_batches=whole_batches)
+    options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
+    tf.saved_model.save(module, str(directory), signatures=endpoints, options=options)
+
+
+def describe(
+    name: str,
+    version: int,
+    interface: signatures.Interface,
+    precision: str,
+    report: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Returns the content of `metadata.json`."""
+    accuracies = [row.get("accuracy") for row in report["signatures"].values()]
+    height, width = interface.transform.image_size
+    return {
+        "name": name,
+        "version": version,
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "input": {
+            "dtype": interface.input_dtype,
+            "shape": [None, height, width, 3],
+            "pixels": "RGB, 0 to 255; normalization is part of the model",
+        },
+        "transform": interface.transform.to_dict(),
+        "classes": len(interface.labels),
+        "top_k": interface.top_k,
+        "precision": precision,
+        "held_out_images": report["images"],
+        "held_out_accuracy": accuracies[0] if accuracies else None,
+        "versions": {
+            "keras_lightnets": __version__,
+            "keras": keras.__version__,
+            "tensorflow": tf.__version__,
+        },
+    }
+
+
+class clear_errors:  # noqa: N801 (used as a context manager, like contextlib's)
+    """Turns what TensorFlow and the system raise when a disk is full into an ExportError."""
+
+    def __init__(self, target: pathlib.Path) -> None:
+        self._target = target
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
+        if isinstance(error, (OSError, tf.errors.OpError)):
+            if not isinstance(error, OSError):
+                # "FILE; No space left on device [Op:SaveV2]", a file that nobody will find.
+                text = re.sub(r"^[^;]*/[^;]*; | \[Op:\w+\]$", "", error.message)
+            else:  # NumPy's has only a text: so many bytes requested, fewer written
+                text = error.strerror or f"No space left on device? {error}"
+            line = text.splitlines()[0].rstrip(".")
+            raise ExportError(f"Cannot write the export to {self._target}: {line}.") from error

@@ -1,0 +1,1 @@
+"""The five networks, one file a paper, and what their builders share."""

@@ -1,0 +1,363 @@
+"""From the bytes of an image file to uint8 RGB pixels, by TensorFlow operations throughout.
+
+Formats are told by the bytes, never by a name: JPEG (greyscale, CMYK, EXIF orientation
+applied), PNG (palette, 16 bit, first frame), GIF (first frame), BMP (8, 24 and 32 bit, not
+compressed), WebP (not animated). What is transparent shows a background.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+
+from keras_lightnets.preprocessing import byte_ops
+from keras_lightnets.preprocessing.gif import first_frame
+
+# For branches seldom taken. Inlined, as TensorFlow does by default, all their operations are
+# visited even when not taken, which doubles the time of decoding a plain JPEG.
+seldom = functools.partial(
+    tf.function,
+    autograph=False,
+    experimental_attributes={"_noinline": True},
+)
+
+# A file may declare any size; the decoders would allocate it. 2^27 pixels are 400 MB as RGB.
+MAX_PIXELS = 2**27
+
+_PNG = b"\x89PNG"
+# A JPEG file's start with an APP0 segment of 16 bytes, of which 14 follow; a quantization table.
+_JFIF, _TABLE = b"\xff\xd8\xff\xe0\x00\x10", b"\xff\xdb"
+_APP0, _APP1, _APP15, _COMMENT = 0xE0, 0xE1, 0xEF, 0xFE
+# Parts of a file that are passed by before its pixels, about 0.1 ms each.
+_PARTS = 256
+
+# Makes a PNG file of a file of another format than those above, scalar strings.
+ToPng = Callable[[tf.Tensor], tf.Tensor]
+
+
+def to_uint8(pixels: tf.Tensor) -> tf.Tensor:
+    """Rounds float pixels on the scale 0 to 255 to uint8, clipping what is outside."""
+    return tf.saturate_cast(tf.round(pixels), tf.uint8)
+
+
+def decode_image(
+    contents: tf.Tensor,
+    background: tuple[int, int, int] = (255, 255, 255),
+    scale_16_bit: bool = False,
+    to_png: ToPng | None = None,
+) -> tf.Tensor:
+    """Decodes one image file of any of the formats above, of several frames the first.
+
+    Args:
+        contents: Scalar string, the bytes of the file.
+        background: As of `EvalTransform`.
+        scale_16_bit: As of `EvalTransform`.
+        to_png: For other formats; None: they are an error.
+
+    Returns:
+        uint8 `(height, width, 3)`, RGB, upright.
+
+    Raises:
+        tf.errors.InvalidArgumentError: When run: the bytes are no image, are cut off, or
+            declare more than `MAX_PIXELS` pixels.
+    """
+    contents = tf.convert_to_tensor(contents, tf.string)
+
+    @seldom
+    def from_seldom(contents):
+        return tf.cond(
+            is_jpeg(contents),
+            lambda: upright(_decode_jpeg(contents), exif_orientation(contents)),
+            lambda: _decode_other(contents, background, scale_16_bit, to_png),
+        )
+
+    image = tf.cond(
+        is_plain_jpeg(contents), lambda: _decode_jpeg(contents), lambda: from_seldom(contents)
+    )
+    return tf.ensure_shape(image, (None, None, 3))
+
+
+def is_plain_jpeg(contents: tf.Tensor) -> tf.Tensor:
+    """Whether the bytes (scalar string) are a JPEG file that needs no turning."""
+    return is_jpeg(contents) & ~may_have_exif(contents)
+
+
+def is_jpeg(contents: tf.Tensor) -> tf.Tensor:
+    """Whether the bytes (scalar string) start as a JPEG file does."""
+    return byte_ops.starts_with(contents, b"\xff\xd8\xff")
+
+
+def _decode_jpeg(contents: tf.Tensor) -> tf.Tensor:
+    shape = tf.image.extract_jpeg_shape(contents)
+    with tf.control_dependencies([check_size(shape[0], shape[1])]):
+        # The default method differs from libjpeg's (so Pillow's) by up to 4 levels.
+        return tf.io.decode_jpeg(contents, channels=3, dct_method="INTEGER_ACCURATE")
+
+
+def _decode_other(
+    contents: tf.Tensor,
+    background: tuple[int, int, int],
+    scale_16_bit: bool,
+    to_png: ToPng | None,
+) -> tf.Tensor:
+    def from_png(contents):
+        return _decode_png(contents, background, scale_16_bit)
+
+    def other():
+        return _refuse(contents) if to_png is None else from_png(to_png(contents))
+
+    # The declared size stands at a fixed place, which depends on the format.
+    head = byte_ops.bytes_at(contents, 0, 54)
+    is_bmp = byte_ops.starts_with(contents, b"BM")
+    # Not those of OS/2, whose head is shorter, and those that are compressed.
+    plain_bmp = is_bmp & (byte_ops.little32(head, 14) >= 40) & tf.equal(head[30], 0)
+    plain_bmp &= tf.reduce_any(tf.equal(head[28], [8, 24, 32])) & tf.equal(head[29], 0)
+    is_webp = byte_ops.starts_with(contents, b"RIFF") & _letters(head, 8, b"WEBP")
+    # TensorFlow writes such files' pixels, of four channels, to memory for three.
+    animated_webp = is_webp & _letters(head, 15, b"X") & tf.equal(head[20] & 2, 2)
+    branches = [
+        (byte_ops.starts_with(contents, _PNG), lambda: from_png(contents)),
+        (byte_ops.starts_with(contents, b"GIF8"), lambda: _decode_gif(contents, background)),
+        (plain_bmp, lambda: _decode_bmp(contents, head)),
+        (is_webp & ~animated_webp, lambda: _decode_webp(contents, head, background)),
+    ]
+    return tf.case(branches, default=other)
+
+
+def _letters(data: tf.Tensor, at: int, letters: bytes) -> tf.Tensor:
+    return tf.reduce_all(tf.equal(data[at : at + len(letters)], list(letters)))
+
+
+def _refuse(contents: tf.Tensor) -> tf.Tensor:
+    """Fails, with the reason."""
+    message = tf.where(
+        byte_ops.starts_with(contents, b"BM"),
+        "BMP that is compressed, of OS/2 or of other than 8, 24 or 32 bits",
+        tf.where(
+            byte_ops.starts_with(contents, b"RIFF"), "WebP Animation", "Unknown image file format"
+        ),
+    )
+    with tf.control_dependencies([tf.raw_ops.Assert(condition=False, data=[message])]):
+        return tf.zeros((0, 0, 3), tf.uint8)
+
+
+def _composite(image: tf.Tensor, background: Any) -> tf.Tensor:
+    """Puts an image, uint8 `(height, width, 4)`, on a background of one color."""
+    # 16 bits are enough, and a large picture is large as it is.
+    alpha = tf.cast(image[..., 3:], tf.uint16)
+    below = tf.cast(background, tf.uint16) * (255 - alpha)
+    mixed = (tf.cast(image[..., :3], tf.uint16) * alpha + below + 127) // 255
+    return tf.cast(mixed, tf.uint8)
+
+
+def _decode_png(
+    contents: tf.Tensor, background: tuple[int, int, int], scale_16_bit: bool
+) -> tf.Tensor:
+    head = byte_ops.bytes_at(contents, 0, 26)
+
+    def pixels(channels):
+        if not scale_16_bit:
+            return tf.io.decode_png(contents, channels)
+        return tf.cond(
+            tf.equal(head[24], 16),
+            lambda: _scaled(tf.io.decode_png(contents, channels, tf.uint16)),
+            lambda: tf.io.decode_png(contents, channels),
+        )
+
+    # The second highest bit of the color's kind; of others, a part of the file names a color.
+    has_alpha = (head[25] >= 4) | _has_transparency(contents)
+    with tf.control_dependencies([check_size(byte_ops.big32(head, 20), byte_ops.big32(head, 16))]):
+        return tf.cond(has_alpha, lambda: _composite(pixels(4), background), lambda: pixels(3))
+
+
+def _scaled(image: tf.Tensor) -> tf.Tensor:
+    """Maps the range of the colors, uint16 `(height, width, 3 or 4)`, to 0 to 255."""
+    colors = tf.cast(image[..., :3], tf.float32)
+    low, high = tf.reduce_min(colors), tf.reduce_max(colors)
+    levels = to_uint8((colors - low) * (255 / tf.maximum(high - low, 1)))
+    return tf.concat([levels, tf.cast(image[..., 3:] // 256, tf.uint8)], -1)
+
+
+def _has_transparency(contents: tf.Tensor) -> tf.Tensor:
+    """Whether a PNG file has a `tRNS` chunk, which stands before the pixels."""
+
+    def kind(position):
+        head = byte_ops.bytes_at(contents, position, 8)
+        return head, _letters(head, 4, b"tRNS"), _letters(head, 4, b"IDAT")
+
+    def more(position):
+        _, found, pixels = kind(position)
+        return ~(found | pixels) & (position < tf.strings.length(contents))
+
+    def step(position):
+        # Lengths of more than 31 bits are an error, found by the decoder.
+        length = tf.clip_by_value(byte_ops.big32(kind(position)[0], 0), 0, 2**30)
+        return (position + 12 + tf.cast(length, tf.int32),)
+
+    (position,) = tf.while_loop(
+        more, step, (tf.constant(8),), parallel_iterations=1, maximum_iterations=_PARTS
+    )
+    return kind(position)[1]
+
+
+def _decode_gif(contents: tf.Tensor, background: tuple[int, int, int]) -> tf.Tensor:
+    frame = first_frame(contents, background)
+    message = "The first frame of the GIF file is cut off."
+    whole = tf.raw_ops.Assert(condition=frame.whole, data=[message])
+    with tf.control_dependencies([whole, check_size(*tf.unstack(frame.canvas))]):
+        image = _decode(frame.file, 3)
+
+    def on_canvas():
+        after = frame.canvas - frame.corner - frame.size
+        padding = tf.stack([frame.corner, after], 1)
+        opaque = tf.concat(
+            [image, tf.fill(tf.shape(image[..., :1]), tf.constant(255, tf.uint8))], 2
+        )
+        return _composite(tf.pad(opaque, tf.pad(padding, [[0, 1], [0, 0]])), frame.outside)
+
+    return tf.cond(tf.reduce_all(tf.equal(frame.canvas, frame.size)), lambda: image, on_canvas)
+
+
+def _decode_bmp(contents: tf.Tensor, head: tf.Tensor) -> tf.Tensor:
+    height, width = byte_ops.little32s(head, 22), byte_ops.little32s(head, 18)
+    with tf.control_dependencies([check_size(height, width)]):
+        return tf.cond(
+            tf.equal(head[28], 8),
+            lambda: _decode_palette_bmp(contents, head),
+            lambda: _decode(contents, 3),
+        )
+
+
+def _decode_webp(
+    contents: tf.Tensor, head: tf.Tensor, background: tuple[int, int, int]
+) -> tf.Tensor:
+    with tf.control_dependencies([check_size(*_webp_size(head))]):
+        image = _decode(contents, 0)
+    return tf.cond(
+        tf.equal(tf.shape(image)[2], 4), lambda: _composite(image, background), lambda: image
+    )
+
+
+def _decode(contents: tf.Tensor, channels: int) -> tf.Tensor:
+    return tf.raw_ops.DecodeImage(
+        contents=contents, channels=channels, dtype=tf.uint8, expand_animations=False
+    )
+
+
+def _decode_palette_bmp(contents: tf.Tensor, head: tf.Tensor) -> tf.Tensor:
+    """TensorFlow returns the indices of a palette as if they were greys."""
+    indices = tf.cast(tf.io.decode_bmp(contents, channels=0)[..., 0], tf.int32)
+    start = tf.cast(14 + byte_ops.little32s(head, 14), tf.int32)
+    palette = tf.reshape(byte_ops.bytes_at(contents, start, 256 * 4), (256, 4))
+    colors = tf.cast(palette[:, 2::-1], tf.uint8)  # stored as blue, green, red, nothing
+    return tf.gather(colors, indices)
+
+
+def _webp_size(head: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Height and width of the three kinds of WebP: lossy, lossless, extended."""
+    lossy = (byte_ops.little16(head, 28) & 0x3FFF, byte_ops.little16(head, 26) & 0x3FFF)
+    bits = byte_ops.little32(head, 21)
+    lossless = ((bits // 2**14 & 0x3FFF) + 1, (bits & 0x3FFF) + 1)
+    extended = (
+        (byte_ops.little32(head, 27) & 0xFFFFFF) + 1,
+        (byte_ops.little32(head, 24) & 0xFFFFFF) + 1,
+    )
+    kind = head[15]  # the last letter of "VP8 ", "VP8L", "VP8X"
+    return tuple(
+        tf.where(tf.equal(kind, ord("L")), second, tf.where(tf.equal(kind, ord("X")), third, first))
+        for first, second, third in zip(lossy, lossless, extended, strict=True)
+    )
+
+
+def check_size(height: tf.Tensor, width: tf.Tensor) -> tf.Operation:
+    """Returns an operation that fails if an image declares no or too many pixels."""
+    height, width = (tf.abs(tf.cast(side, tf.int64)) for side in (height, width))
+    # Dividing instead of multiplying: two sides of 2^32 would overflow.
+    fits = (height > 0) & (width > 0) & (height <= MAX_PIXELS // tf.maximum(width, 1))
+    message = f"The image declares no pixels or more than {MAX_PIXELS}: (height, width) ="
+    # Not tf.debugging.Assert, which adds a branch.
+    return tf.raw_ops.Assert(condition=fits, data=[message, height, width])
+
+
+def may_have_exif(contents: tf.Tensor) -> tf.Tensor:
+    """Whether the letters of an EXIF segment occur in the first 16 KiB (scalar string).
+
+    One operation, where walking the segments takes a third of the time of decoding: most
+    files of a data set have no EXIF data. Searching 64 KiB would take 6 % of the time of a
+    training image, 16 KiB take 3 %, and nothing is searched where the first table follows the
+    plain header of JFIF: EXIF data behind a table does not count.
+    """
+    head = tf.strings.substr(contents, 0, len(_JFIF) + 14 + len(_TABLE))
+    table = tf.minimum(tf.strings.length(head), len(_JFIF) + 14)
+    without = byte_ops.starts_with(head, _JFIF) & tf.equal(
+        tf.strings.substr(head, table, len(_TABLE)), _TABLE
+    )
+    searched = tf.strings.substr(contents, 0, tf.where(without, 0, 2**14))
+    return tf.strings.regex_full_match(searched, r"(?s)\C*Exif\C*")
+
+
+def exif_orientation(contents: tf.Tensor) -> tf.Tensor:
+    """Orientation of a JPEG file (scalar string) by its EXIF data: int32, 1 to 8.
+
+    1, upright, when no EXIF segment starts in the first 16 KiB and before the first table
+    (the standard wants it first), or when it says nothing about the orientation.
+    """
+    return tf.cond(may_have_exif(contents), lambda: _find_exif(contents), lambda: tf.constant(1))
+
+
+def _find_exif(contents: tf.Tensor) -> tf.Tensor:
+    """Walks the segments of a JPEG file up to the EXIF data."""
+
+    def more(position, kind):
+        del position
+        return tf.equal(kind, 0)
+
+    def step(position, kind):
+        head = byte_ops.bytes_at(contents, position, 8)
+        marker = head[1]
+        is_exif = tf.equal(marker, _APP1) & tf.reduce_all(tf.equal(head[4:], list(b"Exif")))
+        skippable = ((marker >= _APP0) & (marker <= _APP15)) | tf.equal(marker, _COMMENT)
+        skippable &= tf.equal(head[0], 0xFF)
+        kind = tf.where(is_exif, 1, tf.where(skippable, 0, -1))
+        return tf.where(tf.equal(kind, 0), position + 2 + head[2] * 256 + head[3], position), kind
+
+    # `kind`: 0 look on, 1 found, -1 there is none.
+    start = (tf.constant(2), tf.constant(0))
+    position, kind = tf.while_loop(
+        more, step, start, parallel_iterations=1, maximum_iterations=_PARTS
+    )
+    return tf.cond(
+        tf.equal(kind, 1), lambda: _orientation_in_exif(contents, position), lambda: tf.constant(1)
+    )
+
+
+def _orientation_in_exif(contents: tf.Tensor, position: tf.Tensor) -> tf.Tensor:
+    length = byte_ops.bytes_at(contents, position + 2, 2)
+    data = byte_ops.bytes_at(contents, position + 10, length[0] * 256 + length[1] - 8)
+    # Room for the reads below, however short the segment is.
+    data = tf.cast(tf.pad(data, [[0, 16]]), tf.int64)
+    big = tf.equal(data[0], ord("M"))
+    directory = tf.where(big, byte_ops.big32(data, 4), byte_ops.little32(data, 4))
+    directory = tf.minimum(directory, tf.size(data, tf.int64) - 2)
+    entries = byte_ops.either16(data[directory], data[directory + 1], big)
+    room = (tf.size(data, tf.int64) - directory - 2) // 12
+    entries = tf.minimum(entries, room)
+    table = tf.reshape(data[directory + 2 : directory + 2 + entries * 12], (-1, 12))
+    tags = byte_ops.either16(table[:, 0], table[:, 1], big)
+    values = byte_ops.either16(table[:, 8], table[:, 9], big)
+    # 0x112 is the tag's number; entries without it count as nothing.
+    value = tf.reduce_max(tf.concat([tf.where(tf.equal(tags, 0x112), values, 0), [0]], 0))
+    return tf.cast(tf.where((value >= 1) & (value <= 8), value, 1), tf.int32)
+
+
+def upright(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
+    """Turns an image `(height, width, 3)` as its EXIF orientation (int32, 1 to 8) asks."""
+    turned = tf.cond(orientation >= 5, lambda: tf.transpose(image, (1, 0, 2)), lambda: image)
+    # Which of the eight are mirrored after the transposition, by rows and by columns.
+    rows = tf.gather([False, False, True, True, False, False, True, True], orientation - 1)
+    columns = tf.gather([False, True, True, False, False, True, True, False], orientation - 1)
+    mirrored = tf.cond(rows, lambda: turned[::-1], lambda: turned)
+    return tf.cond(columns, lambda: mirrored[:, ::-1], lambda: mirrored)

@@ -1,0 +1,1 @@
+"""Weight files: found, fetched, read, converted and loaded."""

@@ -1,0 +1,258 @@
+"""Weights of other implementations -> a model of this package."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Collection, Mapping
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+
+from keras_lightnets.catalogue.state_dict_names import SOURCES
+
+# PyTorch -> Keras: (out, in, h, w) -> (h, w, in, out), and depthwise (c, 1, h, w) -> (h, w, c, 1).
+_CONV = (2, 3, 1, 0)
+_DEPTHWISE = (2, 3, 0, 1)
+# Layers that depend on the number of classes have this prefix, in every network.
+HEAD_PREFIX = "logits"
+# Layers that models without top, or with `features_only`, are built without.
+HEAD_PREFIXES = (HEAD_PREFIX, "head_")
+_LISTED = 10  # names per kind of mistake in an error message
+
+
+class Slot(NamedTuple):
+    """One variable and the tensor that belongs into it."""
+
+    variable: keras.Variable
+    tensor: str
+    axes: tuple[int, ...] | None  # of the transposition to Keras' layout
+    optional: bool  # zeros if the tensor does not exist
+
+    def convert(self, array: np.ndarray) -> np.ndarray:
+        """Brings a tensor into Keras' layout."""
+        if self.axes is None and array.ndim == 4 and array.shape[:2] == (1, 1):
+            # Already in it: of `keras.applications`, whose v1 ends in a 1x1 convolution.
+            return array.reshape(array.shape[2:]) if len(self.variable.shape) == 2 else array
+        if self.axes == (1, 0) and array.ndim == 4 and array.shape[2:] == (1, 1):
+            array = array[:, :, 0, 0]  # a 1x1 convolution as the classifier
+        if self.axes is not None and array.ndim == len(self.axes):
+            array = array.transpose(self.axes)
+        return array
+
+
+def load_state_dict(model: keras.Model, state_dict: Mapping[str, Any], source: str) -> bool:
+    """Copies the weights of another implementation into `model`, strictly.
+
+    Every tensor is used exactly once, every variable is set, all shapes are equal; else
+    nothing is changed. Only the classifier may differ in its number of classes: then it is
+    left as it is, with a warning.
+
+    Args:
+        model: A model of this package.
+        state_dict: Tensor name -> array (NumPy, or PyTorch), in PyTorch's layouts.
+        source: Whose names these are: `"torchvision"`, `"timm"`, `"pytorchcv"` (osmr),
+            `"d-li14"` (MobileNet v2), `"sequential"` (MobileNet v1 as numbered modules
+            `model.N.M`) or `"keras"` (our own names, Keras' layouts).
+
+    Returns:
+        Whether the classifier, if the model has one, was loaded too.
+
+    Raises:
+        ValueError: Lists by name what is missing, left over or of another shape.
+    """
+    tensors = {
+        name: _numpy(value)
+        for name, value in state_dict.items()
+        if not name.endswith(".num_batches_tracked")
+    }
+    slots, omitted = tensor_slots(model, source, tensors)
+    arrays, problems, head = [], [], []
+    for slot in slots:
+        path = slot.variable.path
+        if slot.tensor not in tensors:
+            if not slot.optional:
+                problems.append(f"missing: {slot.tensor} (for {path})")
+            arrays.append(np.zeros(slot.variable.shape, "float32"))
+            continue
+        array = slot.convert(tensors[slot.tensor])
+        if array.shape != tuple(slot.variable.shape):
+            line = f"{slot.tensor}: {array.shape}, but {path} has {tuple(slot.variable.shape)}"
+            is_head = path.split("/")[0].startswith(HEAD_PREFIX)
+            (head if is_head and _classes_differ(array, slot.variable) else problems).append(line)
+        arrays.append(array)
+    used = {slot.tensor for slot in slots}
+    problems += [
+        f"left over: {name}"
+        for name in tensors
+        if name not in used and name.rpartition(".")[0] not in omitted
+    ]
+    if problems:
+        raise ValueError(_message(model, source, problems))
+    for slot, array in zip(slots, arrays, strict=True):
+        if not (head and slot.variable.path.split("/")[0].startswith(HEAD_PREFIX)):
+            slot.variable.assign(array)
+    if head:
+        warn_about_head(model)
+    return not head
+
+
+def warn_about_head(model: keras.Model) -> None:
+    """Says that the classifier was not loaded."""
+    warnings.warn(
+        f"The weights are for another number of classes than model {model.name!r} has: "
+        "everything but the classifier was loaded.",
+        stacklevel=3,
+    )
+
+
+def tensor_slots(
+    model: keras.Model, source: str, tensors: Collection[str]
+) -> tuple[list[Slot], set[str]]:
+    """Pairs every variable of `model` with a tensor name, in the source's order.
+
+    Returns:
+        The pairs, and the source's modules that `model` was built without (classifier and
+        last convolution of a model without top).
+
+    Raises:
+        ValueError: If the source has no such network, or the network layers that the
+            source's has not.
+    """
+    builder = network_of(model)
+    names = layer_names(model, source, tensors)
+    layers = {layer.name: layer for layer in model.layers if layer.weights}
+    unknown = [name for name in layers if name not in names]
+    if unknown:
+        raise ValueError(
+            f"{source} has no weights for these layers of model {model.name!r}: "
+            f"{list_problems(unknown)}"
+        )
+    slots = [
+        slot
+        for name, module in names.items()
+        if name in layers
+        for slot in _layer_slots(layers[name], module, builder, source)
+    ]
+    omitted = {
+        module
+        for name, module in names.items()
+        if name not in layers and name.startswith(HEAD_PREFIXES)
+    }
+    return slots, omitted
+
+
+def layer_names(model: keras.Model, source: str, tensors: Collection[str]) -> dict[str, str]:
+    """Our layer -> the source's module, in the source's order.
+
+    Raises:
+        ValueError: If the source has no such network.
+    """
+    builder = network_of(model)
+    known = [name for name in SOURCES if builder in SOURCES[name]]
+    if source not in known:
+        raise ValueError(
+            f"`source` must be one of {', '.join(map(repr, known))} for {builder}. "
+            f"Received: {source!r}"
+        )
+    layers = {layer.name: layer for layer in model.layers if layer.weights}
+    extra: tuple[Any, ...] = ()
+    if builder == "SqueezeNet":
+        extra = ("1.0" if layers["conv1_conv"].kernel_size[0] == 7 else "1.1",)
+    elif (builder, source) == ("ShuffleNetV2", "pytorchcv"):
+        extra = (any(".dconv." in name for name in tensors),)
+    return SOURCES[source][builder](set(layers), *extra)
+
+
+def detect_source(model: keras.Model, tensors: Collection[str]) -> str:
+    """The source whose names occur most among `tensors`.
+
+    Raises:
+        ValueError: If none occurs.
+    """
+    builder = network_of(model)
+    found = {
+        source: sum(
+            f"{module}.weight" in tensors for module in layer_names(model, source, tensors).values()
+        )
+        for source in SOURCES
+        if builder in SOURCES[source]
+    }
+    best = max(found, key=found.__getitem__)
+    if not found[best]:
+        raise ValueError(
+            f"These are not the weights of a {builder} that {' or '.join(found)} wrote. "
+            f"Tensors begin with: {', '.join(list(tensors)[:3])}"
+        )
+    return best
+
+
+def network_of(model: keras.Model) -> str:
+    """The builder that made `model`, told by the names of its layers."""
+    names = {layer.name for layer in model.layers}
+    signs = {
+        "SqueezeNet": "fire2_squeeze_conv",
+        "MobileNetV1": "block1_depthwise_conv",
+        "MobileNetV2": "stage1_unit1_project_conv",
+        "ShuffleNetV1": "stage2_unit1_reduce_conv",
+        "ShuffleNetV2": "stage2_unit1_shortcut_pointwise_conv",
+    }
+    for builder, sign in signs.items():
+        if sign in names:
+            return builder
+    raise ValueError(f"Model {model.name!r} is none of {', '.join(signs)}.")
+
+
+def head_layers(model: keras.Model) -> list[keras.layers.Layer]:
+    """The layers whose weights depend on the number of classes."""
+    return [layer for layer in model.layers if layer.name.startswith(HEAD_PREFIX) and layer.weights]
+
+
+def _layer_slots(layer: keras.layers.Layer, module: str, builder: str, source: str) -> list[Slot]:
+    if isinstance(layer, keras.layers.BatchNormalization):
+        parts = (
+            ("gamma", "weight"),
+            ("beta", "bias"),
+            ("moving_mean", "running_mean"),
+            (
+                "moving_variance",
+                "running_var",
+            ),
+        )
+        return [Slot(getattr(layer, o), f"{module}.{t}", None, False) for o, t in parts]
+    if isinstance(layer, keras.layers.DepthwiseConv2D):
+        axes = _DEPTHWISE
+    elif isinstance(layer, keras.layers.Dense):
+        axes = (1, 0)
+    else:
+        axes = _CONV
+    slots = [Slot(layer.kernel, f"{module}.weight", None if source == "keras" else axes, False)]
+    if layer.use_bias:
+        # osmr's MobileNet v2 has no bias in its classifier.
+        optional = (builder, source, layer.name) == ("MobileNetV2", "pytorchcv", "logits")
+        slots.append(Slot(layer.bias, f"{module}.bias", None, optional))
+    return slots
+
+
+def _classes_differ(array: np.ndarray, variable: keras.Variable) -> bool:
+    """Whether only the last axis, the classes, is of another size."""
+    return array.shape[:-1] == tuple(variable.shape)[:-1]
+
+
+def _numpy(value: Any) -> np.ndarray:
+    if hasattr(value, "detach"):  # a PyTorch tensor; bfloat16 has no NumPy type
+        value = value.detach().cpu().float().numpy()
+    return np.asarray(value)
+
+
+def _message(model: keras.Model, source: str, problems: list[str]) -> str:
+    return (
+        f"These are not {source}'s weights of model {model.name!r} "
+        f"({len(problems)} mistakes): {list_problems(problems)}"
+    )
+
+
+def list_problems(lines: list[str]) -> str:
+    """The first few lines, and how many more there are."""
+    shown = "; ".join(lines[:_LISTED])
+    return shown + (f"; and {len(lines) - _LISTED} more" if len(lines) > _LISTED else "")

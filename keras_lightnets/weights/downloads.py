@@ -1,0 +1,122 @@
+"""Fetches published files into Keras' cache and checks them."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import os
+import pathlib
+import zipfile
+from collections.abc import Iterator
+
+import keras
+
+from keras_lightnets import paths
+from keras_lightnets.catalogue.weight_rows import WeightsRow
+from keras_lightnets.weights.files import ERRORS, Budget
+
+FOLDER = "models/keras_lightnets"  # below ~/.keras, or below $KERAS_HOME
+KERAS_FOLDER = "models"  # of `keras.applications`, whose files are not fetched twice
+
+
+def home() -> pathlib.Path:
+    """Keras' folder."""
+    return pathlib.Path(os.environ.get("KERAS_HOME") or paths.home() / ".keras")
+
+
+def cached(row: WeightsRow) -> pathlib.Path:
+    """Where a published file is kept."""
+    return home() / (KERAS_FOLDER if row.source == "keras" else FOLDER) / row.file
+
+
+def fetch(row: WeightsRow) -> pathlib.Path:
+    """Returns the path of a published file, downloaded if it is not in the cache.
+
+    A download gets its name in the cache only when it is complete and its hash is right.
+
+    Raises:
+        ValueError: If it cannot be downloaded, or a hash is wrong; says what to do.
+    """
+    path = cached(row)
+    if path.exists():
+        found = wrong_digest(path, row.digest)
+        if found:
+            raise ValueError(
+                f"{path} is damaged or another file: its {found}, expected {row.digest}. It was "
+                f"left as it is; move it away to download {row.url} again."
+            )
+        return path
+    received = _download(row, path)
+    found = wrong_digest(received, row.digest)
+    if found:
+        received.unlink()
+        raise ValueError(
+            f"{row.url} is not the published file: its {found}, expected {row.digest}. Nothing "
+            "was kept. Try again, or pass the path of a file you trust as `weights`."
+        )
+    # `get_file` may have moved to another folder, when the cache cannot be written.
+    path = received.with_name(row.file)
+    received.replace(path)
+    return path
+
+
+def _download(row: WeightsRow, path: pathlib.Path) -> pathlib.Path:
+    _make(path.parent)
+    try:
+        return pathlib.Path(
+            keras.utils.get_file(
+                f"partial-{os.getpid()}-{row.file}",
+                origin=row.url,
+                cache_dir=str(home()),
+                cache_subdir=str(path.parent.relative_to(home())),
+            )
+        )
+    except Exception as error:  # `get_file` raises plain exceptions
+        raise ValueError(
+            f"Cannot download {row.url} ({error}). Without a network, put the file at {path}, "
+            "or pass its path as `weights`."
+        ) from error
+
+
+def wrong_digest(path: pathlib.Path, digest: str | None) -> str | None:
+    """Returns None if the file has the digest, else what it has instead."""
+    if digest is None:
+        return None
+    algorithm, _, expected = digest.partition(":")
+    try:
+        with open_content(path) as file:
+            found = hashlib.file_digest(file, algorithm).hexdigest()
+    except ERRORS as error:
+        return f"content is no archive ({error})"
+    return None if found.startswith(expected) else f"digest is {algorithm}:{found}"
+
+
+@contextlib.contextmanager
+def open_content(path: pathlib.Path) -> Iterator[io.BufferedIOBase]:
+    """Opens a file, or the only file in a `.zip`."""
+    if path.suffix != ".zip":
+        with path.open("rb") as file:
+            yield file
+        return
+    with zipfile.ZipFile(path) as archive:
+        names = [name for name in archive.namelist() if not name.endswith("/")]
+        if len(names) != 1:
+            raise ValueError(f"{path} must hold one file. Found: {', '.join(names[:5])}")
+        with archive.open(names[0]) as file:
+            yield file
+
+
+def read_bytes(path: pathlib.Path, budget: Budget) -> bytes:
+    """Content of a file, or of the only file in a `.zip`, no larger than the budget."""
+    with open_content(path) as file:
+        content = file.read(budget.left + 1)
+    budget.take(len(content))
+    return content
+
+
+def _make(folder: pathlib.Path) -> None:
+    # `get_file` uses /tmp when the cache does not exist yet. A cache that cannot be made, on
+    # the other hand, is a good reason to do so.
+    with contextlib.suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)

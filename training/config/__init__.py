@@ -1,0 +1,1 @@
+"""What can be set: keys, files, recipes, and their checks."""

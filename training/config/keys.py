@@ -1,0 +1,465 @@
+"""The configuration of a run: frozen dataclasses, read from recipes, files and flags.
+
+Precedence: defaults < recipe < `--config FILE` < flags and `--set section.key=value`. All that is
+known about a key stands where it is declared: default, meaning, range, flag. Nothing here imports
+TensorFlow, so that a mistake is reported in a moment.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import math
+import pathlib
+import types
+import typing
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import yaml
+
+from keras_lightnets.text import first_line
+from lightnets.support.errors import UsageError
+from lightnets.support.words import nearest
+
+
+@dataclass(frozen=True)
+class Key:
+    """What is known about one key of the configuration.
+
+    Attributes:
+        help: Its meaning and unit, for `--help`.
+        low: Lowest value that is allowed, or None.
+        high: Highest value that is allowed, or None.
+        flag: A flag that sets it, beside `--set section.key=value`.
+        group: Heading under which `--help` lists the flag; None: that of the section.
+        resumable: Whether `--resume` may change it: it decides how a run is computed, not what.
+    """
+
+    help: str
+    low: float | None = None
+    high: float | None = None
+    flag: str | None = None
+    group: str | None = None
+    resumable: bool = False
+
+
+def key(default: Any, help: str, **facts: Any) -> Any:
+    """Declares a key: a field of a dataclass with its `Key`."""
+    metadata = {"key": Key(help, **facts)}
+    if callable(default):
+        return field(default_factory=default, metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Which network, and how it starts."""
+
+    name: str = key("shufflenet_v1", "network, a name of `lightnets list`", flag="--model")
+    args: Mapping[str, Any] = key(dict, "further arguments of the builder")
+    alpha: float | None = key(None, "width multiplier", low=0.05, high=8, flag="--alpha")
+    image_size: int = key(
+        224, "pixels of the square the network sees", low=32, high=4096, flag="--image-size"
+    )
+    small_input: bool = key(
+        False, "stem for images of 32 to 64 pixels: stride 1, no pooling", flag="--small-input"
+    )
+    dropout_rate: float | None = key(None, "None: the builder's default", low=0, high=0.99)
+    bn_momentum: float = key(
+        0.9, "share of the old moving statistics kept at each step", low=0, high=0.9999
+    )
+    weights: str | None = key(
+        None, "start from these weights: a file or a tag as `imagenet`", flag="--weights"
+    )
+    freeze: str | None = key(
+        None, "layers that do not learn: `backbone` or a regular expression", flag="--freeze"
+    )
+    head_warmup_epochs: int = key(0, "epochs in which only the head learns", low=0)
+    unfreeze_epochs: int = key(
+        0, "then: epochs over which stages are released, last one first", low=0
+    )
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where the pictures come from and what is done to them."""
+
+    dataset: str | None = key(
+        None,
+        "TFDS name, folder of class folders, CSV or JSONL file",
+        flag="--dataset",
+        resumable=True,  # what is there is verified
+    )
+    data_dir: str | None = key(
+        None, "where TFDS keeps prepared data", flag="--data-dir", resumable=True
+    )
+    download: bool = key(
+        False, "let TFDS download what is not prepared", flag="--download", resumable=True
+    )
+    layout: Literal["auto", "classes", "splits"] = key(
+        "auto", "what the folders in a folder are, where both make sense", flag="--layout"
+    )
+    train_split: str | None = key(None, "TFDS split syntax; None: found")
+    eval_split: str | None = key(None, "TFDS split syntax; None: found")
+    val_split: float = key(
+        0.2,
+        "share held out when the data has no split of its own",
+        low=0.001,
+        high=0.9,
+        flag="--val-split",
+    )
+    resize_shorter: int | None = key(
+        None, "pixels before the centre crop; None: image_size / 0.875"
+    )
+    interpolation: Literal["bilinear", "bicubic"] = key("bilinear", "how images are resized")
+    antialias: bool = key(True, "smooth before making images smaller")
+    background: tuple[int, int, int] = key(
+        (255, 255, 255), "RGB that shows through transparent pixels"
+    )
+    scale_16_bit: bool = key(
+        False, "take the range of values of each file of 16 bits for black to white"
+    )
+    crop: Literal["random_resized", "shift", "center"] = key(
+        "random_resized", "the part of a training image that is seen"
+    )
+    crop_area: tuple[float, float] = key((0.35, 1.0), "share of the image area")
+    crop_aspect: tuple[float, float] = key((0.75, 1.3333333), "width / height")
+    shift: float = key(
+        0.1, "for crop `shift`: share of the side, in each direction", low=0, high=0.5
+    )
+    flip: bool = key(True, "mirror half of the training images horizontally")
+    color_jitter: float = key(0.0, "strength", low=0, high=1)
+    auto_augment: Literal["none", "randaugment", "trivialaugment"] = key("none", "policy")
+    mixup: float = key(0.0, "parameter of the beta distribution", low=0)
+    cutmix: float = key(0.0, "parameter of the beta distribution", low=0)
+    random_erasing: float = key(0.0, "probability", low=0, high=1)
+    cache: Literal["auto", "memory", "disk", "none"] = key(
+        "auto", "where undecoded images are kept", flag="--cache", resumable=True
+    )
+    skip_corrupt: bool = key(
+        False, "train without damaged images instead of stopping", flag="--skip-corrupt"
+    )
+    data_service: str | None = key(
+        None, "address of a tf.data service dispatcher", flag="--data-service", resumable=True
+    )
+    num_threads: int = key(0, "0: one per core", low=0, high=256, resumable=True)
+    class_weights: Literal["none", "balanced"] = key("none", "weights of the classes in the loss")
+
+
+LAYOUTS = typing.get_args(typing.get_type_hints(DataConfig)["layout"])
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """Optimizer and learning-rate schedule. Rates are per step, decay per epoch where said."""
+
+    name: Literal["sgd", "rmsprop", "adamw", "lion", "muon"] = key(
+        "sgd", "update rule", flag="--optimizer"
+    )
+    learning_rate: float = key(0.1, "peak, after the warm-up", low=0, flag="--learning-rate")
+    scale_to_batch: int = key(0, "multiply the rate by global batch / this; 0: leave it", low=0)
+    momentum: float = key(0.9, "of sgd and rmsprop", low=0, high=1)
+    nesterov: bool = key(True, "of sgd")
+    rho: float = key(0.9, "rmsprop: decay of the squared gradients", low=0, high=1)
+    epsilon: float | None = key(None, "None: the optimizer's default", low=1e-12)
+    beta_1: float | None = key(
+        None, "adamw, lion, muon; None: the optimizer's default", low=0, high=1
+    )
+    beta_2: float | None = key(None, "likewise", low=0, high=1)
+    weight_decay: float = key(
+        4e-5, "L2 for sgd and rmsprop, decoupled for the others", low=0, flag="--weight-decay"
+    )
+    decay_norm_and_bias: bool = key(False, "whether batch norm and biases decay, too")
+    decay_depthwise: bool = key(True, "whether depthwise kernels decay, too")
+    global_clipnorm: float | None = key(None, "over all variables", low=1e-9)
+    clipnorm: float | None = key(None, "per variable", low=1e-9)
+    clipvalue: float | None = key(None, "per value", low=1e-9)
+    schedule: Literal["constant", "linear", "cosine", "polynomial", "exponential", "step"] = key(
+        "cosine", "learning rate over time", flag="--schedule"
+    )
+    warmup_epochs: float = key(0.0, "epochs in which the rate rises", low=0)
+    warmup_start: float = key(0.0, "share of the peak rate at step 0", low=0, high=1)
+    end_rate: float = key(
+        0.0, "share of the peak rate at the end (linear, cosine, polynomial)", low=0, high=1
+    )
+    power: float = key(1.0, "polynomial", low=0)
+    decay_rate: float = key(0.98, "exponential, step: factor", low=0, high=1)
+    decay_epochs: float = key(1.0, "exponential, step: epochs between two factors", low=1e-3)
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """The loop: length, batch, precision, devices, checkpoints."""
+
+    epochs: int = key(90, "passes over the training images", low=1, flag="--epochs")
+    batch_size: int = key(
+        256, "images a step, over all devices, workers and parts", low=1, flag="--batch-size"
+    )
+    eval_batch_size: int = key(0, "0: batch_size", low=0)
+    accumulate: int = key(
+        1, "parts into which each batch is cut to save memory", low=1, flag="--accumulate"
+    )
+    seed: int = key(
+        0,
+        "decides initial weights, order, augmentation and dropout",
+        low=0,
+        high=2**31 - 1,
+        flag="--seed",
+    )
+    precision: Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"] = key(
+        "auto", "of the arithmetic; auto: by device", flag="--precision", group="machine"
+    )
+    devices: str = key(
+        "all",
+        "all, 0,1 (GPUs) or cpu:2 (logical CPUs)",
+        flag="--devices",
+        group="machine",
+        resumable=True,
+    )
+    workers: str | None = key(
+        None, "host:port,... of all machines", flag="--workers", group="machine", resumable=True
+    )
+    worker_index: int = key(
+        0,
+        "which of --workers this is",
+        low=0,
+        flag="--worker-index",
+        group="machine",
+        resumable=True,
+    )
+    worker_wait_minutes: float = key(
+        10.0, "at the start, for workers that are not there yet", low=0, resumable=True
+    )
+    deterministic: bool = key(False, "the same bits again on GPUs too, slower; CPUs always are")
+    sync_bn: bool = key(
+        False, "batch statistics over all devices", flag="--sync-bn", group="machine"
+    )
+    reestimate_bn_batches: int = key(
+        0, "after training: batches to measure BN statistics on", low=0
+    )
+    ema: float = key(
+        0.0, "decay of the average of weights; 0: none", low=0, high=0.999999, flag="--ema"
+    )
+    label_smoothing: float = key(0.0, "share of the label given to all", low=0, high=0.9)
+    recompute: bool = key(False, "batch norms and ReLUs again in the backward pass: less memory")
+    steps_per_execution: int = key(
+        1,
+        "steps in one call of the graph",
+        low=1,
+        flag="--steps-per-execution",
+        group="machine",
+        resumable=True,
+    )
+    jit: Literal["off", "on", "auto"] = key(
+        "auto", "compile the step with XLA", flag="--jit", group="machine", resumable=True
+    )
+    checkpoint_steps: int = key(
+        0,
+        "steps between checkpoints; 0: each epoch",
+        low=0,
+        flag="--checkpoint-steps",
+        group="output",
+        resumable=True,
+    )
+    keep_checkpoints: int = key(3, "the newest ones", low=2, resumable=True)
+    monitor: str = key("val_accuracy", "which result makes weights the best")
+    early_stopping_epochs: int = key(
+        0, "epochs without a better result; 0: never stop early", low=0, flag="--early-stopping"
+    )
+    time_limit_minutes: float = key(
+        0.0,
+        "minutes after which the run stops and is saved; 0: none",
+        low=0,
+        flag="--time-limit",
+        group="machine",
+        resumable=True,
+    )
+    tensorboard: bool = key(
+        False,
+        "write TensorBoard logs into the run",
+        flag="--tensorboard",
+        group="output",
+        resumable=True,
+    )
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything that decides the outcome of a run."""
+
+    recipe: str | None = None
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+
+class Declared(typing.NamedTuple):
+    """A key as it was declared: its name `section.key`, type, default and `Key`."""
+
+    name: str
+    type: Any
+    default: Any
+    key: Key
+
+    @property
+    def metavar(self) -> str:
+        """What stands for the value in `--help`."""
+        kind = next(k for k in typing.get_args(self.type) or (self.type,) if k is not type(None))
+        if isinstance(kind, str):
+            return "|".join(typing.get_args(self.type))
+        return {int: "N", float: "X"}.get(kind, self.name.partition(".")[2].upper())
+
+    @property
+    def is_text(self) -> bool:
+        """Whether its values are names, paths or other text."""
+        parts = typing.get_args(self.type) or (self.type,)
+        return all(part in (str, type(None)) or isinstance(part, str) for part in parts)
+
+
+def declared() -> Iterator[Declared]:
+    """Yields all keys, in the order in which they are declared."""
+    for section in dataclasses.fields(Config):
+        value = getattr(Config(), section.name)
+        if not dataclasses.is_dataclass(value):
+            continue
+        hints = typing.get_type_hints(type(value))
+        for one in dataclasses.fields(value):
+            default = getattr(value, one.name)
+            yield Declared(
+                f"{section.name}.{one.name}", hints[one.name], default, one.metadata["key"]
+            )
+
+
+def value_of(config: Config, name: str) -> Any:
+    """Returns the value of the key `section.key`, or of `recipe`."""
+    return functools.reduce(getattr, name.split("."), config)
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """Returns nested dictionaries that YAML and `from_dict` take."""
+    return _plain(dataclasses.asdict(config))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def from_dict(values: Mapping[str, Any], *, where: str = "configuration") -> Config:
+    """Returns the configuration of nested `values` over the defaults.
+
+    Raises:
+        UsageError: An unknown key (with the nearest one) or a value of the wrong kind.
+    """
+    return update(Config(), values, where=where)
+
+
+def load(path: str | pathlib.Path) -> dict[str, Any]:
+    """Reads a YAML file of configuration keys, not yet checked."""
+    path = pathlib.Path(path)
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"Cannot read the configuration {path}: {error.strerror}.") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        line = first_line(error)
+        raise UsageError(f"{path} is not valid YAML: {line}.") from None
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise UsageError(f"{path} must hold keys and values. Received: {type(values).__name__}.")
+    return values
+
+
+def save(config: Config, path: str | pathlib.Path) -> None:
+    """Writes all keys as YAML; `load` and `--config` read it back."""
+    text = yaml.safe_dump(to_dict(config), sort_keys=False)
+    pathlib.Path(path).write_text(text, encoding="utf-8")
+
+
+def update(config: Any, values: Mapping[str, Any], *, where: str, prefix: str = "") -> Any:
+    """Returns a copy of a (nested) dataclass with `values` in it, each checked by its type."""
+    hints = typing.get_type_hints(type(config))
+    changes: dict[str, Any] = {}
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        if key not in hints:
+            raise UsageError(f"Unknown key {name!r} in {where}.{nearest(key, hints)}")
+        if dataclasses.is_dataclass(hints[key]):
+            if not isinstance(value, Mapping):
+                raise UsageError(f"{name} in {where} is a section of keys. Received: {value!r}.")
+            section = getattr(config, key)
+            changes[key] = update(section, value, where=where, prefix=f"{name}.")
+        else:
+            changes[key] = _checked(value, hints[key], name, where)
+    return dataclasses.replace(config, **changes)
+
+
+def parse_assignment(text: str) -> dict[str, Any]:
+    """Turns `section.key=value` into nested dictionaries; the value is read as YAML."""
+    path, equals, value = text.partition("=")
+    if not equals or not path.strip():
+        raise UsageError(f"--set takes section.key=value. Received: {text!r}.")
+    try:
+        nested: Any = yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise UsageError(f"The value of --set {path} is not valid YAML: {value!r}.") from None
+    for key in reversed(path.strip().split(".")):
+        nested = {key: nested}
+    return nested
+
+
+_YAML_WORDS = {False: "off", True: "on", None: "none"}
+_MOST = 2**31 - 1  # TensorFlow counts much in 32 bits
+
+
+def _checked(value: Any, hint: Any, name: str, where: str) -> Any:
+    """Returns `value` as the type `hint`, or explains what was expected."""
+    options = typing.get_args(hint)
+    origin = typing.get_origin(hint)
+    if origin in (types.UnionType, typing.Union):
+        if value is None and type(None) in options:
+            return None
+        hint = next(option for option in options if option is not type(None))
+        return _checked(value, hint, name, where)
+    if origin is Literal:
+        # YAML reads a bare `off`, `on` and `null` as something else than text.
+        is_word = value is None or isinstance(value, bool)
+        word = _YAML_WORDS[value] if is_word else value
+        if word not in options:
+            choices = ", ".join(map(str, options))
+            hint_text = nearest(str(value), map(str, options))
+            raise UsageError(
+                f"{name} in {where} must be one of {choices}. Received: {value!r}.{hint_text}"
+            )
+        return word
+    if origin is tuple:
+        if not isinstance(value, (list, tuple)) or len(value) != len(options):
+            raise UsageError(f"{name} in {where} takes {len(options)} values. Received: {value!r}.")
+        pairs = zip(value, options, strict=True)
+        return tuple(_checked(item, option, name, where) for item, option in pairs)
+    if origin is not None and issubclass(origin, Mapping):
+        if not isinstance(value, Mapping):
+            raise UsageError(f"{name} in {where} takes keys and values. Received: {value!r}.")
+        return dict(value)
+    if hint is float and isinstance(value, str):
+        # YAML 1.1 reads 4e-5 as text; it wants 4.0e-5.
+        with contextlib.suppress(ValueError):
+            value = float(value)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(min(value, 10**300))
+    if hint is str and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return str(value)
+    if hint is float and isinstance(value, float) and not math.isfinite(value):
+        raise UsageError(f"{name} in {where} must be a finite number. Received: {value!r}.")
+    if hint is int and isinstance(value, int) and abs(value) > _MOST:
+        raise UsageError(f"{name} in {where} must be at most {_MOST}. Received: {value!r}.")
+    if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
+        kind = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}[hint]
+        raise UsageError(f"{name} in {where} must be {kind}. Received: {value!r}.")
+    return value

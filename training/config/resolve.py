@@ -1,0 +1,208 @@
+"""From flags to one resolved configuration: defaults < recipe < file < flags."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import pathlib
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from lightnets.config import keys as configs
+from lightnets.config.keys import Config
+from lightnets.config.validate import validate
+from lightnets.support import console
+from lightnets.support.errors import UsageError
+from lightnets.support.words import nearest
+
+# Headings of `--help`, in order, and the sections whose flags stand there if a key says no other.
+_GROUPS = {
+    "data": "data",
+    "network": "model",
+    "training": "optimizer train",
+    "machine": "",
+    "output": "",
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares `--recipe`, `--config`, `--set` and a flag for each common key."""
+    parser.add_argument("--recipe", help="named configuration of docs/recipes.md")
+    parser.add_argument("--config", metavar="FILE", help="YAML file of keys, such as a run's")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="SECTION.KEY=VALUE",
+        help="set any key of the configuration; may be repeated",
+    )
+    groups = {name: parser.add_argument_group(name) for name in _GROUPS}
+    home = {section: name for name, sections in _GROUPS.items() for section in sections.split()}
+    for one in configs.declared():
+        if one.key.flag is None:
+            continue
+        default = "" if one.default in (None, False) else f", default: {one.default}"
+        switch = {"action": argparse.BooleanOptionalAction} if one.type is bool else {}
+        group = one.key.group or home[one.name.partition(".")[0]]
+        groups[group].add_argument(
+            one.key.flag,
+            dest=one.name,
+            help=f"{one.key.help} ({one.name}{default})",
+            default=argparse.SUPPRESS,
+            **({} if switch else {"metavar": one.metavar}),
+            **switch,
+        )
+
+
+def flag_values(args: argparse.Namespace) -> dict[str, Any]:
+    """Returns the nested keys that the command line sets by flags and `--set`."""
+    values: dict[str, Any] = {}
+    for one in configs.declared():
+        if one.name in vars(args):
+            value = vars(args)[one.name]
+            text = value if isinstance(value, str) else str(value).lower()
+            merge(values, _assignment(one, text))
+    for text in args.set:
+        merge(values, configs.parse_assignment(text))
+    return values
+
+
+def _assignment(one: configs.Declared, text: str) -> dict[str, Any]:
+    """Reads a flag's text; a name, path or list such as `0,1` or `on` stays text."""
+    if one.is_text:
+        section, name = one.name.split(".")
+        return {section: {name: text}}
+    return configs.parse_assignment(f"{one.name}={text}")
+
+
+def resolve(args: argparse.Namespace) -> Config:
+    """Returns the configuration of a new run.
+
+    Raises:
+        UsageError: An unknown recipe, key or value, or values that contradict each other.
+    """
+    from lightnets.config import recipes
+
+    file = configs.load(args.config) if args.config else {}
+    flags = flag_values(args)
+    merged: dict[str, Any] = {}
+    merge(merged, file)
+    merge(merged, flags)
+    name = args.recipe or merged.get("recipe")
+    if name is None:
+        name = default_recipe(configs.from_dict(merged, where="the command line"))
+    if name not in recipes.RECIPES:
+        close = nearest(str(name), recipes.RECIPES)
+        raise UsageError(f"Unknown recipe {name!r}.{close} Known: {', '.join(recipes.RECIPES)}.")
+    recipe = recipes.RECIPES[name]
+    config = configs.from_dict(recipe.config, where=f"recipe {name}")
+    config = configs.update(config, file, where=args.config or "file")
+    config = configs.update(config, flags, where="the command line")
+    config = configs.update(config, {"recipe": name}, where="the command line")
+    if not {"name", "learning_rate"} & set(merged.get("optimizer", {})):
+        config = _at_its_rate(config, recipe.rates)
+    config = _give_way(_anchored(config), chosen=merged)
+    validate(config)
+    return config
+
+
+def _at_its_rate(config: Config, rates: Mapping[str, float]) -> Config:
+    """Gives a network the rate that it needs, where that is not the recipe's."""
+    for pattern, rate in rates.items():
+        if re.match(pattern, config.model.name) and not config.model.args.get("batch_norm"):
+            values = {"optimizer": {"learning_rate": rate}}
+            return configs.update(config, values, where=f"recipe {config.recipe}")
+    return config
+
+
+def _anchored(config: Config) -> Config:
+    """Makes the paths in `config` absolute: a run is also read from other working directories."""
+    values: dict[str, Any] = {}
+    for section, key in (("data", "dataset"), ("data", "data_dir"), ("model", "weights")):
+        text = getattr(getattr(config, section), key)
+        # What does not exist is a name, or will be reported as it was given.
+        if text and (path := pathlib.Path(text).expanduser()).exists():
+            values.setdefault(section, {})[key] = str(path.absolute())
+    return configs.update(config, values, where="the command line")
+
+
+def _give_way(config: Config, chosen: Mapping[str, Any]) -> Config:
+    """Takes back what the recipe sets where it contradicts what the user has `chosen`.
+
+    A run shorter than the recipe's warms up for at most a fifth of it; a backbone frozen to the
+    end needs no epochs in which only the head learns.
+    """
+    values: dict[str, Any] = {}
+    if "warmup_epochs" not in chosen.get("optimizer", {}):
+        warmup = min(config.optimizer.warmup_epochs, max(config.train.epochs, 0) / 5)
+        values["optimizer"] = {"warmup_epochs": warmup}
+    if config.model.freeze == "backbone":
+        released = ("head_warmup_epochs", "unfreeze_epochs")
+        values["model"] = {key: 0 for key in released if key not in chosen.get("model", {})}
+    return configs.update(config, values, where=f"recipe {config.recipe}")
+
+
+# The recipe of ImageNet when none is named: each network's own.
+_IMAGENET_RECIPES = {
+    "squeezenet": "squeezenet-paper",
+    "mobilenet_v1": "mobilenet_v1-paper",
+    "mobilenet_v2": "mobilenet_v2-torchvision",
+    "shufflenet_v1": "shufflenet-paper",
+    "shufflenet_v2": "shufflenet-paper",
+}
+
+
+def default_recipe(config: Config) -> str:
+    """Returns the recipe for a configuration that names none."""
+    if config.data.dataset == "digits":
+        return "digits"
+    if config.data.dataset and config.data.dataset.startswith("imagenet2012"):
+        for family, name in _IMAGENET_RECIPES.items():
+            if config.model.name.startswith(family):
+                return name
+    return "finetune" if config.model.weights else "scratch-small"
+
+
+def resolve_resumed(args: argparse.Namespace, run: pathlib.Path) -> Config:
+    """Returns the configuration of the run in `run`, with what may change from the flags.
+
+    On which machines a run goes on is not taken from how it was started: named once more, or not.
+
+    Raises:
+        UsageError: A flag contradicts what the run was started with.
+    """
+    saved = configs.from_dict(configs.load(run / "config.yaml"), where=f"{run}/config.yaml")
+    started_on = saved.train.workers
+    here = {"train": {"workers": None, "worker_index": 0}}
+    saved = configs.update(saved, here, where=f"{run}/config.yaml")
+    values = configs.load(args.config) if args.config else {}
+    merge(values, flag_values(args))
+    if args.recipe:
+        values["recipe"] = args.recipe
+    wanted = _anchored(configs.update(saved, values, where="the command line"))
+    fixed = [one.name for one in configs.declared() if not one.key.resumable]
+    for name in ("recipe", *fixed):
+        old, new = configs.value_of(saved, name), configs.value_of(wanted, name)
+        if new != old:
+            raise UsageError(
+                f"{name} (={new}) differs from the run in {run}, which was started with "
+                f"{old}. Drop it to resume, or start a new run with --out."
+            )
+    validate(wanted)
+    if started_on and not wanted.train.workers and "TF_CONFIG" not in os.environ:
+        count = len(started_on.split(","))
+        console.line(
+            f"This run was started on {count} workers and goes on on this machine alone. To use "
+            f"several again, start all with: --workers {started_on} --worker-index I"
+        )
+    return wanted
+
+
+def merge(target: dict[str, Any], values: Mapping[str, Any]) -> None:
+    """Merges nested `values` into `target`, key by key."""
+    for key, value in values.items():
+        if isinstance(value, Mapping) and isinstance(target.get(key), dict):
+            merge(target[key], value)
+        else:
+            target[key] = dict(value) if isinstance(value, Mapping) else value

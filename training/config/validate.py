@@ -1,0 +1,82 @@
+"""Ranges and rules between keys of a configuration, checked before anything is built."""
+
+from __future__ import annotations
+
+import re
+
+from lightnets.config import keys as configs
+from lightnets.config.keys import Config, ModelConfig
+from lightnets.support.errors import UsageError
+
+
+def validate(config: Config) -> None:
+    """Raises UsageError naming the first key that is out of range or contradicts another."""
+    for name, _, _, key in configs.declared():
+        value, low, high = configs.value_of(config, name), key.low, key.high
+        if value is None or ((low is None or value >= low) and (high is None or value <= high)):
+            continue
+        bounds = f"at least {low}" if high is None else f"between {low} and {high}"
+        raise UsageError(f"{name} must be {bounds}. Received: {value}.")
+    low, high = config.data.crop_area
+    if not 0 < low <= high <= 1:
+        raise UsageError(
+            "data.crop_area must be two shares of the image area, the smaller one first, "
+            f"between 0 and 1. Received: [{low}, {high}]."
+        )
+    background = config.data.background
+    if not all(0 <= level <= 255 for level in background):
+        raise UsageError(f"data.background must be levels from 0 to 255. Received: {background}.")
+    low, high = config.data.crop_aspect
+    if not 0 < low <= high:
+        raise UsageError(
+            "data.crop_aspect must be two ratios of width to height, the smaller one first. "
+            f"Received: [{low}, {high}]."
+        )
+    monitor = config.train.monitor
+    if not re.fullmatch(r"(val_)?(accuracy|loss)|val_top_\d+_accuracy", monitor):
+        raise UsageError(
+            "train.monitor must be val_accuracy, val_loss, val_top_5_accuracy (with fewer classes "
+            f"a lower number), accuracy or loss. Received: {monitor!r}."
+        )
+    resize = config.data.resize_shorter
+    if resize is not None and resize < config.model.image_size:
+        raise UsageError(
+            f"data.resize_shorter (={resize} pixels) must be at least model.image_size "
+            f"(={config.model.image_size})."
+        )
+    if config.train.worker_index and not config.train.workers:
+        raise UsageError(
+            f"train.worker_index (={config.train.worker_index}) needs train.workers "
+            "(--workers host:port,...)."
+        )
+    _check_freezing(config.model)
+    if 0 < config.train.epochs <= config.optimizer.warmup_epochs:
+        raise UsageError(
+            f"optimizer.warmup_epochs (={config.optimizer.warmup_epochs}) must be less than "
+            f"train.epochs (={config.train.epochs})."
+        )
+    if config.train.batch_size % config.train.accumulate:
+        raise UsageError(
+            f"train.batch_size (={config.train.batch_size}) must be divisible by "
+            f"train.accumulate (={config.train.accumulate})."
+        )
+
+
+def _check_freezing(model: ModelConfig) -> None:
+    if model.freeze is None:
+        return
+    if model.freeze == "backbone":
+        for name in ("head_warmup_epochs", "unfreeze_epochs"):
+            if getattr(model, name):
+                raise UsageError(
+                    f"model.freeze=backbone keeps the backbone fixed to the end, so model.{name} "
+                    f"(={getattr(model, name)}) must be 0. Leave out model.freeze to release it."
+                )
+        return
+    try:
+        re.compile(model.freeze)
+    except re.error as error:
+        raise UsageError(
+            f"model.freeze must be 'backbone' or a regular expression for layer names. "
+            f"Received: {model.freeze!r} ({error})."
+        ) from None

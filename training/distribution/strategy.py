@@ -1,0 +1,171 @@
+"""Which devices train, in which precision: `train.devices` -> a `tf.distribute` strategy."""
+
+from __future__ import annotations
+
+import re
+
+import tensorflow as tf
+
+from keras_lightnets.text import first_line
+from lightnets.config.keys import TrainConfig
+from lightnets.distribution import rendezvous
+from lightnets.distribution.workers import Cluster
+from lightnets.support import console
+from lightnets.support.errors import UsageError, UserError
+
+
+def create(devices: str, members: Cluster | None = None) -> tf.distribute.Strategy:
+    """Returns the strategy that trains on the `devices` of this machine, or of all workers.
+
+    Args:
+        devices: `all` (every GPU, or the CPU where there is none), GPU numbers such as
+            `0,1`, or `cpu:N` for N logical CPUs, which share the cores: for tests.
+        members: All workers; each has the same number of GPUs, or one replica on its CPU.
+
+    Raises:
+        UsageError: `devices` is none of these.
+        UserError: A named device is not there.
+    """
+    if members is not None:
+        return _of_workers(devices, members)
+    names = _device_names(devices)
+    if len(names) == 1:
+        return tf.distribute.OneDeviceStrategy(names[0])
+    # The default reduction fails inside the loop of `steps_per_execution` (TF 2.21); NCCL
+    # and the reduction to one device do not. NCCL exists for GPUs only.
+    on_gpus = "GPU" in names[0]
+    reduction = (
+        tf.distribute.NcclAllReduce() if on_gpus else tf.distribute.ReductionToOneDevice("/cpu:0")
+    )
+    return tf.distribute.MirroredStrategy(names, cross_device_ops=reduction)
+
+
+def _of_workers(devices: str, members: Cluster) -> tf.distribute.Strategy:
+    if devices not in ("all", "cpu", "cpu:1"):
+        raise UsageError(
+            "With several workers train.devices is all or cpu:1; choose GPUs by "
+            f"CUDA_VISIBLE_DEVICES. Received: {devices!r}."
+        )
+    if devices != "all":
+        tf.config.set_visible_devices([], "GPU")
+    on_gpus = bool(tf.config.list_physical_devices("GPU"))
+    communication = tf.distribute.experimental.CommunicationImplementation
+    resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
+        tf.train.ClusterSpec({"worker": list(members.addresses)}),
+        task_type="worker",
+        task_id=members.index,
+        rpc_layer="grpc",
+    )
+    if members.is_chief:
+        console.line(f"Waiting for {len(members.addresses)} workers.")
+    rendezvous.meet(members)
+    try:
+        return tf.distribute.MultiWorkerMirroredStrategy(
+            resolver,
+            tf.distribute.experimental.CommunicationOptions(
+                implementation=communication.NCCL if on_gpus else communication.RING
+            ),
+        )
+    except (tf.errors.UnknownError, tf.errors.InvalidArgumentError) as error:
+        raise UserError(
+            f"Worker {members.index} cannot listen on {members.addresses[members.index]}: "
+            f"{first_line(error)}."
+        ) from None
+
+
+def _device_names(devices: str) -> list[str]:
+    gpus = tf.config.list_logical_devices("GPU") if devices == "all" else []
+    if devices == "all":
+        return [f"/gpu:{number}" for number in range(len(gpus))] or ["/cpu:0"]
+    if cpus := re.fullmatch(r"cpu(?::(\d+))?", devices):
+        return _logical_cpus(int(cpus[1] or 1))
+    if not re.fullmatch(r"\d+(,\d+)*", devices):
+        raise UsageError(
+            f"train.devices must be all, GPU numbers such as 0,1, or cpu:N. Received: {devices!r}."
+        )
+    numbers = [int(number) for number in devices.split(",")]
+    found = len(tf.config.list_logical_devices("GPU"))
+    if missing := [number for number in numbers if number >= found]:
+        raise UserError(
+            f"train.devices asks for GPU {missing[0]}, but TensorFlow finds {found} GPUs. "
+            "Use cpu:1 to train on the CPU."
+        )
+    if len(set(numbers)) != len(numbers):
+        raise UsageError(f"train.devices names a GPU twice: {devices!r}.")
+    return [f"/gpu:{number}" for number in numbers]
+
+
+def _logical_cpus(count: int) -> list[str]:
+    if not 1 <= count <= 64:
+        raise UsageError(f"train.devices takes cpu:1 to cpu:64. Received: cpu:{count}.")
+    if count > 1:
+        cpu = tf.config.list_physical_devices("CPU")[0]
+        try:
+            tf.config.set_logical_device_configuration(
+                cpu, [tf.config.LogicalDeviceConfiguration()] * count
+            )
+        except RuntimeError:  # TensorFlow is running already: what it has must do.
+            found = len(tf.config.list_logical_devices("CPU"))
+            if found < count:
+                raise UserError(
+                    f"train.devices=cpu:{count} must be set before TensorFlow starts; "
+                    f"this process has {found} logical CPUs."
+                ) from None
+    return [f"/cpu:{number}" for number in range(count)]
+
+
+def precision(wanted: str) -> str:
+    """Returns the Keras dtype policy for `train.precision`; `auto` goes by the device.
+
+    GPUs since Ampere compute in bfloat16 (which needs no loss scaling), older ones with
+    tensor cores in float16, CPUs in float32: their gain is eaten by conversions.
+    """
+    if wanted != "auto":
+        return wanted
+    gpus = tf.config.list_physical_devices("GPU")
+    capabilities = [
+        tf.config.experimental.get_device_details(gpu).get("compute_capability", (0, 0))
+        for gpu in gpus
+    ]
+    if not capabilities or min(capabilities) < (7, 0):
+        return "float32"
+    return "mixed_bfloat16" if min(capabilities) >= (8, 0) else "mixed_float16"
+
+
+def jit(wanted: str, strategy: tf.distribute.Strategy) -> bool:
+    """Returns whether XLA compiles the forward and backward pass.
+
+    Raises:
+        UsageError: `on` with several replicas, which XLA cannot compile together.
+    """
+    if wanted == "on" and strategy.num_replicas_in_sync > 1:
+        raise UsageError("train.jit=on works on one device only. Use train.jit=off.")
+    if wanted == "auto":
+        # XLA makes depthwise and grouped convolutions many times slower on CPUs.
+        return strategy.num_replicas_in_sync == 1 and _on_gpu(strategy)
+    return wanted == "on"
+
+
+def _on_gpu(strategy: tf.distribute.Strategy) -> bool:
+    if not tf.distribute.in_cross_replica_context() and strategy is tf.distribute.get_strategy():
+        # Outside every scope TensorFlow's default strategy names no device; GPUs come first.
+        return bool(tf.config.list_logical_devices("GPU"))
+    return "GPU" in strategy.extended.worker_devices[0]
+
+
+def check_batch(config: TrainConfig, replicas: int) -> None:
+    """Raises UsageError unless every replica gets equally many images in every part."""
+    parts = replicas * config.accumulate
+    if config.batch_size % parts:
+        lower = config.batch_size // parts * parts
+        choices = f"{lower} or {lower + parts}" if lower else f"{parts}"
+        raise UsageError(
+            f"train.batch_size (={config.batch_size}) must be divisible by {replicas} replicas "
+            f"x train.accumulate (={config.accumulate}): try {choices}."
+        )
+
+
+def eval_batch(config: TrainConfig, replicas: int) -> int:
+    """Returns the global evaluation batch, rounded up to a multiple of the replicas."""
+    wanted = config.eval_batch_size or config.batch_size
+    return -(-wanted // replicas) * replicas

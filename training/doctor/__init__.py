@@ -1,0 +1,1 @@
+"""Looks a data set over before it is trained on."""

@@ -1,0 +1,103 @@
+"""Images as the network sees them: the same few, epoch after epoch, in one picture."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from lightnets.config.keys import Config
+from lightnets.data import check
+from lightnets.data.load import load
+from lightnets.data.sources import order
+from lightnets.support import console
+
+# A label below this share is not named under a mixed image.
+_NAMED_SHARE = 0.005
+
+
+@dataclass(frozen=True)
+class _SameEachEpoch:
+    """A source whose steps are epochs of one batch, always in the same order."""
+
+    source: Any
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.source, name)
+
+    def train_references(self, start_step, *, seed, global_batch, shard, shards):
+        """Returns `(references, keys)`: the keys change with the epoch, as in training."""
+        del shard, shards
+        references, _ = next(iter(self.source.references(global_batch)))
+        positions = tf.range(global_batch, dtype=tf.int64)
+        epochs = tf.data.Dataset.range(start_step, tf.int64.max)
+        return epochs.map(lambda epoch: (references, order.example_keys(seed, epoch, positions)))
+
+
+def views(
+    config: Config, *, images: int, epochs: int, augment: bool
+) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Returns some training images, chosen evenly, as they go into the network.
+
+    Args:
+        config: Of the run to be.
+        images: How many; fewer if there are not as many.
+        epochs: How often each, if `augment`; else once, by the evaluation transform.
+        augment: As training changes them.
+
+    Returns:
+        Pixels `(images, epochs, height, width, 3)`, labels `(images, epochs, classes)` and the
+        names of the classes.
+
+    Raises:
+        UserError: There is no such data set, or an image is damaged.
+    """
+    splits = load(config)
+    console.line(splits.dataset.describe())
+    count = min(images, splits.train_examples)
+    if augment and count > 1 and (config.data.mixup or config.data.cutmix):
+        count -= count % 2  # they mix pairs
+    chosen = np.linspace(0, splits.train_examples - 1, count).round().astype(np.int64)
+    source = splits.train_source.subset(chosen)
+    if augment:
+        shown = dataclasses.replace(splits, train_source=_SameEachEpoch(source))
+        batches = shown.train(global_batch=count).take(epochs)
+    else:
+        batches = dataclasses.replace(splits, eval_source=source).evaluation(count)
+    with check.explained(source, config.data.dataset):
+        parts = [(batch[0].numpy(), batch[1].numpy()) for batch in batches]
+    pixels, labels = (np.stack(part, axis=1) for part in zip(*parts, strict=True))
+    return pixels, labels, splits.labels
+
+
+def write_grid(
+    path: pathlib.Path, pixels: np.ndarray, labels: np.ndarray, names: Sequence[str]
+) -> None:
+    """Writes a PNG file with a row for each image and a column for each epoch."""
+    from lightnets.evaluation.report import drawable, new_figure, save_figure
+
+    names, style = drawable(names)
+    rows, columns = pixels.shape[:2]
+    figure = new_figure(1.7 * max(columns, 2), 1.8 * rows)
+    axes = figure.subplots(rows, columns, squeeze=False)
+    for row in range(rows):
+        for column in range(columns):
+            axis = axes[row, column]
+            axis.imshow(np.clip(pixels[row, column] / 255, 0, 1), interpolation="nearest")
+            axis.set_title(caption(labels[row, column], names), fontsize=7, **style)
+            axis.set_xticks([])
+            axis.set_yticks([])
+    save_figure(figure, path)
+
+
+def caption(label: np.ndarray, names: Sequence[str]) -> str:
+    """Returns the class, or the shares of two where images were mixed."""
+    top = [place for place in np.argsort(-label)[:2] if label[place] > _NAMED_SHARE]
+    if len(top) == 1:
+        return names[top[0]]
+    return " + ".join(f"{label[place]:.0%} {names[place]}" for place in top)

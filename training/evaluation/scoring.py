@@ -1,0 +1,80 @@
+"""Numbers of a classifier on held-out images, computed the same way for every artefact."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from lightnets.data import Splits
+
+# Probabilities below this count as this in the loss, as in Keras.
+_EPSILON = 1e-7
+
+
+def score(true: np.ndarray, probabilities: np.ndarray, top: int = 5) -> dict[str, Any]:
+    """Returns `images`, `accuracy`, `top_K_accuracy` and `loss`.
+
+    Args:
+        true: Class numbers, `(examples,)`.
+        probabilities: Float, `(examples, classes)`.
+        top: K; an image counts as found if its class is among the K most probable. Cut to the
+            number of classes minus one, beyond which it says nothing.
+    """
+    true = np.asarray(true)
+    probabilities = np.asarray(probabilities, dtype=np.float64)
+    count, classes = probabilities.shape
+    if count == 0:
+        raise ValueError("There are no images to score.")
+    top = max(1, min(top, classes - 1))
+    own = probabilities[np.arange(count), true]
+    # The rank by a stable sort: equal probabilities are ordered by class number, as in argmax.
+    order = np.argsort(-probabilities, axis=-1, kind="stable")[:, :top]
+    results = {
+        "images": count,
+        "accuracy": float(np.mean(order[:, 0] == true)),
+        "loss": float(np.mean(-np.log(np.clip(own, _EPSILON, 1.0)))),
+    }
+    if top > 1:
+        results[f"top_{top}_accuracy"] = float(np.mean((order == true[:, None]).any(axis=-1)))
+    return results
+
+
+def guessing_loss(shares: np.ndarray, smoothing: float = 0.0) -> float:
+    """Returns the least cross-entropy of an answer that is the same for every image.
+
+    Args:
+        shares: Of the classes in the images, `(classes,)`, summing to 1.
+        smoothing: `train.label_smoothing`.
+    """
+    mean = (1.0 - smoothing) * shares + smoothing / len(shares)
+    return float(-np.sum(mean * np.log(np.maximum(mean, _EPSILON))))
+
+
+def predict_split(
+    predict: Callable[[np.ndarray], np.ndarray], splits: Splits, batch_size: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Runs `predict` over the held-out images.
+
+    Args:
+        predict: uint8 images `(batch, height, width, 3)` to probabilities `(batch, classes)`.
+        splits: The data; only `evaluation` is used.
+        batch_size: Images in one call of `predict`; the last call has the rest.
+
+    Returns:
+        Class numbers `(examples,)` and float32 probabilities `(examples, classes)`.
+    """
+    from rich.progress import track
+
+    true, probabilities = [], []
+    batches = splits.evaluation(batch_size)
+    steps = -(-splits.eval_examples // batch_size)
+    shown = track(batches, "Evaluating", steps, transient=True, disable=not sys.stderr.isatty())
+    for images, labels, weights in shown:
+        real = weights.numpy() > 0
+        true.append(labels.numpy()[real].argmax(-1))
+        probabilities.append(predict(images.numpy()[real]))
+    return np.concatenate(true), np.concatenate(probabilities).astype(np.float32)

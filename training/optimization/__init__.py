@@ -1,0 +1,1 @@
+"""The step, and what it updates with."""

@@ -1,0 +1,291 @@
+"""One training step, the same for one device, many replicas and many machines.
+
+In every replica: forward and backward over its part of the batch (cut into `accumulate`
+parts), then ONE sum over all replicas of the gradients of the summed loss, of the weights of
+the samples and of the batch-norm statistics; then, on numbers that are now equal everywhere,
+the finite check, the loss scale, clipping and the update. Hence:
+
+- The loss is the weighted mean over the global batch, however it is cut.
+- Clipping acts on the global gradient.
+- All replicas take the same decision about a gradient that is not finite.
+- Moving statistics never differ between replicas, so any step may be saved or evaluated.
+
+Keras 3.15 does each of these per replica before its own sum (see `docs/training.md`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import keras
+import tensorflow as tf
+
+from keras_lightnets.layers import recompute_activations
+from keras_lightnets.layers.replicas import sum_over_replicas
+from lightnets.config.keys import OptimizerConfig, TrainConfig
+from lightnets.optimization import batch_norm
+from lightnets.optimization.ema import WeightAverage
+
+# As `keras.optimizers.LossScaleOptimizer`: start high, halve on overflow, double after a while.
+_INITIAL_SCALE = 2.0**15
+_GROWTH_STEPS = 2000
+
+
+class LoopState:
+    """What a step changes besides weights and optimizer; part of every checkpoint.
+
+    Attributes:
+        step: Batches taken since the start of the run, int64. The position in the data.
+        totals: Sums of loss x weight, weight, hits x weight in this epoch, float64 `(3,)`.
+        failed_step: First step whose gradients were not finite and not to be mended, or -1.
+        loss_scale: Factor on the loss, float32; 1 unless gradients are float16.
+        finite_steps: Steps since the loss scale changed, int64.
+        skipped: Steps skipped because of the loss scale, int64.
+    """
+
+    def __init__(self, scaled: bool):
+        """Makes the variables; call inside the scope of the strategy."""
+
+        def variable(value, dtype, name):
+            return tf.Variable(value, dtype=dtype, trainable=False, name=name)
+
+        self.scaled = scaled
+        self.step = variable(0, tf.int64, "step")
+        self.totals = variable([0.0, 0.0, 0.0], tf.float64, "totals")
+        self.failed_step = variable(-1, tf.int64, "failed_step")
+        self.loss_scale = variable(_INITIAL_SCALE if scaled else 1.0, tf.float32, "loss_scale")
+        self.finite_steps = variable(0, tf.int64, "finite_steps")
+        self.skipped = variable(0, tf.int64, "skipped")
+
+    @property
+    def variables(self) -> list[tf.Variable]:
+        """All variables, in a fixed order."""
+        return [
+            self.step,
+            self.totals,
+            self.failed_step,
+            self.loss_scale,
+            self.finite_steps,
+            self.skipped,
+        ]
+
+    def start_epoch(self) -> None:
+        """Sets the sums of the epoch to zero."""
+        self.totals.assign(tf.zeros_like(self.totals))
+
+    def judge(self, finite: tf.Tensor) -> None:
+        """Adapts the loss scale, or notes the failure, after one step's finite check."""
+        # At a scale of 1 there is nothing left to halve: the loss itself is broken.
+        hopeless = tf.logical_not(finite) & (self.loss_scale <= 1.0)
+        first = hopeless & (self.failed_step < 0)
+        self.failed_step.assign(tf.where(first, self.step, self.failed_step))
+        if not self.scaled:
+            return
+        finite_steps = tf.where(finite, self.finite_steps + 1, 0)
+        grow = finite_steps >= _GROWTH_STEPS
+        after_finite = tf.where(grow, self.loss_scale * 2.0, self.loss_scale)
+        after_overflow = tf.maximum(self.loss_scale / 2.0, 1.0)
+        self.loss_scale.assign(tf.where(finite, after_finite, after_overflow))
+        self.finite_steps.assign(tf.where(grow, tf.zeros_like(finite_steps), finite_steps))
+        self.skipped.assign_add(tf.cast(tf.logical_not(finite), tf.int64))
+
+
+class TrainStep:
+    """Trains `model` on one global batch; call it in a replica (`strategy.run`)."""
+
+    def __init__(
+        self,
+        model: keras.Model,
+        optimizer: keras.Optimizer,
+        state: LoopState,
+        config: TrainConfig,
+        clipping: OptimizerConfig,
+        average: WeightAverage | None = None,
+        jit: bool = False,
+    ):
+        """Everything must have been made inside the scope of the strategy.
+
+        Args:
+            model: Images `(batch, height, width, 3)` to logits `(batch, classes)`.
+            optimizer: Built, without clipping, accumulation or loss scaling of its own.
+            state: Counters and sums.
+            config: Accumulation, label smoothing, seed.
+            clipping: `global_clipnorm`, `clipnorm`, `clipvalue`.
+            average: Updated after the weights.
+            jit: Compile forward and backward pass with XLA.
+        """
+        self._model = model
+        self._optimizer = optimizer
+        self._state = state
+        self._config = config
+        self._clipping = clipping
+        self._average = average
+        self._seeds = _seed_states(model)
+        self._statistics = batch_norm.statistics(model)
+        self._backward = tf.function(self._gradients, jit_compile=True) if jit else self._gradients
+        _leave_reduction_to_us(optimizer)
+
+    def __call__(
+        self, images: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor, stop: tf.Tensor
+    ) -> tf.Tensor:
+        """Takes one step.
+
+        Args:
+            images: This replica's share, uint8 or float 0..255, `(b, height, width, 3)`.
+            labels: Shares of the classes, float32 `(b, classes)`.
+            weights: Weight of each sample, float32 `(b,)`; 0 leaves it out.
+            stop: This process' reasons to stop, float32 `(reasons,)`, 0 or 1 each.
+
+        Returns:
+            The sum of `stop` over all replicas: all stop in the same step, or none.
+        """
+        return self.take(images, labels, weights, stop)[0]
+
+    def take(
+        self,
+        images: tf.Tensor,
+        labels: tf.Tensor,
+        weights: tf.Tensor,
+        stop: tf.Tensor,
+        observe: Callable[[int, tf.Tensor], None] | None = None,
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Takes one step and tells what was seen in it; arguments as of a call.
+
+        Args:
+            observe: Called with the number k of each part and its float32 logits, those of the
+                images k, k + K, k + 2K, ... where K is `accumulate`.
+
+        Returns:
+            What a call returns, and the sums of loss x weight, weight and hits x weight over
+            the global batch, float32 `(3,)`; zero if the step was not finite.
+        """
+        # With a loss scale a step may have to be undone, batch-norm statistics included.
+        undo = self._snapshot() if self._state.scaled else []
+        replicas = tf.distribute.get_replica_context().num_replicas_in_sync
+        batch = tf.cast(tf.shape(images)[0] * replicas, tf.float32)
+        sums, gradients = self._accumulate(images, labels, weights, batch, observe)
+        statistics = [v.value / replicas for v in self._statistics] if replicas > 1 else []
+        # The identity places the input on the device of the replica; the sum needs one.
+        sums, stop, gradients, statistics = _sum_over_replicas(
+            [sums, tf.identity(stop), gradients, statistics]
+        )
+
+        # The backward pass divided by the batch size to stay in float16's range.
+        mean = batch / tf.maximum(sums[1], 1e-9)
+        gradients = [gradient * (mean / self._state.loss_scale) for gradient in gradients]
+        norm = tf.linalg.global_norm(gradients)
+        finite = tf.math.is_finite(norm) & tf.reduce_all(tf.math.is_finite(sums))
+        if statistics:
+            finite &= tf.math.is_finite(tf.linalg.global_norm(statistics))
+        for variable, value in zip(self._statistics, statistics, strict=False):
+            variable.assign(value)
+        self._optimizer.apply(self._clip(gradients, norm), self._model.trainable_variables)
+        # Not a conditional: the optimizer leaves the replica to update, which no branch may.
+        for variable, before in undo:
+            variable.assign(tf.where(finite, variable, before))
+        if self._average is not None:
+            self._average.update(self._state.step, finite)
+        self._state.judge(finite)
+        sums = tf.where(finite, sums, 0.0)
+        self._state.totals.assign_add(tf.cast(sums, tf.float64))
+        self._state.step.assign_add(1)
+        return stop, sums
+
+    def _accumulate(self, images, labels, weights, batch, observe):
+        """Returns the sums of loss, weight and hits, and the scaled gradients of all parts."""
+        parts = self._config.accumulate
+        sums, total = tf.zeros((3,)), []
+        for part in range(parts):
+            # Every K-th image, so that a part holds the same images for any number of
+            # replicas. The parts must run one after the other, or all need memory at once.
+            with tf.control_dependencies([sums, *total]):
+                piece = [tf.identity(x[part::parts]) for x in (images, labels, weights)]
+            self._seed_dropout(part)
+            part_sums, gradients, logits = self._backward(*piece, batch)
+            if observe is not None:
+                observe(part, logits)
+            sums += part_sums
+            total = [a + b for a, b in zip(total, gradients, strict=True)] if total else gradients
+        return sums, total
+
+    def _gradients(self, images, labels, weights, batch):
+        with recompute_activations(self._config.recompute), tf.GradientTape() as tape:
+            logits = tf.cast(self._model(tf.cast(images, tf.float32), training=True), tf.float32)
+            losses = cross_entropy(labels, logits, self._config.label_smoothing) * weights
+            loss = tf.reduce_sum(losses)
+            scaled = loss * (self._state.loss_scale / batch)
+        variables = [v.value for v in self._model.trainable_variables]
+        gradients = tape.gradient(scaled, variables, unconnected_gradients="zero")
+        hits = tf.cast(tf.equal(tf.argmax(labels, -1), tf.argmax(logits, -1)), tf.float32)
+        sums = tf.stack([loss, tf.reduce_sum(weights), tf.reduce_sum(hits * weights)])
+        return sums, [tf.cast(gradient, tf.float32) for gradient in gradients], logits
+
+    def _seed_dropout(self, part: int) -> None:
+        """Seeds random layers by (seed, layer, step, replica, part), so that nothing is kept."""
+        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+        place = tf.cast(replica * self._config.accumulate + part, tf.int64)
+        for number, state in enumerate(self._seeds):
+            seed = tf.constant([self._config.seed, number], tf.int64)
+            for value in (self._state.step.read_value(), place):
+                seed = tf.random.experimental.stateless_fold_in(seed, value)
+            # Keras wants numbers that fit its own, narrower integers.
+            state.assign(tf.cast(seed & 0x7FFFFFFF, state.dtype))
+
+    def _clip(self, gradients: list[tf.Tensor], norm: tf.Tensor) -> list[tf.Tensor]:
+        if limit := self._clipping.global_clipnorm:
+            gradients, _ = tf.clip_by_global_norm(gradients, limit, use_norm=norm)
+        if limit := self._clipping.clipnorm:
+            gradients = [tf.clip_by_norm(gradient, limit) for gradient in gradients]
+        if limit := self._clipping.clipvalue:
+            gradients = [tf.clip_by_value(gradient, -limit, limit) for gradient in gradients]
+        return gradients
+
+    def _snapshot(self) -> list[tuple[tf.Variable, tf.Tensor]]:
+        """Returns all that a step changes, with its present value."""
+        changed = [
+            *self._model.trainable_variables,
+            *self._optimizer.variables,
+            *self._statistics,
+        ]
+        return [(v.value, tf.identity(v.value)) for v in changed]
+
+
+def cross_entropy(labels: tf.Tensor, logits: tf.Tensor, smoothing: float = 0.0) -> tf.Tensor:
+    """Returns the softmax cross-entropy of each sample, float32 `(b,)`.
+
+    Args:
+        labels: Shares of the classes, float32 `(b, classes)`.
+        logits: Float32 `(b, classes)`.
+        smoothing: Share of every label that is spread over all classes.
+    """
+    target = labels * (1.0 - smoothing) + smoothing / labels.shape[-1]
+    return tf.nn.softmax_cross_entropy_with_logits(target, logits)
+
+
+def _sum_over_replicas(values):
+    return tf.nest.pack_sequence_as(values, sum_over_replicas(tf.nest.flatten(values)))
+
+
+def _seed_states(model: keras.Model) -> list[keras.Variable]:
+    """Returns the states of the random layers, such as dropout, in the order of the layers."""
+    return [v for v in model.variables if v.path.endswith("seed_generator_state")]
+
+
+def _leave_reduction_to_us(optimizer: keras.Optimizer) -> None:
+    """Stops the optimizer from summing, a second time, gradients that are summed already.
+
+    The one place that relies on a private part of Keras; `tests/test_step.py` names the
+    version it was checked with.
+    """
+    if not hasattr(optimizer, "_all_reduce_sum_gradients"):
+        raise RuntimeError(
+            f"Keras {keras.version()} reduces gradients in an unknown way. Install Keras 3.15."
+        )
+    optimizer._all_reduce_sum_gradients = list
+
+
+def seen_so_far(state: LoopState) -> dict[str, float]:
+    """Returns mean loss and accuracy of the epoch so far."""
+    loss, weight, hits = state.totals.numpy()
+    weight = max(float(weight), 1e-9)
+    return {"loss": float(loss) / weight, "accuracy": float(hits) / weight}

@@ -1,0 +1,209 @@
+"""Opens a trained network in any form it can be kept in, to ask all of them the same way."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pathlib
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from keras_lightnets.catalogue import class_names
+from keras_lightnets.export import runtimes
+from keras_lightnets.paths import literal_path
+from keras_lightnets.preprocessing import EvalTransform
+from keras_lightnets.text import first_line
+from lightnets.run import networks
+from lightnets.run.directory import Run
+from lightnets.support.errors import UserError
+
+# Images in one request to a server, so that a body stays below its limit.
+_IMAGES_PER_REQUEST = 8
+# Folding takes two seconds, and then saves 4 ms an image (MobileNet v2 at 224 pixels, two cores).
+_FOLD_FROM_IMAGES = 500
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A network that answers.
+
+    Attributes:
+        labels: Class names in the order of the output, or None if it does not know them.
+        transform: From image files to its input, or None if it does not know.
+        predict: uint8 images `(batch, height, width, 3)` to float32 probabilities
+            `(batch, classes)`.
+        close: Ends the connection to a server.
+    """
+
+    labels: list[str] | None
+    transform: EvalTransform | None
+    predict: Callable[[np.ndarray], np.ndarray]
+    close: Callable[[], None] = lambda: None
+
+
+def open(
+    target: str | os.PathLike | None,
+    *,
+    images: int = 0,
+    network: str | None = None,
+    weights: str | None = None,
+    transform_of: str | None = None,
+) -> Artifact:
+    """Opens a run, a weight file, SavedModel, `.tflite`, `.onnx` or OpenVINO model, or a URL.
+
+    A bundle or model directory of `lightnets export` stands for its newest version.
+
+    Args:
+        target: The path or URL.
+        images: About how many will be asked about. For many, batch norms of runs and `.keras`
+            files are folded first, so that answers are those of an export.
+        network: Name of a registered network, instead of a target.
+        weights: Its published weights, or a file.
+        transform_of: A run or a tag, see `networks.load`.
+
+    Raises:
+        UserError: There is nothing at `target`, it is none of these, or is damaged.
+    """
+    if network is not None:
+        loaded = networks.load(None, network, weights, transform_of)
+        return Artifact(loaded.labels, loaded.transform, _keras_predict(loaded.model, images))
+    target = str(target)
+    if transform_of is not None and not networks.is_weight_file(pathlib.Path(target)):
+        raise UserError(f"--transform-of is for weight files: {target} knows its own transform.")
+    if re.match(r"^(https?|grpc)://", target):
+        return _open_url(target)
+    path = pathlib.Path(target)
+    if not path.exists():
+        raise UserError(f"There is no {path}.")
+    if (path / "config.yaml").is_file():
+        run = Run.open(path)
+        return Artifact(run.labels, run.transform, _keras_predict(run.model(), images))
+    if path.is_dir():
+        path = _find_model(path)
+    elif networks.is_weight_file(path):
+        loaded = networks.load(path, None, None, transform_of)
+        labels, transform = _about(path)  # for a file that does not say it itself
+        predict = _keras_predict(loaded.model, images)
+        return Artifact(loaded.labels or labels, loaded.transform or transform, predict)
+    load = _load_saved_model if path.is_dir() else runtimes.LOADERS.get(path.suffix)
+    if load is None:
+        raise UserError(
+            f"{path} is no model file. Known are run and SavedModel directories and "
+            f".keras, .h5, .pth, .safetensors, {', '.join(runtimes.LOADERS)} files."
+        )
+    labels, transform = _about(path)
+    try:
+        predict = load(path)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise UserError(f"Cannot load {path}: {first_line(error)}") from None
+    return Artifact(labels, transform, predict)
+
+
+def _find_model(path: pathlib.Path) -> pathlib.Path:
+    """Returns the SavedModel version or OpenVINO file that a directory stands for."""
+    if (path / "saved_model.pb").is_file():
+        return path
+    files = sorted(path.glob("*.xml"))
+    if len(files) == 1:
+        return files[0]
+    from keras_lightnets.export import bundle
+
+    folders = [bundle.versions(p) for p in (path, *path.iterdir())]
+    newest = [list(versions.values())[-1] for versions in folders if versions]
+    models = [version for version in newest if (version / "saved_model.pb").is_file()]
+    if not models:
+        raise UserError(
+            f"{path} is neither a run (no config.yaml) nor a model (no saved_model.pb or .xml)."
+        )
+    if len(models) > 1:
+        names = ", ".join(sorted(version.parent.name for version in models))
+        raise UserError(f"{path} holds several models ({names}). Name one of them.")
+    return models[0]
+
+
+def _about(path: pathlib.Path) -> tuple[list[str] | None, EvalTransform | None]:
+    """Reads class names and transform from beside a model, where there are any."""
+    folder = path / "assets.extra" if path.is_dir() else path.parent
+    labels = transform = None
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            labels = class_names.read(folder)
+        if (folder / "metadata.json").is_file():
+            about = json.loads((folder / "metadata.json").read_text(encoding="utf-8"))
+            transform = EvalTransform.from_dict(about["transform"])
+        elif (folder / "transform.json").is_file():
+            transform = EvalTransform.from_dict(json.loads((folder / "transform.json").read_text()))
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"The description in {folder} is damaged: {error}") from None
+    return labels, transform
+
+
+def _keras_predict(model: Any, images: int) -> Callable[[np.ndarray], np.ndarray]:
+    def plain(images):
+        return model.predict_on_batch(images.astype(model.inputs[0].dtype))
+
+    if images < _FOLD_FROM_IMAGES:
+        return plain
+    import tensorflow as tf
+
+    from keras_lightnets.errors import ExportError
+    from keras_lightnets.inference.function import inference_function
+
+    try:
+        classify = inference_function(
+            model, whole_batches=bool(tf.config.list_physical_devices("GPU"))
+        )
+    except ExportError:  # a model of another kind
+        return plain
+    return lambda images: classify(images.astype("float32")).numpy()
+
+
+def _load_saved_model(path: pathlib.Path) -> Callable[[np.ndarray], np.ndarray]:
+    import tensorflow as tf
+
+    with literal_path(path) as folder:
+        loaded = tf.saved_model.load(str(folder))
+    signature = loaded.signatures.get("serving_default")
+    if signature is None:
+        raise ValueError("it has no signature serving_default")
+    ((name, spec),) = signature.structured_input_signature[1].items()
+
+    def predict(images):
+        outputs = loaded.signatures["serving_default"](**{name: tf.cast(images, spec.dtype)})
+        key = "probabilities" if "probabilities" in outputs else next(iter(outputs))
+        return outputs[key].numpy()
+
+    return predict
+
+
+def _open_url(url: str) -> Artifact:
+    from keras_lightnets.serving import Client, ClientError
+
+    try:
+        client = Client(url)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    try:
+        client.wait_until_ready(timeout_s=10)
+    except ClientError as error:
+        client.close()
+        raise UserError(str(error)) from None
+
+    def predict(images):
+        parts = []
+        for start in range(0, len(images), _IMAGES_PER_REQUEST):
+            batch = images[start : start + _IMAGES_PER_REQUEST]
+            try:
+                parts.append(client.predict({"images": batch})["probabilities"])
+            except ClientError as error:
+                raise UserError(str(error)) from None
+            except KeyError:
+                raise UserError(f"{url} gives no `probabilities`.") from None
+        return np.concatenate([np.asarray(part, np.float32) for part in parts])
+
+    return Artifact(None, None, predict, client.close)

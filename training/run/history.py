@@ -1,0 +1,72 @@
+"""The numbers of every epoch, and which epoch was the best."""
+
+from __future__ import annotations
+
+import math
+import pathlib
+from typing import Any
+
+from lightnets.support.errors import UsageError
+from lightnets.support.writing import csv_text, write_json, write_text
+
+
+class History:
+    """One row an epoch. Lives in the checkpoint; the files are written anew from it.
+
+    Nothing in it depends on time or on how often the run was interrupted.
+
+    Attributes:
+        values: What a checkpoint keeps: `rows`, and the index of the `best` one or None.
+    """
+
+    def __init__(self, monitor: str):
+        """Args: monitor: the column that makes an epoch the best."""
+        self.monitor = monitor
+        self.values: dict[str, Any] = {"rows": [], "best": None}
+
+    @property
+    def rows(self) -> list[dict[str, float]]:
+        """The rows, oldest first."""
+        return self.values["rows"]
+
+    @property
+    def best(self) -> dict[str, float] | None:
+        """The row with the best value, the earlier one of two equals."""
+        return None if self.values["best"] is None else self.rows[self.values["best"]]
+
+    @property
+    def epochs_since_best(self) -> int:
+        """Epochs without a better value."""
+        return 0 if self.values["best"] is None else len(self.rows) - 1 - self.values["best"]
+
+    def add(self, row: dict[str, float]) -> bool:
+        """Adds a row; returns whether it is the best so far.
+
+        Raises:
+            UsageError: It lacks the monitored value.
+        """
+        if self.monitor not in row:
+            raise UsageError(
+                f"train.monitor must be one of {', '.join(row)}. Received: {self.monitor!r}."
+            )
+        better = self.beats_best(row)
+        self.rows.append(row)
+        if better:
+            self.values["best"] = len(self.rows) - 1
+        return better
+
+    def beats_best(self, row: dict[str, float]) -> bool:
+        """Returns whether a row is better than the best so far."""
+        value = row.get(self.monitor, math.nan)
+        if math.isnan(value) or self.best is None:
+            return not math.isnan(value)
+        # A lower loss is better, a higher anything else.
+        best = self.best[self.monitor]
+        return value < best if "loss" in self.monitor else value > best
+
+    def write(self, folder: pathlib.Path) -> None:
+        """Writes `history.csv` and `history.json`."""
+        write_json(folder / "history.json", self.rows)
+        columns = list(dict.fromkeys(key for row in self.rows for key in row))
+        rows = [[row.get(key, "") for key in columns] for row in self.rows]
+        write_text(folder / "history.csv", csv_text(columns, rows))

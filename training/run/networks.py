@@ -1,0 +1,164 @@
+"""A network that no run made: a published one by name, or a weight file of somebody's own."""
+
+from __future__ import annotations
+
+import argparse
+import pathlib
+from typing import TYPE_CHECKING, NamedTuple
+
+from keras_lightnets.catalogue.registry import MODELS
+from keras_lightnets.catalogue.weight_rows import WEIGHTS, WeightsRow
+from lightnets.run.directory import Run, check_is_run, load_network
+from lightnets.support.errors import UsageError, UserError
+from lightnets.support.words import command, nearest
+
+if TYPE_CHECKING:
+    import keras
+
+    from keras_lightnets.preprocessing import EvalTransform
+
+
+class Network(NamedTuple):
+    """A network with what is known about its use.
+
+    Attributes:
+        model: From 0..255 RGB images to probabilities.
+        labels: Class names in the order of the output, or None.
+        transform: From image files to its input, or None.
+    """
+
+    model: keras.Model
+    labels: list[str] | None
+    transform: EvalTransform | None
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the flags of the commands that take a network which is no run."""
+    parser.add_argument("--model", metavar="NAME", help="a network of `lightnets list`")
+    parser.add_argument(
+        "--transform-of",
+        metavar="RUN|TAG",
+        help="images are prepared as for this run, or as for these published weights",
+    )
+
+
+def check(args: argparse.Namespace, weights: str | None) -> None:
+    """Raises UsageError for what can be seen without TensorFlow."""
+    if args.model is not None and args.model not in MODELS:
+        raise UsageError(
+            f"Unknown network {args.model!r}.{nearest(args.model, MODELS)} See lightnets list."
+        )
+    if weights is not None and args.model is None:
+        raise UsageError("--weights needs --model NAME.")
+    if args.transform_of is not None and not pathlib.Path(args.transform_of).is_dir():
+        _published(args.transform_of, args.model)
+
+
+def is_weight_file(path: pathlib.Path) -> bool:
+    """Whether a path names a file that holds a network's weights, and no graph of operations."""
+    return path.name.endswith((".keras", ".h5", ".h5.zip", ".pth", ".safetensors"))
+
+
+def load(
+    file: pathlib.Path | None, name: str | None, weights: str | None, transform_of: str | None
+) -> Network:
+    """Builds a network and says how it is used.
+
+    Args:
+        file: Its weights; of other than `.keras` files, published ones say which network they are.
+        name: Registered name instead.
+        weights: With `name`: a tag or file; None: the most accurate published weights.
+        transform_of: A run or a tag whose transform replaces that of the weights.
+
+    Raises:
+        UserError: There is no such file, it is damaged, or it does not fit.
+    """
+    from keras_lightnets.weights import load as weights_lib
+
+    transform = labels = None
+    if transform_of is not None:
+        transform, labels = _transform_of(transform_of, name)
+    if file is not None and file.suffix == ".keras":
+        model = load_network(file)
+    else:
+        if file is not None:
+            name, weights = weights_lib.network_of(file), str(file)
+        if name is None:
+            raise UserError(
+                f"{file} is none of the published files. Name its network: --model NAME --weights "
+                f"{file}"
+            )
+        model = _build(name, weights or "imagenet", transform)
+    labels = weights_lib.class_names(model) or labels
+    if labels is not None and len(labels) != model.output_shape[-1]:
+        labels = None
+    size = tuple(model.input_shape[1:3])
+    if transform is not None and size not in ((None, None), transform.image_size):
+        raise UserError(
+            f"--transform-of {transform_of} makes images of size {transform.image_size}, but the "
+            f"model takes {size}."
+        )
+    return Network(model, labels, transform or weights_lib.evaluation_transform(model))
+
+
+def no_transform(target: str) -> UserError:
+    """Returns the error for a network that does not say how images are prepared."""
+    return UserError(
+        f"{target} does not say how images are prepared. Add --transform-of RUN, or the tag of "
+        f"published weights ({command('info', 'NETWORK')} lists them)."
+    )
+
+
+def _build(name: str, weights: str, transform: EvalTransform | None) -> keras.Model:
+    import keras_lightnets
+
+    size = {} if transform is None else {"input_shape": (*transform.image_size, 3)}
+    try:
+        return keras_lightnets.create_model(
+            name, weights=weights, include_preprocessing=True, **size
+        )
+    except ValueError as error:
+        raise UserError(f"Cannot build {name}: {error}") from None
+
+
+def _transform_of(text: str, name: str | None) -> tuple[EvalTransform, list[str] | None]:
+    if pathlib.Path(text).is_dir():
+        check_is_run(pathlib.Path(text))
+        run = Run.open(text)
+        return run.transform, run.labels
+    from keras_lightnets.weights import load as weights_lib
+
+    return weights_lib.transform_of(_published(text, name)), None
+
+
+def _published(tag: str, name: str | None) -> WeightsRow:
+    """Returns the published weights with a tag, of network `name` if it is known.
+
+    Raises:
+        UsageError: There are none, or of several networks, which were measured differently.
+    """
+    if name is None:
+        name, _, tag = tag.rpartition("/")
+    found = (
+        {
+            network: row
+            for network, rows in WEIGHTS.items()
+            for row in rows
+            if row.tag == tag and (not name or network == MODELS[name].name)
+        }
+        if not name or name in MODELS
+        else {}
+    )
+    if not found:
+        tags = {row.tag for rows in WEIGHTS.values() for row in rows}
+        raise UsageError(
+            f"--transform-of: there is no run and no tag {tag!r}.{nearest(tag, tags)} "
+            f"See {command('info', 'NETWORK')}."
+        )
+    ways = {(row.resize_shorter, row.interpolation, row.antialias) for row in found.values()}
+    if len(ways) > 1:
+        raise UsageError(
+            f"--transform-of: the weights {tag!r} of several networks were measured differently. "
+            f"Name one: {next(iter(found))}/{tag}"
+        )
+    return next(iter(found.values()))

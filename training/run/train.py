@@ -1,0 +1,110 @@
+"""Trains one configuration on every device it names, and resumes it to the bit.
+
+There is one loop for one device, several replicas and several machines. What it does is a
+function of the configuration alone: killed at any moment and resumed, it ends with the bits
+it would have ended with otherwise.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import pathlib
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import tensorflow as tf
+
+from lightnets.config.keys import Config
+from lightnets.data import failures
+from lightnets.data.sources import tfds as tfds_source
+from lightnets.distribution import workers
+from lightnets.optimization.step import seen_so_far
+from lightnets.run import run_lock
+from lightnets.run.loop import Loop
+from lightnets.run.trainer import Trainer
+from lightnets.support import console
+from lightnets.support.errors import UserError
+from lightnets.support.progress import duration
+
+
+def train(
+    config: Config, out: pathlib.Path | None, *, resume: bool = False, dry_run: bool = False
+) -> dict[str, Any]:
+    """Runs `config`, leaves everything in the run directory `out`, returns the results.
+
+    Args:
+        config: The resolved configuration.
+        out: Run directory; None only with `dry_run`.
+        resume: Continue from the last checkpoint in `out`, if there is one.
+        dry_run: Build everything, time a few steps, write nothing.
+
+    Raises:
+        Interrupted: SIGTERM or SIGINT; the state is saved.
+        UserError: Something outside the program is wrong, or another job is in `out`.
+    """
+    members = workers.cluster(config.train)
+    again = workers.resume_command(config.train, out) if out else "the same command"
+    writes = not dry_run and (members is None or members.is_chief)
+    place = run_lock.held(out) if writes else contextlib.nullcontext()
+    with place, workers.explain_failures(members, again), _explain_memory(config):
+        trainer = Trainer(config, out, resume=resume)
+
+        def steps() -> range:
+            step = int(trainer.state.step.numpy())
+            # Batches are made in advance, and an error may overtake those before it.
+            return range(step, step + config.train.steps_per_execution + 32)
+
+        batch = trainer.config.train.batch_size
+        with failures.explain(trainer.splits, config, global_batch=batch, steps=steps):
+            return _dry_run(trainer) if dry_run else Loop(trainer).run()
+
+
+def _dry_run(trainer: Trainer) -> dict[str, Any]:
+    """Times a few steps; prints sizes and an estimate."""
+    for line in trainer.describe():
+        console.line(line)
+    train = trainer.config.train
+    batches = trainer.batches()
+    seconds = []
+    for number in range(4):
+        started = time.perf_counter()
+        trainer.take_steps(batches, 1, [0.0, 0.0])
+        trainer.state.step.numpy()  # waits for the device
+        seconds.append(time.perf_counter() - started)
+        if number == 0:
+            console.line(f"First step {seconds[0]:.1f} s (includes building)")
+    step = min(seconds[1:])
+    total = step * trainer.steps_per_epoch * train.epochs
+    console.line(
+        f"Then {step * 1e3:.0f} ms a step, {train.batch_size / step:.0f} images/s; "
+        f"about {duration(total)} of training in all"
+    )
+    console.line(f"Loss after {len(seconds)} steps: {seen_so_far(trainer.state)['loss']:.4f}")
+    for folder in tfds_source.prepared:
+        console.line(f"Prepared {folder}, which a run will use.")
+    console.line("No run was written.")
+    return {"step_seconds": step, "estimated_seconds": total}
+
+
+@contextlib.contextmanager
+def _explain_memory(config: Config) -> Iterator[None]:
+    try:
+        yield
+    except (tf.errors.ResourceExhaustedError, MemoryError):
+        train = config.train
+        parts = next(
+            (
+                k
+                for k in range(train.accumulate + 1, train.batch_size + 1)
+                if train.batch_size % k == 0
+            ),
+            None,
+        )
+        cut = f"train.accumulate={parts} (same result) or " if parts else ""
+        recompute = "a smaller model.image_size" if train.recompute else "train.recompute=true"
+        raise UserError(
+            f"Out of memory at train.batch_size={train.batch_size}, "
+            f"train.accumulate={train.accumulate}, model.image_size={config.model.image_size}. "
+            f"Try {cut}{recompute}."
+        ) from None

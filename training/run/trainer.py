@@ -1,0 +1,243 @@
+"""A run in memory: data, devices, network, optimizer and the step that ties them together."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import math
+import pathlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+import keras_lightnets
+from lightnets import data
+from lightnets.config.keys import Config
+from lightnets.distribution import strategy, workers
+from lightnets.evaluation import judge
+from lightnets.evaluation.evaluate import distribute
+from lightnets.optimization import batch_norm, finetune, optimizers
+from lightnets.optimization.ema import WeightAverage
+from lightnets.optimization.step import LoopState, TrainStep
+from lightnets.run.checkpoint import Checkpoints
+from lightnets.run.history import History
+from lightnets.support.errors import UsageError
+from lightnets.support.words import count
+
+
+class Trainer:
+    """Everything built from a configuration; writes nothing by itself.
+
+    Attributes:
+        config: The run; its batch fits the training set.
+        asked: The run as it was asked for.
+        out: Run directory, or None.
+        members: The workers, or None on a single machine.
+        chief: Whether this process writes files and talks to the user.
+        splits: The data.
+        model: What is trained: images to logits.
+        judge: The copy that is evaluated and saved.
+        state: Step, sums and loss scale.
+        steps_per_epoch: Global batches in an epoch.
+    """
+
+    def __init__(self, config: Config, out: pathlib.Path | None, *, resume: bool = False):
+        """Builds everything.
+
+        Args:
+            config: The run.
+            out: Run directory; None for a dry run.
+            resume: Whether `out` may hold the run already.
+        """
+        judge.check_arguments(config.model)
+        self.asked = self.config = config
+        self.out = out
+        self.resume = resume
+        if config.train.deterministic:
+            tf.config.experimental.enable_op_determinism()
+        self.members = workers.cluster(config.train)
+        self.chief = self.members is None or self.members.is_chief
+        self.strategy = strategy.create(config.train.devices, self.members)
+        self.replicas = self.strategy.num_replicas_in_sync
+        strategy.check_batch(config.train, self.replicas)
+        self.policy = strategy.precision(config.train.precision)
+        self._jit = strategy.jit(config.train.jit, self.strategy)
+        self.splits = data.load(config, saved=out if resume else None, checked=True)
+        self._fit_batch()
+        self.steps_per_epoch = self.splits.train_examples // self.config.train.batch_size
+        keras.utils.set_random_seed(config.train.seed)
+        self._steps: Any = None
+        with self.strategy.scope():
+            self._build()
+        self.start_epoch(0)
+
+    def _fit_batch(self) -> None:
+        """Halves a batch that is larger than the training set until it fits.
+
+        The run keeps what was asked for: this follows from it and the number of images, also
+        on another number of devices.
+        """
+        size, images = self.asked.train.batch_size, self.splits.train_examples
+        while size > images:
+            size //= 2
+        train = dataclasses.replace(self.asked.train, batch_size=size)
+        self.config = dataclasses.replace(self.asked, train=train)
+        try:
+            strategy.check_batch(train, self.replicas)
+        except UsageError as error:
+            raise UsageError(f"{error} There are {count(images, 'training image')}.") from None
+
+    def _build(self) -> None:
+        config = self.config
+        batch = strategy.eval_batch(config.train, self.replicas)
+        self.judge = judge.Judge(config, self.splits, batch, self.strategy)
+        with _dtype_policy(self.policy):
+            trained = judge.build_model(config, self.splits)
+        trained.set_weights(self.judge.model.get_weights())
+        self.model = keras_lightnets.logits_model(trained)
+        if config.train.sync_bn and self.replicas > 1:
+            batch_norm.synchronize(self.model)
+        self.optimizer = optimizers.build(config, self.steps_per_epoch, self.model)
+        self.state = LoopState(scaled=self.policy == "mixed_float16")
+        averaged = self.model.trainable_variables
+        self.average = WeightAverage(averaged, config.train.ema) if config.train.ema else None
+
+    def start_epoch(self, epoch: int) -> None:
+        """Freezes and releases layers as this epoch (from 0) wants it."""
+        changed = finetune.set_trainable(self.model, self.config.model, epoch)
+        if self._steps is None or changed:
+            # What is differentiated is fixed in the graph: a change needs another one.
+            step = TrainStep(
+                self.model,
+                self.optimizer,
+                self.state,
+                self.config.train,
+                self.config.optimizer,
+                self.average,
+                self._jit,
+            )
+            self._steps = self._graph(step)
+
+    def _graph(self, step: TrainStep) -> Callable:
+        # Nothing in a step branches on a tensor. To rewrite all that it calls, in case it did,
+        # would be a tenth of the time to the first step.
+        @tf.autograph.experimental.do_not_convert
+        def one(iterator, stop):
+            wishes = self.strategy.run(step, args=(*next(iterator), stop))
+            return self.strategy.experimental_local_results(wishes)[0]
+
+        @tf.function
+        def steps(iterator, count, stop):
+            if self.config.train.steps_per_execution == 1:
+                return one(iterator, stop)
+            wishes = tf.zeros_like(stop)
+            for _ in tf.range(count):
+                wishes = one(iterator, stop)
+            return wishes
+
+        return steps
+
+    def take_steps(self, batches: Iterator[Any], count: int, stop: list[float]) -> tf.Tensor:
+        """Trains on the next `count` batches in one call of TensorFlow.
+
+        Args:
+            batches: From `batches`.
+            count: At most `train.steps_per_execution`.
+            stop: This process' reasons to stop, 0 or 1 each.
+
+        Returns:
+            The sum of `stop` over all replicas of all workers.
+        """
+        return self._steps(batches, tf.constant(count), tf.constant(stop, tf.float32))
+
+    def batches(self) -> Iterator[Any]:
+        """Returns the training batches from the present step on, without end."""
+        size, step = self.config.train.batch_size, int(self.state.step.numpy())
+
+        def share(shard: int, shards: int) -> tf.data.Dataset:
+            return self.splits.train(step, global_batch=size, shard=shard, shards=shards)
+
+        return iter(distribute(share, size, self.strategy))
+
+    def evaluate(self, each_batch: Callable[[], None]) -> tuple[np.ndarray, np.ndarray]:
+        """Judges the average of the weights, or the weights where there is none.
+
+        Args:
+            each_batch: Called after every batch; may raise to end it.
+
+        Returns:
+            True classes `(images,)` and probabilities `(images, classes)`.
+        """
+        self.judge.take(self.model, self.average.by_path() if self.average else {})
+        return self.judge.predict(each_batch)
+
+    def agree(self, value: int) -> int:
+        """Returns the chief's `value` on all workers, once all have asked."""
+        return self.total(value if self.chief else 0)
+
+    def total(self, value: int) -> int:
+        """Returns the sum of the workers' values, once all have asked."""
+        if self.members is None:
+            return value
+        local = self.replicas // len(self.members.addresses)
+        return int(self._total(tf.constant(value, tf.int32)).numpy()) // local
+
+    @functools.cached_property
+    def _total(self) -> Callable:
+        def add(mine):
+            context = tf.distribute.get_replica_context()
+            return context.all_reduce(tf.distribute.ReduceOp.SUM, tf.identity(mine))
+
+        return tf.function(
+            lambda mine: self.strategy.experimental_local_results(
+                self.strategy.run(add, args=(mine,))
+            )[0]
+        )
+
+    def checkpoints(self, history: History) -> Checkpoints:
+        """Returns the checkpoints, which cover all that changes during a run."""
+        return Checkpoints(
+            self.out / "checkpoints",
+            {
+                "model": [v.value for v in self.model.weights],
+                "optimizer": [v.value for v in self.optimizer.variables],
+                "average": self.average.variables if self.average else [],
+                "loop": self.state.variables,
+            },
+            history.values,
+            keep=self.config.train.keep_checkpoints,
+            writer=self.chief,
+        )
+
+    def describe(self) -> list[str]:
+        """Returns lines about the data, what is trained on what, and the order of the images."""
+        train = self.config.train
+        batch = f"{train.batch_size}"
+        if train.batch_size < self.asked.train.batch_size:
+            batch += f" (not {self.asked.train.batch_size}: there are fewer images)"
+        weights = sum(math.prod(v.shape) for v in self.judge.model.trainable_variables)
+        devices = count(self.replicas, "replica")
+        if self.members is not None:
+            devices += f" in {count(len(self.members.addresses), 'worker')}"
+        about = [self.splits.dataset.describe()] if self.splits.dataset else []
+        return [
+            *about,
+            f"{self.config.model.name}, {weights:,} weights, {self.policy}; "
+            f"{count(self.splits.train_examples, 'image')}, batch {batch} on {devices}; "
+            f"{count(train.epochs, 'epoch')} of {count(self.steps_per_epoch, 'step')}",
+            f"Order of the images: {self.splits.order}",
+        ]
+
+
+@contextlib.contextmanager
+def _dtype_policy(name: str) -> Iterator[None]:
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(name)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)

@@ -1,0 +1,1 @@
+"""What every room uses: errors, the terminal, files that are written whole."""

@@ -1,0 +1,107 @@
+"""What a user sees of a run: a bar on a terminal, one plain line an epoch elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from keras_lightnets.text import visible
+from lightnets.support import console
+
+_UNSHOWN = ("epoch", "step")
+
+
+class Progress:
+    """Shows the progress of training; silent unless `shown` (workers other than the first)."""
+
+    def __init__(self, epochs: int, steps_per_epoch: int, batch: int, *, shown: bool = True):
+        self._epochs = epochs
+        self._steps_per_epoch = steps_per_epoch
+        self._batch = batch
+        self._shown = shown
+        self._bar = _bar() if shown and sys.stdout.isatty() else None
+        self._task: Any = None
+        self._epoch = 1
+        self._first_step = 0
+        self._started = time.monotonic()
+        self._steps, self._seconds = 0, 0.0
+
+    def say(self, text: str) -> None:
+        """Prints a line, above the bar if there is one."""
+        if not self._shown:
+            return
+        if self._bar is None:
+            console.line(text)
+        else:
+            self._bar.console.print(visible(text), highlight=False, markup=False)
+
+    def start_epoch(self, epoch: int, step: int) -> None:
+        """Begins epoch number `epoch` (the first is 1), from `step` on within it."""
+        self._epoch, self._first_step = epoch, step
+        self._started = time.monotonic()
+        if self._bar is None:
+            return
+        title = f"epoch {epoch}/{self._epochs}"
+        if self._task is None:
+            self._bar.start()
+            self._task = self._bar.add_task(title, total=self._steps_per_epoch, speed="", eta="")
+        self._bar.reset(self._task, description=title, completed=step)
+
+    def update(self, step: int) -> None:
+        """Notes that `step` steps of the epoch are done."""
+        done = step - self._first_step
+        if self._bar is None or not done:
+            return
+        seconds = (time.monotonic() - self._started) / done
+        left = (self._epochs - self._epoch + 1) * self._steps_per_epoch - step
+        speed = f"{self._batch / seconds:.0f} images/s"
+        eta = f"{duration(left * seconds)} left"
+        self._bar.update(self._task, completed=step, speed=speed, eta=eta)
+
+    def end_training(self, step: int) -> None:
+        """Notes that the last step of the epoch is done; evaluation follows."""
+        self._steps = step - self._first_step
+        self._seconds = time.monotonic() - self._started
+
+    def end_epoch(self, row: Mapping[str, float]) -> None:
+        """Prints the line of an epoch."""
+        parts = [f"epoch {row['epoch']}/{self._epochs}"]
+        parts += [f"{key} {value:.4g}" for key, value in row.items() if key not in _UNSHOWN]
+        if self._steps:
+            parts.append(f"{self._steps * self._batch / max(self._seconds, 1e-9):.0f} images/s")
+            epochs_left = self._epochs - row["epoch"]
+            if epochs_left and self._steps == self._steps_per_epoch:
+                left = epochs_left * (time.monotonic() - self._started)
+                parts.append(f"{duration(left)} left")
+        self.say("  ".join(parts))
+
+    def close(self) -> None:
+        """Takes the bar off the terminal."""
+        if self._task is not None:
+            self._bar.stop()
+
+
+def duration(seconds: float) -> str:
+    """Returns for example `42 s`, `3 min 20 s` or `5 h 7 min`."""
+    seconds = round(seconds)
+    if seconds < 60:
+        return f"{seconds} s"
+    minutes, seconds = divmod(seconds, 60)
+    if minutes < 60:
+        return f"{minutes} min {seconds} s"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+def _bar() -> Any:
+    from rich import progress
+
+    return progress.Progress(
+        progress.TextColumn("{task.description}"),
+        progress.BarColumn(),
+        progress.MofNCompleteColumn(),
+        progress.TextColumn("{task.fields[speed]}"),
+        progress.TextColumn("{task.fields[eta]}"),
+        transient=True,
+    )

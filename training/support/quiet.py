@@ -1,0 +1,84 @@
+"""Starts TensorFlow without its chatter, and with its fast kernels on every CPU.
+
+TensorFlow 2.21 prints notices on oneDNN and CUDA while it is imported, from C++ and before its
+log level (`TF_CPP_MIN_LOG_LEVEL`) takes effect. Only a closed standard error stops them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import logging
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+
+from lightnets.support import interrupts
+
+
+def quieten() -> None:
+    """Silences TensorFlow, which must not be imported yet; its errors still raise."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    # TensorFlow turns oneDNN on by itself only where it knows the CPU (AVX-512 on Intel). On
+    # others its own kernels are about half as fast; see docs/performance.md.
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+    for name in ("tensorflow", "absl", "matplotlib"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    if "tensorflow" not in sys.modules and not any(
+        isinstance(finder, _QuietFinder) for finder in sys.meta_path
+    ):
+        sys.meta_path.insert(0, _QuietFinder())
+
+
+class _QuietFinder(importlib.abc.MetaPathFinder):
+    """Finds `tensorflow` as usual, but has it imported in silence."""
+
+    def find_spec(self, fullname, path=None, target=None):
+        if fullname != "tensorflow":
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec("tensorflow")
+        if spec is not None and spec.loader is not None:
+            spec.loader = _QuietLoader(spec.loader)
+        return spec
+
+
+class _QuietLoader(importlib.abc.Loader):
+    """Runs another loader with standard error put aside."""
+
+    def __init__(self, loader: importlib.abc.Loader) -> None:
+        self._loader = loader
+
+    def create_module(self, spec: importlib.machinery.ModuleSpec):
+        return self._loader.create_module(spec)
+
+    def exec_module(self, module) -> None:
+        with standard_error_aside():
+            self._loader.exec_module(module)
+
+    def __getattr__(self, name: str):
+        # Resources and source of the package are asked of the real loader.
+        return getattr(self._loader, name)
+
+
+@contextlib.contextmanager
+def standard_error_aside() -> Iterator[None]:
+    """Sends file descriptor 2 to a file, whose contents are shown if the block fails."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as file:
+        os.dup2(file.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            os.dup2(kept, 2)
+            file.seek(0)
+            if not interrupts.pressed.is_set():
+                sys.stderr.write(file.read().decode(errors="replace"))
+            raise
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
