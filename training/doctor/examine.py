@@ -123,7 +123,7 @@ def examine(
 
 
 def open_splits(config: Config, dataset: Dataset) -> dict[str, Split]:
-    """Opens every split there is, also those whose classes do not fit to each other's."""
+    """Opens every split there is, also those whose classes differ."""
     splits = {}
     for name in dataset.sizes:
         part = dataset.open(name)

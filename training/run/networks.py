@@ -1,4 +1,4 @@
-"""A network that no run made: a published one by name, or a weight file of somebody's own."""
+"""A network that no run made: a published one by name, or a weight file."""
 
 from __future__ import annotations
 

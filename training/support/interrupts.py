@@ -16,7 +16,7 @@ class Interrupted(UserError):  # noqa: N818 - not an error, what happened
 
     def __init__(self, message: str, signum: int = 0):
         super().__init__(message)
-        # A worker that stops because another one was told to does as if it had been.
+        # A worker stops in the same way when another one was told to.
         self.exit_code = 128 + (signum or signal.SIGTERM)
 
 
