@@ -12,7 +12,7 @@ help:
 	@echo "make test       the tests, under ten minutes on two cores"
 	@echo "make test-slow  the tests left out of it"
 	@echo "make lint       formatting and static checks"
-	@echo "make docs       API pages in build/docs, and the figures of README.md from benchmarks/results"
+	@echo "make docs       guides and API as pages in build/docs, and the figures of README.md"
 	@echo "make benchmark  re-measure the ratios that matter on this machine"
 	@echo "make clean      remove .venv, caches and build products (runs/ and served/ stay)"
 	@echo "make install    only set up .venv; PYTHON=python3.12 picks the interpreter"
@@ -49,7 +49,9 @@ lint: install
 
 docs: install
 	$(BIN)/python benchmarks/readme.py README.md docs/performance.md
-	$(BIN)/python -m pdoc --output-directory build/docs keras_lightnets keras_lightnets.preprocessing keras_lightnets.serving lightnets.fit
+	rm -rf build/docs
+	$(BIN)/python docs/site/build.py build/docs
+	@echo "Open build/docs/index.html"
 
 benchmark: install
 	$(BIN)/python benchmarks/check.py

@@ -61,6 +61,17 @@ def small_server(request, small_export):
         yield server
 
 
+@pytest.fixture(scope="session")
+def browser():
+    """The program of a Chromium."""
+    names = ("chromium", "chromium-browser", "google-chrome")
+    found = next(filter(None, map(shutil.which, names)), None)
+    if found is None:
+        assert not os.environ.get("CI"), "CI needs Chromium: see .ci/run"
+        pytest.skip("needs Chromium on PATH")
+    return found
+
+
 @pytest.fixture
 def no_gate(monkeypatch):
     """Exports are not read back in two processes: what a test promises is something else.

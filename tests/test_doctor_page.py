@@ -2,11 +2,9 @@
 
 import os
 import re
-import shutil
 import subprocess
 
 import numpy as np
-import pytest
 from PIL import Image
 
 from lightnets.cli import main
@@ -21,16 +19,6 @@ PROBE = """
   });
 </script>
 """
-
-
-@pytest.fixture(scope="module")
-def browser():
-    found = shutil.which("chromium") or shutil.which("chromium-browser")
-    found = found or shutil.which("google-chrome")
-    if found is None:
-        assert not os.environ.get("CI"), "CI needs Chromium: see .ci/run"
-        pytest.skip("needs Chromium on PATH")
-    return found
 
 
 def look(browser, page, width=1000):

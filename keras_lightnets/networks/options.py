@@ -42,8 +42,8 @@ class NetworkOptions(TypedDict, total=False):
         output_stride: Stride of the deepest feature map: 32, 16 or 8. Below the
             network's own stride, later strides become dilations (atrous convolution,
             for segmentation). Default: 32 (SqueezeNet: 16).
-        bn_momentum: Momentum of the moving statistics: `moving = momentum * moving + (1
-            - momentum) * batch`. Default: 0.9.
+        bn_momentum: Momentum m of the moving statistics: `moving = m * moving + (1 - m) * batch`.
+            Default: 0.9.
         bn_epsilon: Added to the variance in batch normalization. Default: that of the
             weights, or 1e-5.
         dropout_rate: Dropout before the classifier. Default: 0 (MobileNet v2: 0.2,
@@ -170,14 +170,15 @@ def check_input_shape(input_shape: Sequence[int | None]) -> tuple[int | None, in
             "`input_shape` must be (height, width, channels); height and width may be None. "
             f"Received: {input_shape!r}"
         )
-    if not isinstance(shape[2], int) or shape[2] < 1:
+    height, width, channels = shape
+    if not isinstance(channels, int) or channels < 1:
         raise ValueError(
             f"`input_shape` must end in the number of channels. Received: {input_shape!r}"
         )
-    for size in shape[:2]:
+    for size in (height, width):
         if size is not None and size < MINIMUM_SIZE:
             raise ValueError(
                 f"`input_shape` must be at least {MINIMUM_SIZE} pixels high and wide. "
                 f"Received: {input_shape!r}"
             )
-    return shape
+    return height, width, channels
