@@ -1,6 +1,8 @@
 """`lightnets evaluate` of what others made: one line for each thing that is not as it needs it."""
 
+import csv
 import json
+import pathlib
 import re
 import shutil
 
@@ -136,6 +138,23 @@ def test_a_whole_new_test_set_is_measured_whole(run, tmp_path, capfd):
     for split in ((), ("--split", "test")):
         results = measure(capfd, run, "--dataset", tmp_path / "own", *split)
         assert sizes(results) == {"test_set": 9}
+
+
+def test_predictions_name_the_file_of_every_row(run, tmp_path, capfd):
+    """Caught: rows numbered, or named in another order than they were measured in."""
+    write_pictures(tmp_path, "pictures", 2, 1.0)
+    wrong = tmp_path / "pictures" / "blue" / "wrong.png"
+    shutil.copy(next((tmp_path / "pictures" / "red").iterdir()), wrong)
+    table = tmp_path / "predictions.csv"
+    measure(capfd, run, "--dataset", tmp_path / "pictures", "--predictions", table)
+    rows = {row["image"]: row for row in csv.DictReader(table.read_text().splitlines())}
+    assert set(rows) == {str(path) for path in (tmp_path / "pictures").glob("*/*")}
+    for name, row in rows.items():
+        assert row["true"] == pathlib.Path(name).parent.name
+        assert (row["predicted"] == row["true"]) == (name != str(wrong))
+    worst = min(rows.values(), key=lambda row: float(row["margin"]))
+    assert (worst["image"], worst["predicted"]) == (str(wrong), "red")
+    assert float(worst["margin"]) < 0
 
 
 def test_classes_of_a_test_set_are_mapped_by_name(run, tmp_path, capfd):

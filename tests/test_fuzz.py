@@ -102,7 +102,7 @@ def test_the_commands_survive_damaged_files(tmp_path, monkeypatch):
 
     def lightnets(*arguments):
         command = [sys.executable, "-m", "lightnets.cli", *map(str, arguments)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=1200)
         assert "Traceback" not in done.stderr
         return done
 

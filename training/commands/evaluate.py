@@ -8,7 +8,7 @@ import json
 import os
 import pathlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from keras_lightnets.text import first_line
@@ -17,7 +17,7 @@ from lightnets.run import directory as runs
 from lightnets.run import networks
 from lightnets.support import console
 from lightnets.support.errors import UsageError, UserError
-from lightnets.support.words import count
+from lightnets.support.words import count, some
 from lightnets.support.writing import check_file, check_folder, csv_text, write_json, write_text
 
 if TYPE_CHECKING:
@@ -104,7 +104,8 @@ def run(args: argparse.Namespace) -> int:
     if args.out:
         _write(args.out, {**results, "per_class": rows}, true, probabilities, found.labels)
     if args.predictions:
-        _write_predictions(args.predictions, true, probabilities, found.labels)
+        names = [s.name(place) for s in found.sources.values() for place in range(s.count)]
+        _write_predictions(args.predictions, names, true, probabilities, found.labels)
     if args.json:
         print(json.dumps({**results, "per_class": rows}))
     else:
@@ -261,18 +262,28 @@ def _write(
 
 
 def _write_predictions(
-    path: pathlib.Path, true: np.ndarray, probabilities: np.ndarray, labels: list[str]
+    path: pathlib.Path,
+    names: Sequence[str],
+    true: np.ndarray,
+    probabilities: np.ndarray,
+    labels: list[str],
 ) -> None:
-    """Writes true and predicted class of each held-out image, in the order of evaluation."""
-    rows = [
-        (number, labels[label], labels[int(row.argmax())], f"{row.max():.6f}")
-        for number, (label, row) in enumerate(zip(true, probabilities, strict=True))
-    ]
-    write_text(path, csv_text(("image", "true", "predicted", "probability"), rows))
+    """Writes file, true and predicted class of each held-out image, in the order of evaluation.
+
+    The margin is what the true class has more than the most probable other one: an image that
+    is most certainly wrong has the lowest.
+    """
+    import numpy as np
+
+    rows = []
+    for name, label, row in zip(names, true, probabilities, strict=True):
+        margin = row[label] - np.delete(row, label).max()
+        best = int(row.argmax())
+        rows.append((name, labels[label], labels[best], f"{row[best]:.6f}", f"{margin:.6f}"))
+    write_text(path, csv_text(("image", "true", "predicted", "probability", "margin"), rows))
 
 
 def _print(results: dict[str, Any], rows: list[dict[str, Any]], found: HeldOut) -> None:
-    from lightnets.data.dataset import some
 
     splits = results["splits"]
     named = f" ({', '.join(splits)})" if found.dataset.divided else ""

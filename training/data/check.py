@@ -21,11 +21,12 @@ from lightnets.data.sources.tfds import cache_dir
 from lightnets.support import console
 from lightnets.support.errors import UserError
 from lightnets.support.quiet import standard_error_aside
-from lightnets.support.words import command, count
+from lightnets.support.words import command, count, some
 from lightnets.support.writing import write_json
 
 # Why a file of a known format cannot be decoded, where nothing more is known.
 DAMAGED = "it is damaged or cut off"
+
 
 # How many names an error lists.
 _NAMED = 10
@@ -75,11 +76,10 @@ def explained(source: Source | Stream, dataset: str) -> Iterator[None]:
         bad = find_damaged(source)
         if not bad:
             raise
-        names = [f"{source.name(place)}: {why}" for place, why in bad.items()]
-        more = f"; and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+        named = some((f"{source.name(place)}: {why}" for place, why in bad.items()), _NAMED, "; ")
         raise UserError(
-            f"{count(len(names), 'image')} of {dataset} cannot be read "
-            f"({'; '.join(names[:_NAMED])}{more}). See {command('data', 'check', dataset)}."
+            f"{count(len(bad), 'image')} of {dataset} cannot be read ({named}). "
+            f"See {command('data', 'check', dataset)}."
         ) from None
 
 

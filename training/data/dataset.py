@@ -19,10 +19,9 @@ from lightnets.data.sources.source import Source
 from lightnets.data.sources.stream import Stream
 from lightnets.support import console
 from lightnets.support.errors import UserError
-from lightnets.support.words import count, is_path
+from lightnets.support.words import count, is_path, some
 
 # Classes that are named in one line.
-_NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -139,12 +138,6 @@ class Dataset:
         if self.left_over:
             parts.append(f"left out: {listing.counted(self.left_over)}")
         return "; ".join(parts)
-
-
-def some(names: Sequence[str]) -> str:
-    """Returns the first names, and how many there are if that is more."""
-    more = f", ... {len(names)} in all" if len(names) > _NAMED else ""
-    return ", ".join(names[:_NAMED]) + more
 
 
 def find(data: DataConfig) -> Dataset:

@@ -13,14 +13,14 @@ from keras_lightnets.catalogue import class_names
 from keras_lightnets.preprocessing import EvalTransform
 from lightnets.config.keys import Config
 from lightnets.data import cache, check, service, split_file
-from lightnets.data.dataset import Dataset, find, some
+from lightnets.data.dataset import Dataset, find
 from lightnets.data.sources import folders, listing
 from lightnets.data.sources import tfds as tfds_source
 from lightnets.data.sources.source import Source
 from lightnets.data.sources.stream import Stream
 from lightnets.data.splits import Splits
 from lightnets.support.errors import UserError
-from lightnets.support.words import command
+from lightnets.support.words import command, some
 
 # Of the shorter side of an image, what the centre crop of evaluation takes.
 SHARE = 0.875

@@ -6,10 +6,10 @@ import itertools
 from typing import Any
 
 from lightnets.data.sources.listing import OTHER_SUFFIXES
-from lightnets.support.words import count
+from lightnets.support.words import count, some
 
-# Names in one line, and lines of one kind that a person is shown.
-_NAMED, _SHOWN = 5, 20
+# Lines of one kind that a person is shown.
+_SHOWN = 20
 # Most images of a class for each of the rarest class, above which it is worth a remark.
 _BALANCE = 10
 
@@ -19,12 +19,6 @@ _HINTS["HEIC"] = "; pip install 'keras-lightnets[heif]' reads them"
 
 # Kind of finding to its lines.
 Kinds = dict[str, list[str]]
-
-
-def some(names: list[str]) -> str:
-    """Returns the first names, and how many more there are."""
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return ", ".join(names[:_NAMED]) + more
 
 
 def every_line(kinds: Kinds) -> list[str]:
@@ -121,13 +115,13 @@ def _of_pixels(name: str, split: dict[str, Any]) -> list[str]:
     ):
         if names:
             text = what.format(count(len(names), "image"))
-            lines.append(f"{name}: {text}: {some(list(names))}")
+            lines.append(f"{name}: {text}: {some(names)}")
     if wide := split["wide"]:
         share = sum(wide.values()) / len(wide)
         lines.append(
             f"{name}: {count(len(wide), 'image')} at least twice as long as wide or high: "
             f"the centre crop of evaluation leaves out {share:.0%} of them. Cut them to what "
-            f"matters if that stands at the edge: {some(list(wide))}"
+            f"matters if that stands at the edge: {some(wide)}"
         )
     return lines
 

@@ -197,7 +197,7 @@ class Loop:
                 self.tensorboard(row)
         trainer.state.start_epoch()
         self._save()
-        self.progress.end_epoch(row)
+        self.progress.end_epoch(row, best=best)
         self._warn_if_stuck(row, true)
         self._interrupt_together()
 

@@ -1,4 +1,4 @@
-"""What a user sees of a run: a bar on a terminal, one plain line an epoch elsewhere."""
+"""What a user sees of a run: a table with one row an epoch, and a bar on a terminal."""
 
 from __future__ import annotations
 
@@ -10,7 +10,15 @@ from typing import Any
 from keras_lightnets.text import visible
 from lightnets.support import console
 
-_UNSHOWN = ("epoch", "step")
+# What the table shows of a row of the history, which has more; and how wide.
+_COLUMNS = {
+    "loss": ("loss", 8),
+    "accuracy": ("accuracy", 10),
+    "val_loss": ("val_loss", 10),
+    "val_accuracy": ("val_accuracy", 14),
+    "learning_rate": ("rate", 10),
+}
+_SPEED_WIDTH = 10
 
 
 class Progress:
@@ -27,6 +35,7 @@ class Progress:
         self._first_step = 0
         self._started = time.monotonic()
         self._steps, self._seconds = 0, 0.0
+        self._has_header = False
 
     def say(self, text: str) -> None:
         """Prints a line, above the bar if there is one."""
@@ -65,22 +74,40 @@ class Progress:
         self._steps = step - self._first_step
         self._seconds = time.monotonic() - self._started
 
-    def end_epoch(self, row: Mapping[str, float]) -> None:
-        """Prints the line of an epoch."""
-        parts = [f"epoch {row['epoch']}/{self._epochs}"]
-        parts += [f"{key} {value:.4g}" for key, value in row.items() if key not in _UNSHOWN]
+    def end_epoch(self, row: Mapping[str, float], *, best: bool) -> None:
+        """Prints the row of an epoch, below a header if it is the first.
+
+        Args:
+            row: Of the history.
+            best: Whether it is the best so far.
+        """
+        first = len(f"epoch {self._epochs}/{self._epochs}")
+        if not self._has_header:
+            titles = [f"{title:>{width}}" for title, width in _COLUMNS.values()]
+            self.say(" " * first + "".join(titles) + f"{'images/s':>{_SPEED_WIDTH}}  left")
+            self._has_header = True
+        parts = [f"epoch {row['epoch']}/{self._epochs}".ljust(first)]
+        parts += [f"{_short(row[key]):>{width}}" for key, (_, width) in _COLUMNS.items()]
+        speed, notes = "", []
         if self._steps:
-            parts.append(f"{self._steps * self._batch / max(self._seconds, 1e-9):.0f} images/s")
+            speed = f"{self._steps * self._batch / max(self._seconds, 1e-9):.0f}"
             epochs_left = self._epochs - row["epoch"]
             if epochs_left and self._steps == self._steps_per_epoch:
-                left = epochs_left * (time.monotonic() - self._started)
-                parts.append(f"{duration(left)} left")
-        self.say("  ".join(parts))
+                notes.append(duration(epochs_left * (time.monotonic() - self._started)))
+        notes += ["best"] * best
+        if skipped := int(row.get("skipped_steps", 0)):
+            notes.append(f"{skipped} steps skipped so far")
+        self.say("  ".join(["".join([*parts, f" {speed:>{_SPEED_WIDTH - 1}}"]), *notes]).rstrip())
 
     def close(self) -> None:
         """Takes the bar off the terminal."""
         if self._task is not None:
             self._bar.stop()
+
+
+def _short(value: float) -> str:
+    """Four digits; what a schedule leaves of a rate at its end is 0."""
+    return f"{value:.4g}" if abs(value) >= 1e-9 else "0"
 
 
 def duration(seconds: float) -> str:

@@ -27,6 +27,13 @@ def count(number: int, noun: str, plural: str | None = None) -> str:
     return f"{number} {noun if number == 1 else plural or noun + 's'}"
 
 
+def some(names: Iterable[object], most: int = 5, separator: str = ", ") -> str:
+    """Returns the first names, and how many more there are: `a, b and 7 more`."""
+    names = list(map(str, names))
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return separator.join(names[:most]) + more
+
+
 def command(*words: object) -> str:
     """Returns a command of ours that can be pasted into a shell: `lightnets serve 'my models'`."""
     return " ".join(["lightnets", *map(_quoted, words)])
