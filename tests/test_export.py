@@ -336,6 +336,7 @@ def test_bad_input(exported):
     refused("whole number from 1 to .* Received: 0", LABELS, 0)
     refused("other classes.*zero, one, two.*now 0, 1, 2", None)
     refused("letters, digits.*'a/b'", LABELS, name="a/b")
+    refused("`selftest_images` must be .* -1", LABELS, options=ExportOptions(selftest_images=-1))
     refused("`input_dtype` must be.*'half'", LABELS, options=ExportOptions(input_dtype="half"))
     refused("`precision` must be.*'int4'", LABELS, options=ExportOptions(precision="int4"))
     refused(r"size \(8, 8\), but the model takes \(40, 48\)", transform=EvalTransform((8, 8)))

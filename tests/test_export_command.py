@@ -64,6 +64,7 @@ def tree(folder):
         (["--version", "9" * 5000], 2, f"Received: {'9' * 40}\n"),
         (["--version", "1.5"], 2, "--version is a whole number from 1 to 9223372036854775807."),
         (["--version", "٣"], 2, "--version is a whole number from 1 to 9223372036854775807."),
+        (["--selftest-images", "-1"], 2, "--selftest-images must not be negative"),
         (["--gate-images", "0"], 2, "--gate-images is a number from 1 on, or all"),
         (["--gate-images", "few"], 2, "--gate-images is a number from 1 on, or all"),
         (["--formats", "onnx"], 1, "none"),
@@ -99,6 +100,11 @@ def test_the_files_of_the_run_are_compared_and_the_result_is_shown(run, tmp_path
     assert about["run"]["name"] == run.name
     assert about["run"]["config"]["data"]["dataset"] == pathlib.Path(data).name != data
     assert not traces(out)
+    # What the self-test sends are files of the run.
+    folder = out / "colour" / "1" / "assets.extra" / "selftest"
+    sent = {path.read_bytes() for path in folder.iterdir() if path.suffix == ".jpg"}
+    assert len(sent) == 8
+    assert sent <= {path.read_bytes() for path in pathlib.Path(data).glob("val/*/*.jpg")}
 
 
 def test_held_out_images_come_with_their_own_bytes(run):

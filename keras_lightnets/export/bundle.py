@@ -5,6 +5,7 @@
     DIR/<name>/<version>/assets.extra/labels.json    the same exactly, where that differs
     DIR/<name>/<version>/assets.extra/metadata.json  input, preprocessing, versions, accuracy
     DIR/<name>/<version>/assets.extra/parity.json    the comparison with the Keras model
+    DIR/<name>/<version>/assets.extra/selftest.py    asks a server for known answers
     DIR/<name>/<version>/formats/model.onnx, ...     files for other runtimes, if asked for
 
 All of a version, whatever its formats, is written to one hidden sibling, which servers ignore,

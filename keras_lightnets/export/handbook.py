@@ -13,7 +13,7 @@ _README = """# Models for TensorFlow Serving
 Each folder holds numbered versions; a server takes the highest and switches when a higher one
 appears. `assets.extra/` in a version has `labels.txt` (and `labels.json`, if a line cannot hold a
 name), `metadata.json` (input size, classes), `parity.json` (how it was compared with the trained
-network) and the warm-up requests.
+network), the warm-up requests and the self-test.
 
 ## Start
 
@@ -59,6 +59,21 @@ The answer is 200 also while no version is available; read `state`.
 ```sh
 curl -s http://127.0.0.1:{REST_PORT}/v1/models/{name}
 ```
+
+## Are its answers right?
+
+A version brings a few images with the trained network's answers. Its self-test needs Python alone:
+it asks the server for them, sends an image of another shape and a broken file, and measures
+latency. A line for each check, exit code 0 or 1. Here for version 1:
+
+```sh
+python3 {name}/1/assets.extra/selftest.py http://127.0.0.1:{REST_PORT}
+```
+
+An address such as `https://HOST/v1/models/NAME/labels/canary` asks a label, or a model under
+another name.
+
+## Metrics
 
 Counts and latencies for Prometheus, of TensorFlow Serving itself:
 

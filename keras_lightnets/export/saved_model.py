@@ -17,7 +17,7 @@ import tensorflow as tf
 from keras_lightnets._version import __version__
 from keras_lightnets.catalogue import class_names as naming
 from keras_lightnets.errors import ExportError
-from keras_lightnets.export import bundle, deployment, signatures, warmup
+from keras_lightnets.export import bundle, deployment, known_answers, signatures, warmup
 from keras_lightnets.export import parity as gate
 from keras_lightnets.export.formats import DIRECTORY, convert
 from keras_lightnets.inference.function import Precision, check_classifier, inference_model
@@ -43,6 +43,8 @@ class ExportOptions:
         representative: Images `(n, height, width, 3)` for the format "litert-int8".
         max_accuracy_drop: For bfloat16 and int8: by how much accuracy on the held-out pictures may
             fall, from 0 to 1.
+        selftest_images: How many held-out pictures go with a version, for its `selftest.py` to
+            compare a server's answers; 0: none, where nobody else may see them.
     """
 
     input_dtype: str = "uint8"
@@ -54,6 +56,7 @@ class ExportOptions:
     formats: Sequence[str] = ()
     representative: np.ndarray | None = None
     max_accuracy_drop: float = 0.01
+    selftest_images: int = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,13 +133,21 @@ def export_saved_model(
         served = inference_model(model, options.precision)
         write_saved_model(served, job.interface, staged, whole_batches=options.whole_batches)
         progress(f"Comparing it with the Keras model on {len(job.held_out.images)} images")
+        expected = gate.reference(model, job.held_out, job.interface.transform)
         report = gate.run(
             staged,
-            gate.reference(model, job.held_out, job.interface.transform),
+            expected,
             max_accuracy_drop=None if options.precision == "float32" else options.max_accuracy_drop,
             scratch=scratch,
         )
         warmup.write_warmup(staged, job.model_dir.name, job.interface, sizes)
+        known_answers.write(
+            staged / bundle.EXTRA,
+            expected,
+            job.interface.labels,
+            options.precision,
+            options.selftest_images,
+        )
         published, notes = _publish(job, staged, scratch, report, about)
     for note in notes:
         progress(note)
@@ -264,8 +275,9 @@ def make_interface(
         raise ExportError(
             f'`input_dtype` must be "uint8" or "float32". Received: {options.input_dtype!r}'
         )
-    if options.top_k < 1:
-        raise ExportError(f"`top_k` must be at least 1. Received: {options.top_k}")
+    for name, least in (("top_k", 1), ("selftest_images", 0)):
+        if (value := getattr(options, name)) < least:
+            raise ExportError(f"`{name}` must be at least {least}. Received: {value}")
     size = tuple(model.inputs[0].shape[1:3])
     if transform is None:
         published = weights.evaluation_transform(model)

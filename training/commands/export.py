@@ -79,12 +79,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="held-out images compared with the Keras model, spread over the split; 224-pixel ones "
         "take 150 KB each (default: %(default)s)",
     )
+    add(
+        "--selftest-images",
+        type=int,
+        default=8,
+        metavar="N",
+        help="held-out images that go with the version for its selftest.py (default: %(default)s)",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Exports and shows the comparison with the Keras model."""
     if args.top_k < 1:
         raise UsageError(f"--top-k must be at least 1. Received: {args.top_k}")
+    if args.selftest_images < 0:
+        raise UsageError(
+            f"--selftest-images must not be negative. Received: {args.selftest_images}"
+        )
     if not 0 <= args.max_accuracy_drop <= 1:
         raise UsageError(f"--max-accuracy-drop is a share. Received: {args.max_accuracy_drop}")
     limit = _gate_images(args.gate_images)
@@ -226,6 +237,7 @@ def _write(
             formats=[key for key in formats if key != runtimes.TF_SERVING],
             representative=representative,
             max_accuracy_drop=args.max_accuracy_drop,
+            selftest_images=args.selftest_images,
         ),
     }
     if runtimes.TF_SERVING not in formats:

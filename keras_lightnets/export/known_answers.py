@@ -1,0 +1,66 @@
+"""What a server of a version must answer: a few images with the trained network's answers.
+
+assets.extra/selftest.py               asks a server, with Python's standard library
+assets.extra/selftest/answers.json     probabilities by image and signature
+assets.extra/selftest/0.jpg, 0.ppm     an image file, and the pixels that are made of it
+"""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import shutil
+from collections.abc import Sequence
+
+import numpy as np
+
+from keras_lightnets.export import selftest
+from keras_lightnets.export.parity import Reference
+from keras_lightnets.export.signatures import IMAGE_BYTES
+
+# Between servers: other processors and GPUs sum in other orders.
+_TOLERANCES = {"float32": 1e-3, "bfloat16": 0.1}
+
+_ENDINGS = {b"\xff\xd8": "jpg", b"\x89P": "png", b"BM": "bmp", b"GI": "gif", b"RI": "webp"}
+
+
+def write(
+    extra: pathlib.Path, expected: Reference, labels: Sequence[str], precision: str, count: int
+) -> None:
+    """Writes `selftest.py` and what it compares with into `assets.extra` of a version.
+
+    Args:
+        extra: The folder; it is made if it is not there.
+        expected: Of the parity gate.
+        labels: Class names in the order of the output.
+        precision: Of the exported network.
+        count: At most so many images; 0: the script only, which then compares no answers.
+    """
+    folder = extra / selftest.ANSWERS.parent.name
+    extra.mkdir(exist_ok=True)
+    shutil.copyfile(selftest.__file__, extra / "selftest.py")
+    if count == 0:
+        return
+    folder.mkdir()
+    images = []
+    for number, place in enumerate(_choose(expected, count)):
+        file, pixels = expected.files[place], expected.held_out.images[place]
+        name = f"{number}.{_ENDINGS.get(file[:2], 'image')}"
+        (folder / name).write_bytes(file)
+        header = b"P6\n%d %d\n255\n" % (pixels.shape[1], pixels.shape[0])
+        (folder / f"{number}.ppm").write_bytes(header + pixels.tobytes())
+        rows = {name: rows[place].tolist() for name, rows in expected.probabilities.items()}
+        rounded = {name: [round(each, 7) for each in row] for name, row in rows.items()}
+        images.append({"file": name, "probabilities": rounded})
+    known = {"labels": list(labels), "tolerance": _TOLERANCES[precision], "images": images}
+    (folder / selftest.ANSWERS.name).write_text(json.dumps(known) + "\n", encoding="utf-8")
+
+
+def _choose(expected: Reference, count: int) -> list[int]:
+    """Places of small files of which the network is sure, of as many classes as possible."""
+    probabilities = expected.probabilities[IMAGE_BYTES]
+    by_size = np.argsort([len(file) for file in expected.files], kind="stable")
+    small = by_size[: max(count, len(by_size) // 2)]
+    ranked = small[np.argsort(-probabilities[small].max(-1), kind="stable")]
+    firsts = np.sort(np.unique(probabilities[ranked].argmax(-1), return_index=True)[1])
+    return [*ranked[firsts], *np.delete(ranked, firsts)][:count]
