@@ -966,6 +966,27 @@ MUTATIONS = (
         "test_selftest.py::test_images_are_small_and_of_many_classes",
     ),
     Mutation(
+        "checksums: only files of the list are looked at",
+        "keras_lightnets/export/checksums.py",
+        "sorted(found.keys() | listed.keys())",
+        "sorted(listed)",
+        "test_checksums.py::test_what_is_not_as_it_was_exported_is_named",
+    ),
+    Mutation(
+        "checksums: beginnings of files are compared",
+        "keras_lightnets/export/checksums.py",
+        'return hashlib.file_digest(file, "sha256").hexdigest()',
+        "return hashlib.sha256(file.read(64)).hexdigest()",
+        "test_checksums.py::test_what_is_not_as_it_was_exported_is_named",
+    ),
+    Mutation(
+        "verify: files of other runtimes are passed over",
+        "keras_lightnets/export/bundle.py",
+        'sorted(directory.glob(f"*/{FORMATS}"))',
+        "[]",
+        "test_checksums.py::test_what_is_not_as_it_was_exported_is_named",
+    ),
+    Mutation(
         "serving: no branch is warmed up but the first",
         "keras_lightnets/export/warmup.py",
         "yield files([png] * smallest)",

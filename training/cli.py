@@ -38,6 +38,7 @@ COMMANDS = {
     "evaluate": "measure a run, a model file, an export or a server",
     "predict": "classify image files",
     "export": "write a TF Serving bundle and other formats",
+    "verify": "compare exported files with their SHA256SUMS",
     "serve": "serve exported models on this machine",
     "ping": "classify image files with a server",
 }

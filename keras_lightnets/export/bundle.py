@@ -6,6 +6,7 @@
     DIR/<name>/<version>/assets.extra/metadata.json  input, preprocessing, versions, accuracy
     DIR/<name>/<version>/assets.extra/parity.json    the comparison with the Keras model
     DIR/<name>/<version>/assets.extra/selftest.py    asks a server for known answers
+    DIR/<name>/<version>/SHA256SUMS                  digests of all files
     DIR/<name>/<version>/formats/model.onnx, ...     files for other runtimes, if asked for
 
 All of a version, whatever its formats, is written to one hidden sibling, which servers ignore,
@@ -29,6 +30,7 @@ from typing import Any
 
 from keras_lightnets.catalogue import class_names
 from keras_lightnets.errors import ExportError
+from keras_lightnets.export import checksums
 
 EXTRA = "assets.extra"
 METADATA, PARITY = "metadata.json", "parity.json"
@@ -65,6 +67,14 @@ def list_versions(model_dir: pathlib.Path) -> dict[int, pathlib.Path]:
 def versions(model_dir: pathlib.Path) -> dict[int, pathlib.Path]:
     """As `list_versions`; none where there is no such directory."""
     return list_versions(model_dir) if model_dir.is_dir() else {}
+
+
+def versions_below(directory: pathlib.Path) -> list[pathlib.Path]:
+    """Returns all versions in a bundle, in a model's directory, or `directory` if it is one."""
+    if any((directory / file).exists() for file in (checksums.CHECKSUMS, "saved_model.pb")):
+        return [directory]
+    models = [directory, *sorted(directory.iterdir()), *sorted(directory.glob(f"*/{FORMATS}"))]
+    return [version for model in models for version in versions(model).values()]
 
 
 def choose_version(directories: Sequence[pathlib.Path], version: int | None) -> int:
@@ -161,9 +171,12 @@ def _remove_leftovers(parent: pathlib.Path) -> None:
 def publish(staged: pathlib.Path, final: pathlib.Path) -> None:
     """Renames a complete directory to its final name, after its content has reached the disk.
 
+    The last file in it is `SHA256SUMS`.
+
     Raises:
         ExportError: Somebody else published this version in the meantime.
     """
+    checksums.write(staged)
     for path in [*staged.rglob("*"), staged]:
         make_readable(path)
         sync(path)

@@ -15,6 +15,9 @@ appears. `assets.extra/` in a version has `labels.txt` (and `labels.json`, if a 
 name), `metadata.json` (input size, classes), `parity.json` (how it was compared with the trained
 network), the warm-up requests and the self-test.
 
+`SHA256SUMS` in a version has the digest of every file: `(cd {name}/1 && sha256sum -c SHA256SUMS)`
+names those that were damaged on the way, and `lightnets verify .` also those that were added.
+
 ## Start
 
     docker compose up        # {image}; REST on {REST_PORT}, gRPC on {GRPC_PORT}, this machine only
