@@ -293,8 +293,8 @@ MUTATIONS = (
     Mutation(
         "memo indices of a pickle are not bounded",
         "keras_lightnets/weights/files.py",
-        "argument > (position or 0)",
-        "argument < 0",
+        "(argument or 0) > (position or 0)",
+        "(argument or 0) < 0",
         "test_hostile_weights.py::test_pytorch_files_that_mean_harm_are_refused_in_little_memory",
     ),
     Mutation(
@@ -863,7 +863,7 @@ MUTATIONS = (
     Mutation(
         "pictures: animated WebP reaches the decoder",
         "keras_lightnets/preprocessing/decode.py",
-        "(is_webp & ~animated_webp,",
+        "(is_webp & tf.logical_not(animated_webp),",
         "(is_webp,",
         "test_preprocessing.py::test_frames_that_are_not_asked_for_take_no_memory",
     ),
@@ -1262,8 +1262,8 @@ MUTATIONS = (
     Mutation(
         "a data set chosen for the user",
         "training/config/keys.py",
-        "dataset: str | None = key(\n        None,",
-        'dataset: str | None = key(\n        "digits",',
+        'dataset: str = key(\n        "",',
+        'dataset: str = key(\n        "digits",',
         "test_resolve.py::test_no_data_set_is_chosen_for_the_user",
     ),
     Mutation(

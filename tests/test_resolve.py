@@ -53,7 +53,7 @@ def test_a_frozen_backbone_needs_no_other_flag():
 def test_no_data_set_is_chosen_for_the_user():
     parser = argparse.ArgumentParser()
     resolve.add_arguments(parser)
-    assert resolve.resolve(parser.parse_args([])).data.dataset is None
+    assert resolve.resolve(parser.parse_args([])).data.dataset == ""
     assert resolve.resolve(parser.parse_args(["--recipe", "digits"])).data.dataset == "digits"
 
 

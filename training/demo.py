@@ -18,6 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from typing import Any
 
 from lightnets.support import quiet
 from lightnets.support.errors import UserError
@@ -28,7 +29,7 @@ LEAST_ACCURACY = 0.975
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the demo below `--folder` and returns 0 if all of it worked."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=pathlib.Path, default=pathlib.Path())
     args = parser.parse_args(argv)
@@ -76,7 +77,7 @@ def server(arguments: str, log: pathlib.Path) -> Iterator[str]:
         )
     try:
         url = None
-        for line in process.stdout:
+        for line in process.stdout or ():
             print(line, end="", flush=True)
             match = re.search(r"http://[\w.:]+", line)
             url = match.group() if match else url
@@ -102,7 +103,7 @@ def classify(url: str, run: pathlib.Path, predictions: pathlib.Path) -> None:
     with predictions.open(encoding="utf-8", newline="") as file:
         expected = list(csv.DictReader(file))
     source = Run.open(run).splits().eval_source
-    images = [source.contents(number).numpy() for number in range(source.count)]
+    images: list[Any] = [source.contents(number).numpy() for number in range(source.count)]
     answers = Client(url).classify(images, top=1)
     right = differ = 0
     for row, ((label, probability),) in zip(expected, answers, strict=True):

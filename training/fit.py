@@ -43,7 +43,7 @@ class _Parts:
     config: TrainConfig
     jit: bool = False
     order: tuple[int, int] = (0, 0)  # seed of the order of arrays in this epoch
-    step: TrainStep | None = None
+    step: TrainStep = dataclasses.field(init=False)  # when Keras builds its function
 
 
 class FitModel(keras.Model):
@@ -168,8 +168,7 @@ class FitModel(keras.Model):
         stride = self._parts.config.accumulate
 
         def observe(part: int, logits: tf.Tensor) -> None:
-            own = (x[part::stride] for x in (labels, weights, counted))
-            self._count(*own, logits)
+            self._count(*(x[part::stride] for x in (labels, weights, counted)), logits=logits)
 
         _, sums = self._parts.step.take(
             images,
@@ -249,12 +248,13 @@ class FitModel(keras.Model):
             if not isinstance(validation_data, tf.data.Dataset):
                 validation_batch_size = validation_batch_size or batch_size
             held_out = keras.utils.unpack_x_y_sample_weight(validation_data)
-            validation_data = self._judged(*held_out, validation_batch_size)
+            validation_data = self._judged(*held_out, batch_size=validation_batch_size)
         if isinstance(x, tf.data.Dataset):
             data = fit_batches.batches(
                 x, y, sample_weight, batch_size=batch_size, classes=self.output_shape[-1]
             )
-            _check_batch(data.element_spec[0].shape[0], parts)
+            spec: Any = data.element_spec
+            _check_batch(spec[0].shape[0], parts)
         else:
             _check_batch(batch_size or 32, parts)
             data = fit_batches.batches(

@@ -73,6 +73,7 @@ def batches(
 def _of_arrays(
     arrays: tuple[tf.Tensor, ...], size: int, order: Callable[[], tuple[int, int]] | None
 ) -> tf.data.Dataset:
+    index_shuffle = tf.random.experimental.index_shuffle  # pyright: ignore[reportAttributeAccessIssue]
     count = len(arrays[0])
     positions = tf.data.Dataset.range(count)
     if order is not None:
@@ -82,7 +83,7 @@ def _of_arrays(
         )
         positions = seeds.flat_map(
             lambda seed: tf.data.Dataset.range(count).map(
-                lambda position: tf.random.experimental.index_shuffle(position, seed, count - 1)
+                lambda position: index_shuffle(position, seed, count - 1)
             )
         ).apply(tf.data.experimental.assert_cardinality(count))
     return positions.batch(size).map(lambda at: tuple(tf.gather(array, at) for array in arrays))
@@ -97,8 +98,8 @@ def _batch_size(dataset: tf.data.Dataset) -> int:
             "The dataset must give images, (images, labels) or (images, labels, weights). "
             f"Received: {spec}."
         )
-    if images.shape[0] is not None:
-        return images.shape[0]
+    if (size := images.shape[0]) is not None:
+        return size
     first = next(iter(dataset), None)
     if first is None:
         raise ValueError("The dataset is empty.")
@@ -126,7 +127,7 @@ def check_labels(labels: Any, classes: int) -> list[tf.Operation]:
         )
     numbers = tf.cast(tf.reshape(labels, (-1,)), tf.float64)
     right = (numbers >= 0) & (numbers < classes) & tf.equal(numbers, tf.floor(numbers))
-    wrong = tf.boolean_mask(numbers, ~right)
+    wrong = tf.boolean_mask(numbers, tf.logical_not(right))
     rule = f"Labels must be class numbers from 0 to {classes - 1}."
     if tf.executing_eagerly():
         if len(wrong):

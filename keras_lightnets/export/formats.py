@@ -21,6 +21,7 @@ import tensorflow as tf
 from keras_lightnets.errors import ExportError
 from keras_lightnets.export import bundle, runtimes
 from keras_lightnets.export import parity as gate
+from keras_lightnets.export.signatures import Endpoints
 from keras_lightnets.inference.function import frozen_function, inference_model
 from keras_lightnets.layers.grouped_conv2d import Form, GroupedConv2D, grouped_conv_form
 from keras_lightnets.text import first_line
@@ -152,7 +153,7 @@ def _openvino(function: Any, path: pathlib.Path) -> None:
     import openvino
 
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        module = tf.Module()
+        module = Endpoints()
         module.network = function
         tf.saved_model.save(module, folder, signatures=function.get_concrete_function())
         model = openvino.convert_model(folder)

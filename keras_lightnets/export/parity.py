@@ -198,9 +198,8 @@ def _read_back(
                     raise ParityError(f"The export cannot be run: {_reason(log)}")
         finally:
             for process in processes:
-                process.kill()
-                process.wait()
-                process.stderr.close()
+                with process:  # waits for its end, closes its pipe
+                    process.kill()
         return [_load(path) for path in results]
 
 

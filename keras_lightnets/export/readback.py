@@ -13,6 +13,7 @@ import os
 import pathlib
 import signal
 import sys
+from typing import Any
 
 import numpy as np
 
@@ -29,7 +30,7 @@ def main(saved_model: str, inputs: str, outputs: str, batch_size: int, parent: i
     import tensorflow as tf
 
     tf.get_logger().setLevel("ERROR")
-    results = {"xla_disabled": np.array(disable_xla(tf))}
+    results: dict[str, Any] = {"xla_disabled": np.array(disable_xla(tf))}
     folder = pathlib.Path(inputs)
     with (folder / BLOB_FILE).open("rb") as blob:
         files = [blob.read(length) for length in np.load(folder / LENGTHS_FILE)]
@@ -85,4 +86,5 @@ def disable_xla(tf) -> bool:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:4], *map(int, sys.argv[4:]))
+    saved_model, inputs, outputs, batch_size, parent = sys.argv[1:]
+    main(saved_model, inputs, outputs, int(batch_size), int(parent))

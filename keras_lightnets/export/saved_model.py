@@ -263,7 +263,7 @@ def make_interface(
     check_classifier(model)
     classes = model.outputs[0].shape[-1]
     if class_names is None:
-        class_names = weights.class_names(model) or range(classes)
+        class_names = weights.class_names(model) or [str(number) for number in range(classes)]
     labels = tuple(map(str, class_names))
     if len(labels) != classes:
         raise ExportError(
@@ -363,12 +363,14 @@ class clear_errors:  # noqa: N801 (used as a context manager, like contextlib's)
     def __enter__(self) -> None:
         pass
 
-    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
-        if isinstance(error, (OSError, tf.errors.OpError)):
-            if not isinstance(error, OSError):
-                # "FILE; No space left on device [Op:SaveV2]", a file that nobody will find.
-                text = re.sub(r"^[^;]*/[^;]*; | \[Op:\w+\]$", "", error.message)
-            else:  # NumPy's has only a text: so many bytes requested, fewer written
-                text = error.strerror or f"No space left on device? {error}"
-            line = text.splitlines()[0].rstrip(".")
-            raise ExportError(f"Cannot write the export to {self._target}: {line}.") from error
+    def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
+        if isinstance(error, OSError):
+            # NumPy's has only a text: so many bytes requested, fewer written
+            text = error.strerror or f"No space left on device? {error}"
+        elif isinstance(error, tf.errors.OpError):
+            # "FILE; No space left on device [Op:SaveV2]", a file that nobody will find.
+            text = re.sub(r"^[^;]*/[^;]*; | \[Op:\w+\]$", "", error.message)
+        else:
+            return
+        line = text.splitlines()[0].rstrip(".")
+        raise ExportError(f"Cannot write the export to {self._target}: {line}.") from error

@@ -40,6 +40,14 @@ class Interface:
         return tf.TensorSpec(shape, self.input_dtype, name="images")
 
 
+class Endpoints(tf.Module):
+    """What a SavedModel is made of; TensorFlow saves what its attributes refer to."""
+
+    network: Any
+    features: Any
+    endpoints: dict[str, Any]
+
+
 def build(
     model: keras.Model, interface: Interface, *, whole_batches: bool = False
 ) -> tuple[tf.Module, dict[str, Any]]:
@@ -63,7 +71,7 @@ def build(
     function = functools.partial(
         served_function, input_spec=interface.input_spec, whole_batches=whole_batches
     )
-    module = tf.Module()
+    module = Endpoints()
     module.network = function(model)
 
     @tf.function(input_signature=[interface.input_spec], autograph=False)
@@ -149,7 +157,7 @@ def _decode(image_bytes: tf.Tensor, transform: EvalTransform) -> tuple[tf.Tensor
 
 def _or_else(value: tf.Tensor, function: Any, default: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Returns `(function(value), True)`, or `(default, False)` where that fails."""
-    succeeds = tf.data.Dataset.from_tensors(value).map(lambda x: (function(x), True))
+    succeeds = tf.data.Dataset.from_tensors(value).map(lambda x: (function(x), tf.constant(True)))
     fails = tf.data.Dataset.from_tensors((default, False))
     return succeeds.ignore_errors().concatenate(fails).take(1).get_single_element()
 

@@ -92,7 +92,7 @@ class HalfTurn(keras.layers.Layer):
     """Turns images `(batch, height, width, channels)` of known size by half a turn."""
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        _, height, width, channels = inputs.shape
+        _, height, width, channels = inputs.shape.with_rank(4)
         # The pixels in reverse order: along one axis, it takes a quarter of the time of two.
         pixels = tf.reverse(tf.reshape(inputs, (-1, height * width, channels)), [1])
         return tf.reshape(pixels, (-1, height, width, channels))

@@ -71,7 +71,7 @@ def images_per_part(graph: tf.Graph) -> int:
     """
     shapes = [(t.dtype.size, t.shape) for op in graph.get_operations() for t in op.outputs]
     maps = [
-        size * math.prod(shape[1:])
+        size * shape[1:].num_elements()
         for size, shape in shapes
         if shape.rank == 4 and shape[0] is None and None not in shape[1:]
     ]

@@ -61,7 +61,7 @@ class ChannelShuffle(keras.layers.Layer):
 
 def shuffle(inputs: tf.Tensor, groups: int) -> tf.Tensor:
     """See `ChannelShuffle`."""
-    channels = inputs.shape[-1]
+    channels = inputs.shape.with_rank_at_least(2)[-1]
     if groups in (1, channels):
         return inputs
     # Only the last two axes move, so the rest is one long axis: a rank-3 transpose, whatever

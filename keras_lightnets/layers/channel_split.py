@@ -53,13 +53,11 @@ class ConcatShuffleSplit(keras.layers.Layer):
     """
 
     def build(self, input_shape: list[Shape]) -> None:
-        first, second = input_shape
-        total = None if None in (first[-1], second[-1]) else first[-1] + second[-1]
-        _check_channels(self, total, input_shape)
+        _check_channels(self, _channels(input_shape), input_shape)
 
     def call(self, inputs: list[tf.Tensor], training: bool | None = None) -> list[tf.Tensor]:
         first, second = inputs
-        width, sizes = first.shape[-1], first.shape[1:]
+        width, sizes = first.shape.with_rank_at_least(2)[-1], first.shape[1:]
         stacks = (
             training
             and sizes.is_fully_defined()
@@ -73,7 +71,7 @@ class ConcatShuffleSplit(keras.layers.Layer):
         return tf.unstack(tf.reshape(tf.transpose(x, (2, 1, 3, 0)), (2, -1, *sizes)))
 
     def compute_output_shape(self, input_shape: list[Shape]) -> list[Shape]:
-        return _halves(input_shape[0], input_shape[0][-1] + input_shape[1][-1])
+        return _halves(input_shape[0], _channels(input_shape))
 
     def get_config(self) -> dict[str, Any]:
         return super().get_config()
@@ -87,5 +85,11 @@ def _check_channels(layer: keras.layers.Layer, channels: int | None, shape: Any)
         )
 
 
-def _halves(shape: Shape, channels: int) -> list[Shape]:
-    return [(*shape[:-1], channels // 2)] * 2
+def _channels(shapes: list[Shape]) -> int | None:
+    """Channels of two tensors together."""
+    first, second = (shape[-1] for shape in shapes)
+    return None if first is None or second is None else first + second
+
+
+def _halves(shape: Shape, channels: int | None) -> list[Shape]:
+    return [(*shape[:-1], None if channels is None else channels // 2)] * 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import tensorflow as tf
 
@@ -44,7 +45,7 @@ def mean_over_replicas(value: tf.Tensor) -> tf.Tensor:
 
     # The sum is an argument, so that TensorFlow's search for variables ends here at once.
     @tf.custom_gradient
-    def attach(share, total):
+    def attach(share, total) -> Any:
         def gradient(upstream):
             return sum_over_replicas([upstream])[0], None
 

@@ -102,10 +102,10 @@ class Network:
         notes = dict(source.notes) if source else {}
         if options.classes != len(notes.get("class_names") or ()):
             notes.pop("class_names", None)
-        if None not in shape[:2] and notes.get("transform"):
-            notes["transform"] = (
-                EvalTransform.from_dict(notes["transform"]).scaled(shape[:2]).to_dict()
-            )
+        height, width, _ = shape
+        if height is not None and width is not None and notes.get("transform"):
+            transform = EvalTransform.from_dict(notes["transform"]).scaled((height, width))
+            notes["transform"] = transform.to_dict()
         if options.include_preprocessing:
             if source and not notes.get("mean") and not (options.mean and options.std):
                 warnings.warn(

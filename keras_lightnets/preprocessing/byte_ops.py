@@ -16,7 +16,7 @@ def bytes_at(contents: tf.Tensor, position: tf.Tensor | int, count: tf.Tensor | 
     """Returns `count` bytes of a string as int32 `(count,)`, zeros after its end."""
     length = tf.strings.length(contents)
     count = tf.maximum(count, 0)
-    position = tf.clip_by_value(position, 0, length)
+    position = tf.minimum(tf.maximum(position, 0), length)
     piece = tf.strings.substr(contents, position, tf.minimum(count, length - position))
     values = tf.cast(tf.io.decode_raw(piece, tf.uint8), tf.int32)
     return tf.pad(values, [[0, count - tf.size(values)]])

@@ -82,7 +82,7 @@ def decode_image(
 
 def is_plain_jpeg(contents: tf.Tensor) -> tf.Tensor:
     """Whether the bytes (scalar string) are a JPEG file that needs no turning."""
-    return is_jpeg(contents) & ~may_have_exif(contents)
+    return is_jpeg(contents) & tf.logical_not(may_have_exif(contents))
 
 
 def is_jpeg(contents: tf.Tensor) -> tf.Tensor:
@@ -122,7 +122,7 @@ def _decode_other(
         (byte_ops.starts_with(contents, _PNG), lambda: from_png(contents)),
         (byte_ops.starts_with(contents, b"GIF8"), lambda: _decode_gif(contents, background)),
         (plain_bmp, lambda: _decode_bmp(contents, head)),
-        (is_webp & ~animated_webp, lambda: _decode_webp(contents, head, background)),
+        (is_webp & tf.logical_not(animated_webp), lambda: _decode_webp(contents, head, background)),
     ]
     return tf.case(branches, default=other)
 
@@ -147,9 +147,9 @@ def _refuse(contents: tf.Tensor) -> tf.Tensor:
 def _composite(image: tf.Tensor, background: Any) -> tf.Tensor:
     """Puts an image, uint8 `(height, width, 4)`, on a background of one color."""
     # 16 bits are enough, and a large picture is large as it is.
-    alpha = tf.cast(image[..., 3:], tf.uint16)
+    alpha = tf.cast(image[:, :, 3:], tf.uint16)
     below = tf.cast(background, tf.uint16) * (255 - alpha)
-    mixed = (tf.cast(image[..., :3], tf.uint16) * alpha + below + 127) // 255
+    mixed = (tf.cast(image[:, :, :3], tf.uint16) * alpha + below + 127) // 255
     return tf.cast(mixed, tf.uint8)
 
 
@@ -175,10 +175,10 @@ def _decode_png(
 
 def _scaled(image: tf.Tensor) -> tf.Tensor:
     """Maps the range of the colors, uint16 `(height, width, 3 or 4)`, to 0 to 255."""
-    colors = tf.cast(image[..., :3], tf.float32)
+    colors = tf.cast(image[:, :, :3], tf.float32)
     low, high = tf.reduce_min(colors), tf.reduce_max(colors)
     levels = to_uint8((colors - low) * (255 / tf.maximum(high - low, 1)))
-    return tf.concat([levels, tf.cast(image[..., 3:] // 256, tf.uint8)], -1)
+    return tf.concat([levels, tf.cast(image[:, :, 3:] // 256, tf.uint8)], -1)
 
 
 def _has_transparency(contents: tf.Tensor) -> tf.Tensor:
@@ -190,7 +190,7 @@ def _has_transparency(contents: tf.Tensor) -> tf.Tensor:
 
     def more(position):
         _, found, pixels = kind(position)
-        return ~(found | pixels) & (position < tf.strings.length(contents))
+        return tf.logical_not(found | pixels) & (position < tf.strings.length(contents))
 
     def step(position):
         # Lengths of more than 31 bits are an error, found by the decoder.
@@ -214,7 +214,7 @@ def _decode_gif(contents: tf.Tensor, background: tuple[int, int, int]) -> tf.Ten
         after = frame.canvas - frame.corner - frame.size
         padding = tf.stack([frame.corner, after], 1)
         opaque = tf.concat(
-            [image, tf.fill(tf.shape(image[..., :1]), tf.constant(255, tf.uint8))], 2
+            [image, tf.fill(tf.shape(image[:, :, :1]), tf.constant(255, tf.uint8))], 2
         )
         return _composite(tf.pad(opaque, tf.pad(padding, [[0, 1], [0, 0]])), frame.outside)
 
@@ -266,10 +266,11 @@ def _webp_size(head: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         (byte_ops.little32(head, 24) & 0xFFFFFF) + 1,
     )
     kind = head[15]  # the last letter of "VP8 ", "VP8L", "VP8X"
-    return tuple(
+    height, width = (
         tf.where(tf.equal(kind, ord("L")), second, tf.where(tf.equal(kind, ord("X")), third, first))
         for first, second, third in zip(lossy, lossless, extended, strict=True)
     )
+    return height, width
 
 
 def check_size(height: tf.Tensor, width: tf.Tensor) -> tf.Operation:

@@ -63,7 +63,7 @@ def first_frame(contents: tf.Tensor, background: tuple[int, int, int]) -> FirstF
     table_size = tf.maximum(_table_size(about[9]), _table_size(head[10]))
     extension = bytes_at(contents, control, 7)
     color = extension[6] * 3
-    transparent = (control > 0) & tf.equal(extension[3] % 2, 1) & (color < table_size)
+    transparent = (control > 0) & tf.equal(extension[3] & 1, 1) & (color < table_size)
     file = tf.strings.join([tf.strings.substr(contents, 0, end), b";"])
     file = _replace(file, frame + 1, bytes(4))
     opaque = _replace(_replace(file, control + 3, b"\0"), table + color, bytes(background))
@@ -82,7 +82,7 @@ def first_frame(contents: tf.Tensor, background: tuple[int, int, int]) -> FirstF
 
 def _table_size(flags: tf.Tensor) -> tf.Tensor:
     """Bytes of the color table that a byte of flags announces."""
-    return tf.where(flags >= 128, 3 * tf.bitwise.left_shift(2, flags % 8), 0)
+    return tf.where(flags >= 128, 3 * tf.bitwise.left_shift(2, flags & 7), 0)
 
 
 def _replace(text: tf.Tensor, position: tf.Tensor, piece: bytes) -> tf.Tensor:

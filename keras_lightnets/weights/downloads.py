@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
 import os
 import pathlib
 import zipfile
 from collections.abc import Iterator
+from typing import Any
 
 import keras
 
@@ -93,8 +93,8 @@ def wrong_digest(path: pathlib.Path, digest: str | None) -> str | None:
 
 
 @contextlib.contextmanager
-def open_content(path: pathlib.Path) -> Iterator[io.BufferedIOBase]:
-    """Opens a file, or the only file in a `.zip`."""
+def open_content(path: pathlib.Path) -> Iterator[Any]:
+    """Opens a file, or the only file in a `.zip`, for reading bytes."""
     if path.suffix != ".zip":
         with path.open("rb") as file:
             yield file

@@ -238,7 +238,7 @@ def _check_pickle(file: BinaryIO) -> None:
     """
     start = file.tell()
     for opcode, argument, position in pickletools.genops(file):
-        if "PUT" in opcode.name and argument > (position or 0):
+        if "PUT" in opcode.name and (argument or 0) > (position or 0):
             raise ValueError("its pickle has a memo without bounds")
         if opcode.name == "BYTEARRAY8":
             raise ValueError("its pickle holds bytes, which are no tensor")
@@ -276,7 +276,8 @@ def _read_legacy_format(file: BinaryIO, budget: Budget) -> Any:
 
     if load() != _LEGACY_MAGIC:
         raise ValueError("it is no PyTorch file")
-    load(), load()
+    load()  # the protocol
+    load()  # the system
     loaded = load()
     for key in load():
         (elements,) = struct.unpack("<q", file.read(8))

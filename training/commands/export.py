@@ -178,7 +178,7 @@ def _export(
     _check_target(args, model.name, source.labels)
     held_out = held_out_images(splits, limit)
     console.line(f"Comparing on {len(held_out.images)} of {splits.eval_examples} held-out images")
-    console.line(splits.dataset.describe())
+    console.line(splits.describe())
     run = {"name": args.run.resolve().name, "config": portable(configs.to_dict(source.config))}
     return _write(
         args,

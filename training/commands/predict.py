@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
         transform_of=args.transform_of,
     )
     if artifact.transform is None:
-        raise networks.no_transform(args.target or args.model)
+        raise networks.no_transform(str(args.target or args.model))
     rows, failed = [], 0
     for path, scores in predictions(artifact, paths, args.batch_size):
         if isinstance(scores, str):

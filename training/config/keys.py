@@ -87,8 +87,8 @@ class ModelConfig:
 class DataConfig:
     """Where the pictures come from and what is done to them."""
 
-    dataset: str | None = key(
-        None,
+    dataset: str = key(
+        "",
         "TFDS name, folder of class folders, CSV or JSONL file",
         flag="--dataset",
         resumable=True,  # what is there is verified

@@ -42,16 +42,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for one in configs.declared():
         if one.key.flag is None:
             continue
-        default = "" if one.default in (None, False) else f", default: {one.default}"
-        switch = {"action": argparse.BooleanOptionalAction} if one.type is bool else {}
+        default = "" if one.default in (None, False, "") else f", default: {one.default}"
+        kind: dict[str, Any] = {"metavar": one.metavar}
+        if one.type is bool:
+            kind = {"action": argparse.BooleanOptionalAction}
         group = one.key.group or home[one.name.partition(".")[0]]
         groups[group].add_argument(
             one.key.flag,
             dest=one.name,
             help=f"{one.key.help} ({one.name}{default})",
             default=argparse.SUPPRESS,
-            **({} if switch else {"metavar": one.metavar}),
-            **switch,
+            **kind,
         )
 
 
@@ -157,7 +158,7 @@ def default_recipe(config: Config) -> str:
     """Returns the recipe for a configuration that names none."""
     if config.data.dataset == "digits":
         return "digits"
-    if config.data.dataset and config.data.dataset.startswith("imagenet2012"):
+    if config.data.dataset.startswith("imagenet2012"):
         for family, name in _IMAGENET_RECIPES.items():
             if config.model.name.startswith(family):
                 return name

@@ -242,7 +242,7 @@ def _mix(
 def _shift(images: tf.Tensor, randoms: tf.Tensor, share: float) -> tf.Tensor:
     """Moves each image by up to `share` of its sides; the border pixels are repeated."""
     for axis, slot in ((1, _SHIFT_Y), (2, _SHIFT_X)):
-        side = images.shape[axis]
+        side = images.shape.with_rank(4)[axis]
         reach = round(share * side)
         # Whole numbers from -reach to reach, each as likely.
         offset = tf.cast(randoms[:, slot] * (2 * reach + 1), tf.int32) - reach

@@ -181,7 +181,7 @@ def contrast(image: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
 def sharpness(image: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
     """Scales the distance from a smoothed image; the pixels at the border stay."""
     kernel = tf.constant([[1, 1, 1], [1, 5, 1], [1, 1, 1]], tf.float32) / 13
-    kernel = tf.tile(kernel[..., tf.newaxis, tf.newaxis], (1, 1, 3, 1))
+    kernel = tf.tile(tf.reshape(kernel, (3, 3, 1, 1)), (1, 1, 3, 1))
     pixels = tf.cast(image, tf.float32)
     padded = tf.pad(pixels, ((1, 1), (1, 1), (0, 0)))
     smooth = tf.nn.depthwise_conv2d(padded[tf.newaxis], kernel, (1, 1, 1, 1), "VALID")[0]

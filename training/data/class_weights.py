@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 
-def balanced(counts: Sequence[int]) -> np.ndarray:
+def balanced(counts: Sequence[int] | np.ndarray) -> np.ndarray:
     """Returns the weight of each class's samples: `total / (classes * count)`, float32.
 
     All classes then have the same sum of weights, and the mean weight of a sample is 1, so that
@@ -16,8 +16,8 @@ def balanced(counts: Sequence[int]) -> np.ndarray:
     Args:
         counts: Training samples of each class.
     """
-    counts = np.asarray(counts, np.float64)
-    present = counts > 0
-    weights = np.zeros_like(counts)
-    weights[present] = counts.sum() / (present.sum() * counts[present])
+    samples = np.asarray(counts, np.float64)
+    present = samples > 0
+    weights = np.zeros_like(samples)
+    weights[present] = samples.sum() / (present.sum() * samples[present])
     return weights.astype(np.float32)

@@ -57,7 +57,7 @@ def explain(
                 "lightnets train --resume."
             ) from None
         with standard_error_aside():
-            seen = () if data.data_service else steps()
+            seen = range(0) if data.data_service else steps()
             found = _of_steps(splits.train_source, config, seen, global_batch) or _of_evaluation(
                 splits.eval_source
             )

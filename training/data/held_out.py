@@ -74,7 +74,7 @@ def of_run(splits: Splits) -> HeldOut:
 
     Its evaluation images come first, as it has measured them itself, then further splits.
     """
-    dataset = splits.dataset
+    dataset = _dataset(splits)
     found = HeldOut(dataset, list(splits.labels))
     train, evaluation = dataset.choose(splits.config.data)
     if evaluation is None:
@@ -82,7 +82,7 @@ def of_run(splits: Splits) -> HeldOut:
         return found
     found.sources[evaluation] = splits.eval_source
     # TFDS takes parts of splits: of train[:80%] the rest is not measured unless it was named.
-    used = {re.match(r"[^\[+]*", name).group() for name in (train, evaluation)}
+    used = {re.split(r"[\[+]", name)[0] for name in (train, evaluation)}
     for name in dataset.sizes:
         if name not in used:
             try:
@@ -92,9 +92,15 @@ def of_run(splits: Splits) -> HeldOut:
     return found
 
 
+def _dataset(splits: Splits) -> Dataset:
+    if splits.dataset is None:
+        raise UserError("Images of arrays or of a tf.data.Dataset cannot be chosen by split.")
+    return splits.dataset
+
+
 def of_split(splits: Splits, split: str) -> tuple[HeldOut, bool]:
     """Returns a split of a run's own data, and whether the run was trained on it."""
-    dataset = splits.dataset
+    dataset = _dataset(splits)
     name = dataset.split(split)
     train, evaluation = dataset.choose(splits.config.data)
     found = of_dataset(dataset, splits.labels, f"the split {train}", split=name, known=True)

@@ -78,7 +78,7 @@ def portable(contents: bytes) -> bytes:
     if kind_of(contents[:12]) in ("JPEG", "PNG", "GIF"):
         return contents
     try:
-        _decode(contents)
+        _decode(tf.constant(contents))
     except tf.errors.InvalidArgumentError:
         return to_png(contents)
     return contents

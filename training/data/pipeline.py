@@ -13,6 +13,7 @@ from keras_lightnets.preprocessing import EvalTransform
 from lightnets.config.keys import Config
 from lightnets.data import augment, pillow, service
 from lightnets.data.sources.source import Source
+from lightnets.data.sources.stream import Stream
 from lightnets.support.errors import UsageError
 
 
@@ -35,7 +36,7 @@ def local_batch(global_batch: int, shard: int, shards: int) -> int:
 
 
 def train_batches(
-    source: Source,
+    source: Source | Stream,
     config: Config,
     transform: EvalTransform,
     class_weights: np.ndarray,
@@ -79,7 +80,7 @@ def train_batches(
 
 
 def evaluation_batches(
-    source: Source,
+    source: Source | Stream,
     config: Config,
     transform: EvalTransform,
     classes: int,

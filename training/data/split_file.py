@@ -179,7 +179,7 @@ def restore(
     verify_names([source], saved, dataset)
     names = _names(source, dataset)
     index = {name: position for position, name in enumerate(names)}
-    held_out = np.sort(np.array([index[name] for name in saved.names], np.int64))
+    held_out = np.sort(np.array([index[name] for name in saved.names or ()], np.int64))
     rest = np.setdiff1d(np.arange(len(names)), held_out, assume_unique=True)
     return source.subset(rest), source.subset(held_out)
 

@@ -17,6 +17,7 @@ from lightnets.data.class_weights import balanced
 from lightnets.data.dataset import Dataset
 from lightnets.data.sources.source import Source
 from lightnets.data.sources.stream import Stream
+from lightnets.support.words import count
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,12 @@ class Splits:
     whole: Source | Stream | None = None
     excluded: dict[str, str] = dataclasses.field(default_factory=dict)
     dataset: Dataset | None = None
+
+    def describe(self) -> str:
+        """Returns one line for a person: what the data set has, or how many images these are."""
+        if self.dataset is None:
+            return f"{count(self.train_examples, 'image')}, {self.eval_examples} held out"
+        return self.dataset.describe()
 
     @property
     def train_examples(self) -> int:
@@ -110,12 +117,12 @@ class Splits:
     def save(self, path: str | os.PathLike) -> None:
         """Writes `split.json` (into `path`, if that is a folder) for `load(config, saved=...)`."""
         path = pathlib.Path(path)
-        whole = self.whole is not None
+        divided = self.whole is None
         split_file.save(
             path / split_file.NAME if path.is_dir() else path,
-            [self.whole] if whole else [self.train_source, self.eval_source],
-            self.eval_source if whole else None,
+            [self.train_source, self.eval_source] if self.whole is None else [self.whole],
+            None if divided else self.eval_source,
             self.labels,
             self.excluded,
-            self.config.data.dataset or "",
+            self.config.data.dataset,
         )

@@ -98,7 +98,10 @@ def _build(
     if any(source.decoded for source in sources.values()):
         raise UserError("Only images in files can be converted.")
 
-    class Images(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    class Images(  # pyright: ignore[reportGeneralTypeIssues]
+        tfds.core.GeneratorBasedBuilder,
+        skip_registration=True,  # pyright: ignore[reportCallIssue]
+    ):
         VERSION = tfds.core.Version("1.0.0")
         pkg_dir_path = None
 

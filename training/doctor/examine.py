@@ -169,7 +169,8 @@ def contents_of(source: Source | Stream) -> Iterator[bytes | Exception]:
     for _ in range(source.count):
         # An iterator goes on with the next element after an error of the map.
         try:
-            yield next(iterator).numpy()
+            contents: Any = next(iterator).numpy()
+            yield contents
         except StopIteration:
             return
         except tf.errors.OpError as error:
@@ -221,7 +222,9 @@ def _shrink(background: int) -> Callable[[bytes], tuple[tf.Tensor, tf.Tensor]]:
 
     @tf.function(input_signature=[tf.TensorSpec((), tf.string)])
     def shrink(contents):
-        image = preprocessing.decode_image(contents, (background,) * 3, to_png=pillow.png)
+        image = preprocessing.decode_image(
+            contents, (background, background, background), to_png=pillow.png
+        )
         size = tf.shape(image)[:2]
         small = tf.maximum(size * _THUMBNAIL // tf.reduce_max(size), 1)
         pixels = tf.image.resize(image, small, method="area")
@@ -247,10 +250,11 @@ class _bar:  # noqa: N801 (used as a function: `with _bar(total) as advance`)
         self._file = os.fdopen(os.dup(2), "w")
         console = Console(file=self._file)
         columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
-        self._progress = Progress(*columns, console=console, transient=True, redirect_stderr=False)
-        self._progress.start()
-        task = self._progress.add_task("Looking at images", total=self._total)
-        return lambda: self._progress.advance(task)
+        progress = Progress(*columns, console=console, transient=True, redirect_stderr=False)
+        progress.start()
+        task = progress.add_task("Looking at images", total=self._total)
+        self._progress = progress
+        return lambda: progress.advance(task)
 
     def __exit__(self, *exception) -> None:
         if self._progress is not None:
@@ -355,7 +359,7 @@ def _near(splits: dict[str, Split]) -> list[Group]:
     seen: dict[str, tuple[str, Look]] = {}
     for name, split in splits.items():
         for look in split.looks:
-            if look.hash is not None:
+            if look.hash is not None and look.digest is not None:
                 seen.setdefault(look.digest, (name, look))
     all_looks = list(seen.values())
     codes = np.array([look.hash for _, look in all_looks], np.uint64)

@@ -58,7 +58,7 @@ def views(
         UserError: There is no such data set, or an image is damaged.
     """
     splits = load(config)
-    console.line(splits.dataset.describe())
+    console.line(splits.describe())
     count = min(images, splits.train_examples)
     if augment and count > 1 and (config.data.mixup or config.data.cutmix):
         count -= count % 2  # they mix pairs
@@ -81,7 +81,7 @@ def write_grid(
     """Writes a PNG file with a row for each image and a column for each epoch."""
     from lightnets.evaluation.report import drawable, new_figure, save_figure
 
-    names, style = drawable(names)
+    shown, style = drawable(names)
     rows, columns = pixels.shape[:2]
     figure = new_figure(1.7 * max(columns, 2), 1.8 * rows)
     axes = figure.subplots(rows, columns, squeeze=False)
@@ -89,7 +89,7 @@ def write_grid(
         for column in range(columns):
             axis = axes[row, column]
             axis.imshow(np.clip(pixels[row, column] / 255, 0, 1), interpolation="nearest")
-            axis.set_title(caption(labels[row, column], names), fontsize=7, **style)
+            axis.set_title(caption(labels[row, column], shown), fontsize=7, **style)
             axis.set_xticks([])
             axis.set_yticks([])
     save_figure(figure, path)
@@ -97,7 +97,7 @@ def write_grid(
 
 def caption(label: np.ndarray, names: Sequence[str]) -> str:
     """Returns the class, or the shares of two where images were mixed."""
-    top = [place for place in np.argsort(-label)[:2] if label[place] > _NAMED_SHARE]
+    top = [int(place) for place in np.argsort(-label)[:2] if label[place] > _NAMED_SHARE]
     if len(top) == 1:
         return names[top[0]]
     return " + ".join(f"{label[place]:.0%} {names[place]}" for place in top)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -82,11 +83,11 @@ class Muon(keras.optimizers.Optimizer):
         momentum = self.momentum * tf.convert_to_tensor(slot) + gradient
         self.assign(slot, momentum)
         direction = gradient + self.momentum * momentum if self.nesterov else momentum
-        outputs = gradient.shape[-1]
+        *rows, outputs = slot.shape
         # The outputs of a group lie side by side: (rows, groups * outputs of one) -> groups first.
         matrix = tf.reshape(direction, (-1, groups, outputs // groups))
         matrix = orthogonalize(tf.transpose(matrix, (1, 0, 2)))
-        scale = 0.2 * max(matrix.shape[1:]) ** 0.5
+        scale = 0.2 * max(math.prod(rows), outputs // groups) ** 0.5
         return scale * tf.reshape(tf.transpose(matrix, (1, 0, 2)), gradient.shape)
 
     def _adam_step(self, gradient: tf.Tensor, mean_slot: Any, square_slot: Any) -> tf.Tensor:
@@ -121,7 +122,8 @@ def orthogonalize(matrices: tf.Tensor) -> tf.Tensor:
     1.2, which is as good for the purpose and needs only products.
     """
     a, b, c = _QUINTIC
-    tall = matrices.shape[-2] > matrices.shape[-1]
+    rows, columns = matrices.shape.with_rank_at_least(2)[-2:]
+    tall = rows > columns
     x = tf.linalg.matrix_transpose(matrices) if tall else matrices
     # The Frobenius norm bounds the spectral norm, which the iteration wants at most 1.
     x /= tf.norm(x, axis=(-2, -1), keepdims=True) + 1e-7

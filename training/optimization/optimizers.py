@@ -134,7 +134,7 @@ def _leaf_layers(model: keras.Model) -> Iterator[keras.layers.Layer]:
             yield layer
 
 
-class _L2:
+class _L2(keras.optimizers.Optimizer):
     """Mixin: adds `l2 * variable` to the gradient of all variables but those named."""
 
     def __init__(

@@ -120,7 +120,7 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
         if self.kind == "constant":
             return tf.ones_like(t)
         if self.kind == "exponential":
-            return self.decay_rate ** (t / self.decay_steps)
+            return tf.pow(self.decay_rate, t / self.decay_steps)
         if self.kind == "step":
             return self.decay_rate ** tf.floor(t / self.decay_steps)
         done = tf.minimum(t / (self.total_steps - self.warmup_steps), 1.0)

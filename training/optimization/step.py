@@ -16,6 +16,7 @@ Keras 3.15 does each of these per replica before its own sum (see `docs/training
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -201,7 +202,7 @@ class TrainStep:
             with tf.control_dependencies([sums, *total]):
                 piece = [tf.identity(x[part::parts]) for x in (images, labels, weights)]
             self._seed_dropout(part)
-            part_sums, gradients, logits = self._backward(*piece, batch)
+            part_sums, gradients, logits = self._backward(*piece, batch=batch)
             if observe is not None:
                 observe(part, logits)
             sums += part_sums
@@ -215,7 +216,9 @@ class TrainStep:
             loss = tf.reduce_sum(losses)
             scaled = loss * (self._state.loss_scale / batch)
         variables = [v.value for v in self._model.trainable_variables]
-        gradients = tape.gradient(scaled, variables, unconnected_gradients="zero")
+        gradients: Any = tape.gradient(
+            scaled, variables, unconnected_gradients=tf.UnconnectedGradients.ZERO
+        )
         hits = tf.cast(tf.equal(tf.argmax(labels, -1), tf.argmax(logits, -1)), tf.float32)
         sums = tf.stack([loss, tf.reduce_sum(weights), tf.reduce_sum(hits * weights)])
         return sums, [tf.cast(gradient, tf.float32) for gradient in gradients], logits
@@ -224,10 +227,11 @@ class TrainStep:
         """Seeds random layers by (seed, layer, step, replica, part), so that nothing is kept."""
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group
         place = tf.cast(replica * self._config.accumulate + part, tf.int64)
+        fold_in = tf.random.experimental.stateless_fold_in  # pyright: ignore[reportAttributeAccessIssue]
         for number, state in enumerate(self._seeds):
             seed = tf.constant([self._config.seed, number], tf.int64)
             for value in (self._state.step.read_value(), place):
-                seed = tf.random.experimental.stateless_fold_in(seed, value)
+                seed = fold_in(seed, value)
             # Keras wants numbers that fit its own, narrower integers.
             state.assign(tf.cast(seed & 0x7FFFFFFF, state.dtype))
 
@@ -258,7 +262,7 @@ def cross_entropy(labels: tf.Tensor, logits: tf.Tensor, smoothing: float = 0.0) 
         logits: Float32 `(b, classes)`.
         smoothing: Share of every label that is spread over all classes.
     """
-    target = labels * (1.0 - smoothing) + smoothing / labels.shape[-1]
+    target = labels * (1.0 - smoothing) + smoothing / labels.shape.with_rank(2)[-1]
     return tf.nn.softmax_cross_entropy_with_logits(target, logits)
 
 

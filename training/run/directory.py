@@ -201,13 +201,15 @@ def environment(config: configs.Config) -> dict[str, Any]:
 def _git_commit() -> str | None:
     """Returns the commit of the checkout this code runs from, with `+` if it was changed."""
     folder = pathlib.Path(__file__).resolve().parent
-    git = ["git", "-C", str(folder)]
+
+    def ask(*words: str) -> str:
+        command = ["git", "-C", str(folder), *words]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
     with contextlib.suppress(OSError, subprocess.CalledProcessError):
-        run = {"capture_output": True, "text": True, "check": True}
         # An installed copy may lie below somebody else's repository: that commit says nothing.
-        subprocess.run([*git, "ls-files", "--error-unmatch", __file__], **run)
-        commit = subprocess.run([*git, "rev-parse", "HEAD"], **run).stdout.strip()
-        changed = subprocess.run([*git, "status", "--porcelain", "-uno"], **run).stdout.strip()
+        ask("ls-files", "--error-unmatch", __file__)
+        commit, changed = ask("rev-parse", "HEAD"), ask("status", "--porcelain", "-uno")
         return f"{commit}+" if changed else commit
     return None
 

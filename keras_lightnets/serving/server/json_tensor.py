@@ -108,7 +108,7 @@ def inputs(request: Fields, signature: Signature) -> tuple[dict[str, np.ndarray]
     tensors = {name: _Tensor(name, spec) for name, spec in signature.inputs.items()}
     if rows is not None:
         _read_rows(request.text, rows, tensors)
-    else:
+    elif columns is not None:
         _read_columns(request.text, columns, tensors)
     return {name: tensor.array() for name, tensor in tensors.items()}, rows is not None
 
@@ -126,7 +126,7 @@ def _read_rows(text: bytes, at: int, tensors: dict[str, _Tensor]) -> None:
     separator, count = b",", 0
     while separator == b",":
         at = _space(text, at + 1)
-        start = _VALUE.match(text, at)
+        start = _found(_VALUE, text, at)
         if start[1] != b"{":
             raise errors.invalid(f"Expecting object but got list at item {count} of input list")
         starts, end = _members(text, start.end())
@@ -138,7 +138,7 @@ def _read_rows(text: bytes, at: int, tensors: dict[str, _Tensor]) -> None:
         for name, tensor in tensors.items():
             tensor.read(text, starts[name], level=1)
         count += 1
-        match = _NEXT.match(text, end)
+        match = _found(_NEXT, text, end)
         at, separator = match.end() - 1, match[1]
     for tensor in tensors.values():
         tensor.add_list(0, count)
@@ -222,9 +222,7 @@ class _Tensor:
         if coded:
             self._add([_decode_base64(coded[1], self.name)], level)
             return coded.end()
-        match = _VALUE.match(text, at)
-        if match is None:
-            raise _syntax(at)
+        match = _found(_VALUE, text, at)
         if match[1] or (match[0][:1] == b'"') != (self.spec.dtype == tf.string):
             raise self._wrong_type(_excerpt(text, at))
         if self.spec.dtype == tf.string:
@@ -328,9 +326,7 @@ def _skip(text: bytes, at: int) -> int:
     """Returns where the value at `at` ends. Of a list of numbers only the end is looked for."""
     closers = bytearray()
     while True:
-        match = _SKIPPED.match(text, at)
-        if match is None:
-            raise _syntax(at)
+        match = _found(_SKIPPED, text, at)
         at = match.end()
         if opened := match[1]:
             if empty := _EMPTY[opened].match(text, at):
@@ -385,14 +381,19 @@ def _members(text: bytes, at: int) -> tuple[dict[str, int], int]:
 
 
 def _key(text: bytes, at: int) -> tuple[str, int]:
-    match = _KEY.match(text, at)
-    if match is None:
-        raise _syntax(at)
+    match = _found(_KEY, text, at)
     return _unescaped(match[1]).decode("utf-8", "surrogateescape"), match.end()
 
 
+def _found(pattern: re.Pattern[bytes], text: bytes, at: int) -> re.Match[bytes]:
+    match = pattern.match(text, at)
+    if match is None:
+        raise _syntax(at)
+    return match
+
+
 def _space(text: bytes, at: int) -> int:
-    return _SPACE.match(text, at).end()
+    return _found(_SPACE, text, at).end()
 
 
 def _unescaped(string: bytes) -> bytes:

@@ -7,11 +7,14 @@ import enum
 import pathlib
 import threading
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from keras_lightnets.export.bundle import list_versions
 from keras_lightnets.serving.server import errors
 from keras_lightnets.serving.server.log import log
+
+if TYPE_CHECKING:
+    from keras_lightnets.serving.server.servable import Servable
 
 
 class State(enum.IntEnum):
@@ -24,22 +27,13 @@ class State(enum.IntEnum):
     END = 50
 
 
-class Loaded(Protocol):
-    """What a loader returns; `Servable` has it."""
-
-    name: str
-    version: int
-
-    def close(self) -> None: ...
-
-
 class Lease:
     """A version that stays loaded until `release` is called. One per request."""
 
-    def __init__(self, version: _Version, lock: threading.Condition) -> None:
+    def __init__(self, version: _Version, servable: Servable, lock: threading.Condition) -> None:
+        self.servable = servable
         self._version, self._lock = version, lock
         self._released = False
-        self.servable = version.servable
 
     def release(self, _: object = None) -> None:
         """Gives the version back; later calls do nothing. Takes a future, as a done callback."""
@@ -57,7 +51,7 @@ class _Version:
     path: pathlib.Path
     state: State = State.START
     error: errors.ServingError | None = None
-    servable: Loaded | None = None
+    servable: Servable | None = None
     users: int = 0
     fingerprint: object = None  # of the files a failed load saw: retried when they change
 
@@ -74,7 +68,7 @@ class ModelManager:
     def __init__(
         self,
         models: Mapping[str, pathlib.Path],
-        load: Callable[[str, int, pathlib.Path], Loaded],
+        load: Callable[[str, int, pathlib.Path], Servable],
         poll_interval_s: float,
     ) -> None:
         self._models = dict(models)
@@ -93,11 +87,13 @@ class ModelManager:
         """
         for name in self._models:
             self._update(name)
-            failed = [v for v in self._versions[name].values() if v.error is not None]
-            if failed and not self._available(name):
-                version, error = failed[0], failed[0].error
-                message = f"Cannot load model {name} version {version.number} from {version.path}"
-                raise errors.ServingError(error.code, f"{message}: {error}")
+            if self._available(name):
+                continue
+            for version in self._versions[name].values():
+                if version.error is not None:
+                    what = f"model {name} version {version.number} from {version.path}"
+                    message = f"Cannot load {what}: {version.error}"
+                    raise errors.ServingError(version.error.code, message)
         self._watcher.start()
 
     def close(self) -> None:
@@ -125,11 +121,12 @@ class ModelManager:
         with self._lock:
             available = self._available(name)
             number = max(available, default=None) if version is None else version
-            if number not in available:
+            found = None if number is None else available.get(number)
+            if found is None or found.servable is None:
                 asked = f"Latest({name})" if version is None else f"Specific({name}, {version})"
                 raise _not_found(f"Servable not found for request: {asked}")
-            available[number].users += 1
-            return Lease(available[number], self._lock)
+            found.users += 1
+            return Lease(found, found.servable, self._lock)
 
     def status(
         self, name: str, version: int | None = None

@@ -136,7 +136,8 @@ class _Handler(tornado.web.RequestHandler):
                 await self.finish(body)
         except TimeoutError:
             log.warning("%s dropped: it does not take its answer", self.request.remote_ip)
-            self.request.connection.stream.close()
+            connection: Any = self.request.connection  # of HTTP/1
+            connection.stream.close()
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """For errors Tornado raises itself: an unsupported method, a malformed argument."""

@@ -136,7 +136,7 @@ def obstacle(path: str | os.PathLike) -> str | None:
     try:
         status = os.stat(path)  # noqa: PTH116 (names that are not UTF-8)
     except OSError as error:
-        return _ERRORS.get(error.errno, str(error.strerror).lower())
+        return _ERRORS.get(error.errno or 0, str(error.strerror).lower())
     if stat.S_ISREG(status.st_mode) and status.st_size > MAX_BYTES:
         return f"a file of {-(-status.st_size // 2**20)} MiB, more than {MAX_BYTES // 2**20} MiB"
     return next((name for test, name in _SPECIAL if test(status.st_mode)), None)

@@ -96,17 +96,16 @@ def _csv_rows(path: pathlib.Path) -> Iterator[_Row]:
         line = 1
         try:
             header = [name.strip().lower() for name in next(reader, [])]
-            columns = [
+            at_path, at_label, at_split = (
                 next((header.index(name) for name in choices if name in header), None)
                 for choices in (_PATHS, _LABELS, ("split",))
-            ]
-            if None in columns[:2]:
+            )
+            if at_path is None or at_label is None:
                 raise UserError(
                     f"The first line of {path} must name the columns `path` and `label`. "
                     f"Received: {','.join(header)[:80]!r}."
                 )
-            least = max(column for column in columns if column is not None)
-            at_path, at_label, at_split = columns
+            least = max(at_path, at_label, at_split or 0)
             line = reader.line_num + 1
             for row in reader:
                 if len(row) > least:

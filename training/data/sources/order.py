@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import tensorflow as tf
 
+# A pseudorandom permutation, of which any part can be computed alone. The stubs lack it.
+index_shuffle = tf.random.experimental.index_shuffle  # pyright: ignore[reportAttributeAccessIssue]
+
 
 def step_positions(
     step: tf.Tensor, *, examples: int, global_batch: int, seed: int, shard: int, shards: int
@@ -29,9 +32,9 @@ def step_positions(
     steps_per_epoch = examples // global_batch
     epoch = step // steps_per_epoch
     local = global_batch // shards
-    first = (step % steps_per_epoch) * global_batch + shard * local
+    first = (step - epoch * steps_per_epoch) * global_batch + shard * local
     shuffle_seed = tf.stack([tf.constant(seed, tf.int64), epoch])
-    return tf.random.experimental.index_shuffle(
+    return index_shuffle(
         first + tf.range(local, dtype=tf.int64), seed=shuffle_seed, max_index=examples - 1
     )
 

@@ -137,7 +137,7 @@ class Stream:
         if self.kept is None:
             return examples
         mask = tf.constant(self.kept)
-        return examples.filter(lambda position, reference: mask[position])
+        return examples.filter(lambda *example: mask[example[0]])
 
     def _shuffled(self, seed: int, epoch: tf.Tensor, skip: tf.Tensor) -> tf.data.Dataset:
         """Returns `(position, reference)` of an epoch without its first `skip` examples."""
@@ -172,10 +172,13 @@ def _shuffled_range(
     high = tf.constant(seed, tf.int64) * 2**31 + epoch
     # index_shuffle takes 32 bits of each seed only; this mixes all of them into those.
     seeds = tf.random.stateless_uniform(
-        (2,), seed=tf.stack([high, tf.cast(number, tf.int64)]), minval=None, dtype=tf.int32
+        (2,),
+        seed=tf.stack([high, tf.cast(number, tf.int64)]),
+        minval=None,  # pyright: ignore[reportArgumentType]
+        dtype=tf.int32,
     )
     size = tf.cast(size, tf.int64)
-    return tf.random.experimental.index_shuffle(tf.range(size), seed=seeds, max_index=size - 1)
+    return order.index_shuffle(tf.range(size), seed=seeds, max_index=size - 1)
 
 
 def _slice(global_batch: int, shard: int, shards: int) -> slice:
