@@ -109,7 +109,7 @@ def test_a_loss_that_does_not_move_is_said_once_with_what_to_try(tmp_path):
 def dry(folder):
     os.chdir(folder)
     toy.install()
-    return train.train(toy.config(tensorboard=True), None, dry_run=True)
+    return train.train(toy.config(tensorboard=True), None)
 
 
 def test_a_dry_run_writes_nothing(tmp_path):
@@ -126,7 +126,7 @@ def dry_on_digits(folder):
     }
     output = io.StringIO()
     with contextlib.redirect_stdout(output):
-        train.train(configs.from_dict(values), None, dry_run=True)
+        train.train(configs.from_dict(values), None)
     return output.getvalue().splitlines()
 
 

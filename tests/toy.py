@@ -61,6 +61,9 @@ class ToySplits:
     def save(self, path):
         pass
 
+    def describe(self):
+        return "brightest quarters"
+
     def evaluation(self, global_batch, shard=0, shards=1):
         images, labels = _examples(tf.constant([7, 7]), self.eval_examples)
         batches = -(-self.eval_examples // global_batch)

@@ -95,7 +95,7 @@ def run(args: argparse.Namespace) -> int:
     results = {
         "target": args.target,
         **scoring.score(true, probabilities, args.top),
-        "splits": {name: scoring.score(*own, args.top) for name, own in answers.items()},
+        "splits": {name: scoring.score(*own, top=args.top) for name, own in answers.items()},
         "left_out": found.left_out,
         "missing_classes": found.missing(true),
         "notes": notes,
@@ -186,7 +186,7 @@ def _held_out(
     given = {key: vars(args)[key] for key in keys if vars(args)[key] is not None}
     run = None if source is None else runs.Run.open(source)
     same = run is not None and _is_same(args.dataset, run.config.data.dataset)
-    if same or (run is not None and _has_moved(run, args.dataset)):
+    if run is not None and (same or _has_moved(run, args.dataset)):
         if same:
             given.pop("dataset", None)
         config = configs.update(run.config, {"data": given}, where="the command line")

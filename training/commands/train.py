@@ -46,26 +46,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Checks all that can be checked in a moment, then trains."""
     out, resumed = _run_directory(args)
-    config = resolve.resolve_resumed(args, out) if resumed else resolve.resolve(args)
+    config = resolve.resolve_resumed(args, out) if out and resumed else resolve.resolve(args)
     _check_names(config, resumed)
     members = workers.cluster(config.train)
     chief = members is None or members.is_chief  # the others write nothing
     place = contextlib.nullcontext()
-    if chief and not args.dry_run:
+    if chief and out is not None:
         place = run_lock.held(out) if resumed else runs.claim(out, overwrite=args.overwrite)
     with place:
         if chief and not resumed and config.recipe != args.recipe:
             console.line(f"Recipe: {config.recipe} (chosen for this data; --recipe names another)")
         from lightnets.run import train
 
-        results = train.train(config, out, resume=resumed, dry_run=args.dry_run)
-    if chief and not args.dry_run:
+        results = train.train(config, out, resume=resumed)
+    if chief and out is not None:
         _announce(out, results)
     return 0
 
 
 def _run_directory(args: argparse.Namespace) -> tuple[pathlib.Path | None, bool]:
-    """Returns where the run lives and whether it is continued."""
+    """Returns where the run lives, None for a dry run, and whether it is continued."""
     if args.resume and (args.overwrite or args.dry_run):
         other = "--overwrite" if args.overwrite else "--dry-run"
         raise UsageError(f"--resume and {other} contradict each other. Give one of them.")
@@ -78,7 +78,9 @@ def _run_directory(args: argparse.Namespace) -> tuple[pathlib.Path | None, bool]
             raise UsageError("--resume RUN continues in RUN. Drop --out.")
         runs.check_is_run(args.resume)
         return args.resume, True
-    if args.out is None and not args.dry_run:
+    if args.dry_run:
+        return None, False
+    if args.out is None:
         raise UsageError("--out DIR is missing: the directory to write the run to.")
     return args.out, False
 
@@ -93,7 +95,7 @@ def _check_names(config: Config, resumed: bool) -> None:
             "See lightnets list."
         )
     dataset = config.data.dataset
-    if dataset is None:
+    if not dataset:
         raise UsageError(
             "--dataset is missing: a folder with a subfolder of pictures for each class, a CSV or "
             "JSONL list, or the name of a TFDS data set. To try it: --dataset digits."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
+import pathlib
 import time
 from collections.abc import Iterator
 from typing import Any, NoReturn
@@ -30,12 +31,12 @@ _SIGNAL, _TIME = 0, 1  # places in the vector of reasons to stop
 class Loop:
     """Runs a trainer to its end, or to its next interruption."""
 
-    def __init__(self, trainer: Trainer):
+    def __init__(self, trainer: Trainer, out: pathlib.Path):
         self.trainer = trainer
         self.train = trainer.config.train
-        self.out = trainer.out
+        self.out = out
         self.history = History(self.train.monitor)
-        self.checkpoints = trainer.checkpoints(self.history)
+        self.checkpoints = trainer.checkpoints(out, self.history)
         self.progress = Progress(
             self.train.epochs, trainer.steps_per_epoch, self.train.batch_size, shown=trainer.chief
         )
@@ -46,7 +47,7 @@ class Loop:
         self.stuck = False
         self.tensorboard = None
         if self.train.tensorboard and trainer.chief:
-            self.tensorboard = _tensorboard(trainer)
+            self.tensorboard = _tensorboard(out / "tensorboard")
 
     def run(self) -> dict[str, Any]:
         """Trains, and returns the results."""
@@ -270,7 +271,7 @@ class Loop:
         )
         report.write_curves(self.history.rows, self.out / "curves.png")
 
-    def _weights(self, name: str) -> Any:
+    def _weights(self, name: str) -> pathlib.Path:
         return self.out / "weights" / f"{name}.keras"
 
     def _save(self) -> None:
@@ -307,7 +308,7 @@ class Loop:
         )
 
 
-def _tensorboard(trainer: Trainer) -> Any:
+def _tensorboard(folder: pathlib.Path) -> Any:
     """Returns what writes a row of the history for TensorBoard."""
     # TensorFlow writes the files, but takes `tf.summary.scalar` from this package.
     if importlib.util.find_spec("tensorboard") is None:
@@ -317,7 +318,7 @@ def _tensorboard(trainer: Trainer) -> Any:
         )
     import tensorflow as tf
 
-    writer = tf.summary.create_file_writer(str(trainer.out / "tensorboard"))
+    writer = tf.summary.create_file_writer(str(folder))
 
     def write(row: dict[str, float]) -> None:
         with writer.as_default(step=row["epoch"]):

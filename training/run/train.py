@@ -28,16 +28,13 @@ from lightnets.support.errors import UserError
 from lightnets.support.progress import duration
 
 
-def train(
-    config: Config, out: pathlib.Path | None, *, resume: bool = False, dry_run: bool = False
-) -> dict[str, Any]:
+def train(config: Config, out: pathlib.Path | None, *, resume: bool = False) -> dict[str, Any]:
     """Runs `config`, leaves everything in the run directory `out`, returns the results.
 
     Args:
         config: The resolved configuration.
-        out: Run directory; None only with `dry_run`.
+        out: Run directory; None for a dry run: build everything, time a few steps, write nothing.
         resume: Continue from the last checkpoint in `out`, if there is one.
-        dry_run: Build everything, time a few steps, write nothing.
 
     Raises:
         Interrupted: SIGTERM or SIGINT; the state is saved.
@@ -45,8 +42,9 @@ def train(
     """
     members = workers.cluster(config.train)
     again = workers.resume_command(config.train, out) if out else "the same command"
-    writes = not dry_run and (members is None or members.is_chief)
-    place = run_lock.held(out) if writes else contextlib.nullcontext()
+    place = contextlib.nullcontext()
+    if out is not None and (members is None or members.is_chief):
+        place = run_lock.held(out)
     with place, workers.explain_failures(members, again), _explain_memory(config):
         trainer = Trainer(config, out, resume=resume)
 
@@ -57,7 +55,7 @@ def train(
 
         batch = trainer.config.train.batch_size
         with failures.explain(trainer.splits, config, global_batch=batch, steps=steps):
-            return _dry_run(trainer) if dry_run else Loop(trainer).run()
+            return _dry_run(trainer) if out is None else Loop(trainer, out).run()
 
 
 def _dry_run(trainer: Trainer) -> dict[str, Any]:

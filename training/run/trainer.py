@@ -198,10 +198,10 @@ class Trainer:
             )[0]
         )
 
-    def checkpoints(self, history: History) -> Checkpoints:
+    def checkpoints(self, out: pathlib.Path, history: History) -> Checkpoints:
         """Returns the checkpoints, which cover all that changes during a run."""
         return Checkpoints(
-            self.out / "checkpoints",
+            out / "checkpoints",
             {
                 "model": [v.value for v in self.model.weights],
                 "optimizer": [v.value for v in self.optimizer.variables],
@@ -223,9 +223,8 @@ class Trainer:
         devices = count(self.replicas, "replica")
         if self.members is not None:
             devices += f" in {count(len(self.members.addresses), 'worker')}"
-        about = [self.splits.dataset.describe()] if self.splits.dataset else []
         return [
-            *about,
+            self.splits.describe(),
             f"{self.config.model.name}, {weights:,} weights, {self.policy}; "
             f"{count(self.splits.train_examples, 'image')}, batch {batch} on {devices}; "
             f"{count(train.epochs, 'epoch')} of {count(self.steps_per_epoch, 'step')}",

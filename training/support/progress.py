@@ -101,7 +101,7 @@ class Progress:
 
     def close(self) -> None:
         """Takes the bar off the terminal."""
-        if self._task is not None:
+        if self._bar is not None:
             self._bar.stop()
 
 
