@@ -156,3 +156,33 @@ def test_public_names_resolve_and_importing_the_package_is_cheap():
         _ = keras_lightnets.ResNet
     for name in keras_lightnets.__all__:
         assert getattr(keras_lightnets, name) is not None
+
+
+# What leads from a tensor to the operation that made it, or into a graph.
+_GRAPH = {
+    "add_to_collection",
+    "as_graph_def",
+    "get_attr",
+    "get_collection",
+    "get_operation_by_name",
+    "get_operations",
+    "get_tensor_by_name",
+    "graph_def",
+    "node_def",
+    "op",
+}
+GRAPH_READERS = {
+    "keras_lightnets.export.formats": "whether the graph of a network holds its batch size",
+    "keras_lightnets.inference.parts": "the sizes of all maps of a network, whatever made them",
+}
+
+
+def test_nothing_is_decided_by_the_operations_that_a_layer_made():
+    """Layers that work together hand over objects: another form of an operation breaks nothing."""
+    readers = {
+        module
+        for module, path in sources()
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute) and node.attr in _GRAPH
+    }
+    assert readers == GRAPH_READERS.keys()

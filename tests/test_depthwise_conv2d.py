@@ -1,3 +1,5 @@
+import json
+
 import keras
 import numpy as np
 import pytest
@@ -5,6 +7,7 @@ import tensorflow as tf
 
 from keras_lightnets.layers import DepthwiseConv2D
 
+PIXEL = ((1, 1), (1, 1))
 # Relative to the largest value, against float32.
 TOLERANCES = {"float32": 1e-5, "bfloat16": 3e-2, "float16": 5e-3}
 CASES = [
@@ -24,10 +27,14 @@ def images(shape):
 
 
 def build(cls, shape, pad=None, **options):
-    """A model of one convolution, with zero padding before it if wanted."""
+    """A model of one convolution, with zero padding if wanted: the layer's own, if it has one."""
     options = {"kernel_size": 3, "use_bias": False} | options
-    inputs = keras.Input(shape[1:])
-    x = inputs if pad is None else keras.layers.ZeroPadding2D(pad)(inputs)
+    inputs = x = keras.Input(shape[1:])
+    if pad is not None and cls is DepthwiseConv2D:
+        options["padding"] = pad
+    elif pad is not None:
+        x = keras.layers.ZeroPadding2D(pad)(inputs)
+        options["padding"] = "valid"
     model = keras.Model(inputs, cls(name="conv", **options)(x))
     rng = np.random.default_rng(1)
     model.set_weights([rng.normal(size=w.shape) for w in model.weights])
@@ -54,7 +61,7 @@ def assert_near(actual, expected, tolerance):
 
 
 @pytest.mark.parametrize("dtype", TOLERANCES)
-@pytest.mark.parametrize("pad", [None, 1, ((2, 1), (0, 3))])
+@pytest.mark.parametrize("pad", [None, PIXEL, ((2, 1), (0, 3))])
 @pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join(map(str, case.values())))
 def test_equals_the_keras_layer(case, pad, dtype):
     shape = (2, 11, 8, 6)
@@ -82,11 +89,11 @@ def op_types(model, shape, training):
 def test_pads_by_itself_in_training_only(training):
     # In inference a converter or server may not know explicit padding.
     shape = (2, 8, 8, 6)
-    model = build(DepthwiseConv2D, shape, 1, strides=2)
+    model = build(DepthwiseConv2D, shape, PIXEL, strides=2)
     assert ("Pad" in op_types(model, shape, training)) == (not training)
 
 
-@pytest.mark.parametrize("pad", [None, 1])
+@pytest.mark.parametrize("pad", [None, PIXEL])
 def test_unknown_sizes(pad):
     ours = build(DepthwiseConv2D, (None, None, None, 6), pad, strides=2, dtype="mixed_bfloat16")
     plain = build(keras.layers.DepthwiseConv2D, (None, None, None, 6), pad, strides=2)
@@ -97,7 +104,7 @@ def test_unknown_sizes(pad):
 def test_a_bias_behind_explicit_padding_does_not_end_the_process():
     # TensorFlow fuses the two into a kernel that aborts; see the layer.
     inputs = keras.Input((8, 8, 6))
-    x = DepthwiseConv2D(3, strides=2, use_bias=False)(keras.layers.ZeroPadding2D()(inputs))
+    x = DepthwiseConv2D(3, strides=2, padding=PIXEL, use_bias=False)(inputs)
     weight = tf.Variable(tf.zeros(6))
     model = keras.Model(inputs, x)
 
@@ -128,3 +135,16 @@ def test_bfloat16_takes_the_gradient_of_the_input_by_a_convolution():
 def test_has_the_config_of_the_keras_layer():
     plain = keras.layers.DepthwiseConv2D(3, strides=2, name="conv")
     assert DepthwiseConv2D.from_config(plain.get_config()).get_config() == plain.get_config()
+
+
+def test_padding_in_pixels_survives_the_configuration():
+    layer = DepthwiseConv2D(3, padding=[[2, 1], [0, 3]])
+    again = DepthwiseConv2D.from_config(json.loads(json.dumps(layer.get_config())))
+    assert again.pads == ((2, 1), (0, 3))
+    assert again.compute_output_shape((None, None, 8, 6)) == (None, None, 9, 6)
+
+
+@pytest.mark.parametrize("padding", ["Same ", ((1, 1), (1,))])
+def test_wrong_padding_is_refused(padding):
+    with pytest.raises(ValueError, match="padding"):
+        DepthwiseConv2D(3, padding=padding)

@@ -8,6 +8,7 @@ from keras.src.testing import TestCase
 
 import keras_lightnets
 from keras_lightnets.layers import (
+    Activation,
     ChannelShuffle,
     ChannelSplit,
     ConcatShuffleSplit,
@@ -28,6 +29,7 @@ CASES = [
     (DepthwiseConv2D, {"kernel_size": 3, "use_bias": False}, (2, 3, 3, 4), 1, 0),
     (FusedBatchNormalization, {}, SHAPE, 2, 2),
     (Notes, {"notes": {"class_names": ["cat"]}}, SHAPE, 0, 0),
+    (Activation, {"activation": "relu6"}, SHAPE, 0, 0),
 ]
 OURS = [(cls, arguments) for cls, arguments, *_ in CASES]
 
@@ -83,9 +85,8 @@ def test_a_map_of_policies_over_a_network():
 
 def loss(layer, x, training):
     inputs = [x, 2 * x] if isinstance(layer, ConcatShuffleSplit) else x
-    call = (
-        {} if isinstance(layer, (ChannelShuffle, ChannelSplit, Notes)) else {"training": training}
-    )
+    alike = (Activation, ChannelShuffle, ChannelSplit, Notes)  # in training and inference
+    call = {} if isinstance(layer, alike) else {"training": training}
     outputs = tf.nest.flatten(layer(inputs, **call))
     return tf.add_n([tf.reduce_sum(tf.sin(y) * (k + 1)) for k, y in enumerate(outputs)])
 

@@ -6,11 +6,13 @@ import pytest
 
 import keras_lightnets
 from keras_lightnets.inference.padding import HalfTurn, merge_padding
+from keras_lightnets.layers import DepthwiseConv2D
 
 WINDOWS = {
     "conv": lambda **options: keras.layers.Conv2D(4, **({"kernel_size": 3} | options)),
     "grouped": lambda **options: keras_lightnets.GroupedConv2D(4, 3, groups=2, **options),
     "depthwise": lambda **options: keras.layers.DepthwiseConv2D(3, **options),
+    "own": lambda **options: DepthwiseConv2D(**({"kernel_size": 3} | options)),
     "average": lambda **options: keras.layers.AveragePooling2D(3, **options),
     "maximum": lambda **options: keras.layers.MaxPooling2D(3, **options),
 }
@@ -23,7 +25,10 @@ def padded(size, pad, window="conv", **options):
     """
     image = keras.Input((*size, 2))
     x = keras.layers.ReLU()(image)
-    x = keras.layers.ZeroPadding2D(pad)(x)
+    if window == "own":
+        options["padding"] = ((pad, pad), (pad, pad)) if isinstance(pad, int) else pad
+    else:
+        x = keras.layers.ZeroPadding2D(pad)(x)
     x = WINDOWS[window](**({"strides": 2} | options))(x)
     return with_weights(keras.Model(image, features(x)))
 
@@ -42,7 +47,12 @@ def with_weights(model):
 
 
 def paddings(model):
-    return [layer for layer in model.layers if isinstance(layer, keras.layers.ZeroPadding2D)]
+    """Layers that run a padding operation."""
+    return [
+        layer
+        for layer in model.layers
+        if isinstance(layer, keras.layers.ZeroPadding2D) or getattr(layer, "pads", None)
+    ]
 
 
 def is_turned(model):
@@ -99,6 +109,24 @@ def _channels_first():
     x = keras.layers.ZeroPadding2D(1, data_format="channels_first")(image)
     x = keras.layers.Conv2D(4, 3, strides=2, data_format="channels_first")(x)
     return keras.Model(image, keras.layers.GlobalAveragePooling2D(data_format="channels_first")(x))
+
+
+@pytest.mark.parametrize(
+    ("pad", "options"),
+    [
+        (2, {}),
+        (((0, 1), (0, 1)), {}),
+        (((1, 0), (1, 0)), {"strides": 1}),
+        (1, {"kernel_size": 5}),
+        (1, {"strides": 1, "dilation_rate": 2}),
+    ],
+)
+def test_what_a_depthwise_convolution_pads_otherwise_is_left_alone(pad, options):
+    model = padded((8, 8), pad, "own", **options)
+    merged = merge_padding(model)
+    assert paddings(merged)
+    assert not is_turned(merged)
+    assert_same(model, merged)
 
 
 def test_padding_with_another_user_is_left_alone():

@@ -4,7 +4,13 @@ import pytest
 import tensorflow as tf
 
 import keras_lightnets
-from keras_lightnets.layers import recompute_activations
+from keras_lightnets.layers import (
+    Activation,
+    DepthwiseConv2D,
+    FusedBatchNormalization,
+    GroupedConv2D,
+    recompute_activations,
+)
 
 TOLERANCES = {"float32": 1e-5, "mixed_bfloat16": 0.02}
 
@@ -56,6 +62,61 @@ def test_recomputes_only_after_the_gradient_is_there():
     for op in graph.get_operations():
         if op.type == "FusedBatchNormV3" and not op.get_attr("is_training"):
             assert op.control_inputs
+
+
+def chain(act):
+    """Two convolutions, the second of an input that can be computed again."""
+    image = keras.Input((6, 6, 4))
+    maps = [image]
+    for layer in (
+        GroupedConv2D(8, 1, use_bias=False),
+        FusedBatchNormalization(),
+        *act,
+        DepthwiseConv2D(3, padding=((1, 1), (1, 1)), use_bias=False),
+    ):
+        maps.append(layer(maps[-1]))
+    return keras.Model(image, maps[1:])
+
+
+@pytest.mark.parametrize("act", [[], ["relu"], ["relu6"], ["sigmoid"]])
+def test_gradients_of_the_maps_between_are_right(act):
+    model = chain([Activation(name) for name in act])
+
+    @tf.function
+    def step(x):
+        with tf.GradientTape() as tape:
+            maps = model(x, training=True)
+            loss = tf.reduce_sum(maps[-1] ** 2)
+        return tape.gradient(loss, maps)
+
+    x = tf.constant(3 * np.random.default_rng(0).normal(size=(4, 6, 6, 4)), "float32")
+    with recompute_activations():
+        function = step.get_concrete_function(x)
+    # An activation whose gradient is not known here ends what can be computed again.
+    assert statistics_used(function.graph) == (act != ["sigmoid"])
+    for actual, expected in zip(function(x), tf.function(step.python_function)(x), strict=True):
+        np.testing.assert_allclose(actual, expected, atol=1e-5 * np.abs(expected).max())
+
+
+def test_the_output_of_a_relu_is_not_kept():
+    """The gradient of a ReLU reads what was computed again, so that nothing else is in memory."""
+    _, graph = gradients(chain([Activation("relu")]), tf.ones((2, 6, 6, 4)), True)
+    (slope,) = [op for op in graph.get_operations() if op.type == "ReluGrad"]
+    features, again = slope.inputs[1].op, set()
+    while features not in again:
+        again.add(features)
+        features = features.inputs[0].op if features.inputs else features
+        if features.type == "FusedBatchNormV3":
+            break
+    assert not features.get_attr("is_training")
+
+
+def test_an_input_of_two_convolutions_is_computed_once():
+    image = keras.Input((6, 6, 4))
+    x = Activation("relu")(FusedBatchNormalization()(image))
+    model = keras.Model(image, GroupedConv2D(4, 1)(x) + GroupedConv2D(4, 1)(x))
+    _, graph = gradients(model, tf.ones((2, 6, 6, 4)), True)
+    assert statistics_used(graph) == 1
 
 
 def test_a_second_derivative_is_refused():

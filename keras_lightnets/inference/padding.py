@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from keras_lightnets.inference.folding import as_functional, calls_of, only_pairs, rewrite
 from keras_lightnets.layers import (
+    Activation,
     ChannelShuffle,
     ChannelSplit,
     ConcatShuffleSplit,
@@ -26,6 +27,7 @@ _CONVOLUTIONS = (
     keras.layers.DepthwiseConv2D,
 )
 _POOLS = (keras.layers.AveragePooling2D, keras.layers.MaxPooling2D)
+_PIXEL = ((1, 1), (1, 1))  # of zeros on every side
 # Those that do the same to every pixel, to every pixel's channels, or do not see their order.
 _BLIND = (
     keras.layers.Activation,
@@ -36,6 +38,7 @@ _BLIND = (
     keras.layers.Multiply,
     keras.layers.ReLU,
     keras.layers.Rescaling,
+    Activation,
     ChannelShuffle,
     ChannelSplit,
     ConcatShuffleSplit,
@@ -55,10 +58,11 @@ def merge_padding(model: keras.Model) -> keras.Model:
     but at stride 2 it puts the odd pixel of an even size at the bottom and the right, while these
     networks have a pixel on every side, of which the first counts. If the image is turned by half
     a turn, and every kernel with it, "SAME" is right, and the features behind a global pooling are
-    the same. So `ZeroPadding2D(1)` before convolutions and poolings of 3x3 pixels and stride 2
-    goes away (an average becomes a depthwise convolution, a maximum must follow a ReLU), if all
-    other operations are blind to turns; else the copy has the layers of `model`. (Explicit padding
-    is no way out: `tf.nn.depthwise_conv2d` aborts the process with it in a Session.)
+    the same. So one pixel of padding, by `ZeroPadding2D` before convolutions and poolings of 3x3
+    pixels and stride 2 or by a `DepthwiseConv2D` of that size itself, goes away (an average becomes
+    a depthwise convolution, a maximum must follow a ReLU), if all other operations are blind to
+    turns; else the copy has the layers of `model`. (Explicit padding is no way out:
+    `tf.nn.depthwise_conv2d` aborts the process with it in a Session.)
 
     Args:
         model: A built functional or sequential model.
@@ -99,16 +103,24 @@ class HalfTurn(keras.layers.Layer):
 
 
 def _paddings(model: keras.Model) -> dict[str, str]:
-    """Returns window -> padding before it, of all if the network may be turned, else of none."""
+    """Returns window -> layer that pads for it, of all if the network may be turned, else of none.
+
+    A window that pads by itself has the name "".
+    """
+    nodes = calls_of(model)
     pads = {
+        node.operation.name: ""
+        for node in nodes
+        if type(node.operation) is DepthwiseConv2D and _window(node.operation) == (3, 2, _PIXEL)
+    } | {
         layer.name: pad.name
         for pad, _, layer in only_pairs(model)
         if type(pad) is keras.layers.ZeroPadding2D
-        and pad.padding == ((1, 1), (1, 1))
+        and pad.padding == _PIXEL
         and _window(layer) == (3, 2, "valid")
         and (type(layer) is not keras.layers.MaxPooling2D or _follows_relu(pad))
     }
-    for node in calls_of(model):
+    for node in nodes:
         maps = [x.shape for x in node.input_tensors if len(x.shape) != 2]
         merged = node.operation.name in {*pads, *pads.values()}
         if maps and not merged and not _is_blind_to_turns(node.operation):
@@ -118,7 +130,7 @@ def _paddings(model: keras.Model) -> dict[str, str]:
     return pads if of_known_size and features else {}
 
 
-def _window(layer: Any) -> tuple[int, int, str] | None:
+def _window(layer: Any) -> tuple[int, int, Any] | None:
     """Returns size, stride and padding of a convolution or pooling of square windows."""
     if type(layer) not in _CONVOLUTIONS + _POOLS:
         return None
@@ -126,13 +138,14 @@ def _window(layer: Any) -> tuple[int, int, str] | None:
     if layer.data_format != "channels_last" or set(getattr(layer, "dilation_rate", (1,))) != {1}:
         return None
     square = len({*size}) == 1 == len({*layer.strides})
-    return (size[0], layer.strides[0], layer.padding) if square else None
+    padding = getattr(layer, "pads", None) or layer.padding
+    return (size[0], layer.strides[0], padding) if square else None
 
 
 def _is_blind_to_turns(operation: Any) -> bool:
     if window := _window(operation):
         size, stride, padding = window
-        return stride == 1 and (size % 2 == 1 or padding == "valid")
+        return stride == 1 and (padding == "valid" or (padding == "same" and size % 2 == 1))
     if type(operation) in _ALONG_CHANNELS:
         return operation.axis in (-1, 3)
     return type(operation) in _BLIND

@@ -2,6 +2,7 @@
 
 import keras
 
+from keras_lightnets.layers.activation import Activation
 from keras_lightnets.layers.channel_shuffle import ChannelShuffle
 from keras_lightnets.layers.channel_split import ChannelSplit, ConcatShuffleSplit
 from keras_lightnets.layers.depthwise_conv2d import DepthwiseConv2D
@@ -17,6 +18,7 @@ if keras.backend.backend() != "tensorflow":
     )
 
 __all__ = [
+    "Activation",
     "ChannelShuffle",
     "ChannelSplit",
     "ConcatShuffleSplit",

@@ -8,7 +8,6 @@ import keras
 import tensorflow as tf
 
 from keras_lightnets.layers import recomputation, wide_channels
-from keras_lightnets.layers.graphs import in_cpu_graph
 from keras_lightnets.layers.replicas import mean_over_replicas
 
 _FUSED_DTYPES = ("float32", "bfloat16", "float16")
@@ -29,10 +28,8 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
     of training span the replicas, whose batches must be equally large. Everything else takes
     Keras' own path: another axis, rank or dtype, a mask, and `renorm=True`.
 
-    In training, in a graph on a CPU, a number of channels that oneDNN is slow for is brought up to
-    the next multiple of 16 where the convolutions before can do so (`wide_channels.widen`): with
-    58 and 116 channels ShuffleNet v2 trains 1.4 times as fast. The gradient of what is between
-    such a convolution and the batch norm is then not to be had.
+    Some numbers of channels are slow on CPUs. Behind `GroupedConv2D(pad_filters=True)` the layer
+    computes a few more: with its 58 and 116 channels ShuffleNet v2 trains 1.4 times as fast.
 
     The fused operation reports the variance with Bessel's correction, `n / (n - 1)`. The moving
     variance here is kept without it, as in Keras: the mean of the batches' own variances.
@@ -49,19 +46,11 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
     ) -> tf.Tensor:
         if mask is not None or not self._can_fuse(inputs):
             return super().call(inputs, training=training, mask=mask)
-        if training and self.trainable:
-            outputs = (
-                self._normalize_by_all_replicas(inputs)
-                if self.synchronized
-                else self._normalize_by_batch(inputs)
-            )
+        by_batch = bool(training and self.trainable)
+        if by_batch and self.synchronized:
+            outputs = self._normalize_by_all_replicas(inputs)
         else:
-            outputs = self._fused_op(
-                inputs,
-                mean=_float32(self.moving_mean),
-                variance=_float32(self.moving_variance),
-                is_training=False,
-            ).y
+            outputs = self._normalize(inputs, by_batch)
         return tf.cast(outputs, self.compute_dtype)
 
     def _can_fuse(self, inputs: tf.Tensor) -> bool:
@@ -73,19 +62,21 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
             and not self.renorm
         )
 
-    def _normalize_by_batch(self, inputs: tf.Tensor) -> tf.Tensor:
-        """Normalizes by the statistics of this batch and updates the moving ones."""
-        wide = _widen(inputs)
-        channels = inputs.shape[-1]
-        nothing = tf.zeros((0,))  # the operation wants empty statistics in training
-        fused = self._fused_op(
-            inputs if wide is None else wide, mean=nothing, variance=nothing, is_training=True
-        )
-        self._update_moving(
-            fused.batch_mean[:channels],
-            fused.batch_variance[:channels] * recomputation.undo_bessel(inputs),
-        )
-        return fused.y if wide is None else wide_channels.narrow(fused.y, channels)
+    def _normalize(self, inputs: tf.Tensor, by_batch: bool) -> tf.Tensor:
+        """Normalizes by the statistics of this batch, and updates the moving ones, or by those."""
+        channels, x = inputs.shape[-1], wide_channels.widen(inputs)
+        statistics = () if by_batch else map(_float32, (self.moving_mean, self.moving_variance))
+        values = (*self._scale_offset(channels), *statistics)
+        values = [wide_channels.fill_up(v, x.shape[-1]) for v in values]
+        if not by_batch:
+            return wide_channels.narrow(self._fused_op(x, *values).y, channels)
+        fused = self._fused_op(x, *values, is_training=True)
+        bessel = _undo_bessel(inputs)
+        self._update_moving(fused.batch_mean[:channels], fused.batch_variance[:channels] * bessel)
+        if recomputation.recomputes():
+            values += [fused.batch_mean, fused.batch_variance * bessel]
+            recomputation.remember(fused.y, lambda *v: self._fused_op(*v).y, (x, *values))
+        return wide_channels.narrow(fused.y, channels)
 
     def _normalize_by_all_replicas(self, inputs: tf.Tensor) -> tf.Tensor:
         """Normalizes by the statistics of all replicas' batches, which must be equally large."""
@@ -94,31 +85,32 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
         mean, square = tf.unstack(mean_over_replicas(moments))
         variance = tf.maximum(square - tf.square(mean), 0.0)
         self._update_moving(mean, variance)
-        return tf.nn.batch_normalization(
-            inputs,
-            mean,
-            variance,
-            _float32(self.beta) if self.center else None,
-            _float32(self.gamma) if self.scale else None,
-            self.epsilon,
-        )
+        scale, offset = self._scale_offset(inputs.shape[-1])
+        return tf.nn.batch_normalization(inputs, mean, variance, offset, scale, self.epsilon)
 
     def _update_moving(self, mean: tf.Tensor, variance: tf.Tensor) -> None:
         for moving, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
             updated = _float32(moving) * self.momentum + batch * (1.0 - self.momentum)
             moving.assign(tf.cast(updated, moving.dtype))
 
-    def _fused_op(
-        self, inputs: tf.Tensor, *, mean: tf.Tensor, variance: tf.Tensor, is_training: bool
-    ) -> Any:
-        channels = inputs.shape[-1]
+    def _scale_offset(self, channels: int) -> tuple[tf.Tensor, tf.Tensor]:
         scale = _float32(self.gamma) if self.scale else tf.ones((channels,))
-        offset = _float32(self.beta) if self.center else tf.zeros((channels,))
+        return scale, _float32(self.beta) if self.center else tf.zeros((channels,))
+
+    def _fused_op(
+        self,
+        x: tf.Tensor,
+        scale: tf.Tensor,
+        offset: tf.Tensor,
+        mean: tf.Tensor | tuple = (),  # none in training
+        variance: tf.Tensor | tuple = (),
+        is_training: bool = False,
+    ) -> Any:
         # The raw operation, because `tf.nn.fused_batch_norm` raises epsilon to 1.001e-5.
         return tf.raw_ops.FusedBatchNormV3(
-            x=inputs,
-            scale=wide_channels.fill_up(scale, channels),
-            offset=wide_channels.fill_up(offset, channels),
+            x=x,
+            scale=scale,
+            offset=offset,
             mean=mean,
             variance=variance,
             epsilon=self.epsilon,
@@ -130,8 +122,14 @@ def _float32(variable: keras.Variable) -> tf.Tensor:
     return tf.cast(keras.ops.convert_to_tensor(variable), tf.float32)
 
 
-def _widen(inputs: tf.Tensor) -> tf.Tensor | None:
-    """The same with more channels, where that is the faster way: on CPUs, in a graph."""
-    if not in_cpu_graph(inputs) or recomputation.recomputes():
-        return None
-    return wide_channels.widen(inputs)
+def _undo_bessel(inputs: tf.Tensor) -> float | tf.Tensor:
+    """`(n - 1) / n` for the `n` values of a channel.
+
+    `FusedBatchNormV3` reports the variance times `n / (n - 1)`, and `n = 1` uncorrected.
+    """
+    if inputs.shape[:3].is_fully_defined():
+        count = max(inputs.shape[:3].num_elements(), 1)
+        return max(count - 1, 1) / count
+    count = tf.cast(tf.reduce_prod(tf.shape(inputs)[:3]), tf.float32)
+    count = tf.maximum(count, 1.0)
+    return tf.maximum(count - 1.0, 1.0) / count

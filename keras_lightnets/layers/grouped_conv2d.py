@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import contextvars
 from collections.abc import Iterator
-from typing import Literal
+from typing import Any, Literal
 
 import keras
 import tensorflow as tf
 
-from keras_lightnets.layers import recomputation
+from keras_lightnets.layers import recomputation, wide_channels
 
 Form = Literal["native", "split"]
 
@@ -62,7 +62,22 @@ class GroupedConv2D(keras.layers.Conv2D):
     So it trains and runs in float32, bfloat16 and float16, with and without oneDNN or XLA.
     `data_format="channels_first"` takes Keras' own path. See `grouped_conv_form` for tools that
     need the split form.
+
+    Args:
+        pad_filters: Set it where a `FusedBatchNormalization` follows. If its kernels are slow for
+            this number of filters, the convolution computes up to an eighth more, of zeros, in
+            training in a graph on a CPU (1x1 kernels without groups or strides only). The output
+            is the same; the batch norm and the layers of this package behind it find the
+            additional channels with it (see `wide_channels`).
+        **options: Those of `keras.layers.Conv2D`.
     """
+
+    def __init__(self, *args: Any, pad_filters: bool = False, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.pad_filters = pad_filters
+
+    def get_config(self) -> dict[str, Any]:
+        return super().get_config() | ({"pad_filters": True} if self.pad_filters else {})
 
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         # With `autocast=False` the two may differ, and so they do for images of integers.
@@ -70,12 +85,7 @@ class GroupedConv2D(keras.layers.Conv2D):
         # With groups the products' splits cost more than they save: ShuffleNet v1 at 224 pixels
         # takes 1.04 times the processor time.
         if self.groups == 1 and training and self._is_matrix_product():
-            kernel = tf.convert_to_tensor(self.kernel)
-            if recomputation.recomputes():
-                multiply, gradients = self._multiply, self._split_gradients
-                outputs = recomputation.convolve(inputs, kernel, multiply, gradients)
-            else:
-                outputs = self._multiply(inputs, kernel)
+            outputs = self._train_product(inputs, tf.convert_to_tensor(self.kernel))
             if self.use_bias:
                 outputs = tf.nn.bias_add(outputs, tf.cast(self.bias, outputs.dtype))
         elif self.groups > 1 and self.data_format == "channels_last":
@@ -101,6 +111,15 @@ class GroupedConv2D(keras.layers.Conv2D):
             and self.strides == (1, 1)
             and self.data_format == "channels_last"
         )
+
+    def _train_product(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+        if recomputation.recomputes():
+            return recomputation.convolve(inputs, kernel, self._multiply, self._split_gradients)
+        inputs = wide_channels.widen(inputs)
+        kernel = wide_channels.fill_up(kernel, inputs.shape[-1], axis=2)
+        if self.pad_filters and wide_channels.pay(inputs):
+            kernel = wide_channels.fill_up(kernel, wide_channels.suitable(self.filters))
+        return wide_channels.narrow(self._multiply(inputs, kernel), self.filters)
 
     def _native(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
         """One grouped operation.
@@ -151,13 +170,14 @@ class GroupedConv2D(keras.layers.Conv2D):
                 strict=True,
             )
             outputs = tf.concat([x @ w for x, w in groups], axis=-1)
+        filters = kernel.shape[-1]
         sizes = inputs.shape[:-1].as_list()
         if sizes.count(None) > 1:
-            shape = tf.concat([tf.shape(inputs)[:-1], [self.filters]], axis=0)
+            shape = tf.concat([tf.shape(inputs)[:-1], [filters]], axis=0)
         else:
-            shape = [-1 if size is None else size for size in (*sizes, self.filters)]
+            shape = [-1 if size is None else size for size in (*sizes, filters)]
         outputs = tf.reshape(outputs, shape)
-        outputs.set_shape((*sizes, self.filters))
+        outputs.set_shape((*sizes, filters))
         return outputs
 
     def _convolve(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:

@@ -12,13 +12,17 @@ weights that were trained with it.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 import keras
 
+from keras_lightnets.layers.activation import Activation
 from keras_lightnets.layers.depthwise_conv2d import DepthwiseConv2D
 from keras_lightnets.layers.fused_batch_normalization import FusedBatchNormalization
 from keras_lightnets.layers.grouped_conv2d import GroupedConv2D
+
+Pads = tuple[tuple[int, int], tuple[int, int]]
 
 
 class Norm(NamedTuple):
@@ -77,9 +81,10 @@ def conv_bn(
     """Convolution without bias, batch normalization, activation."""
     x, padding = _pad(x, kernel_size, strides, name, padding)
     # Keras' own grouped convolution is compiled by XLA, which then also sits in every SavedModel;
-    # its 1x1 convolutions train more slowly: MobileNet v2 as a whole by a factor of 1.1.
+    # its 1x1 convolutions train more slowly: MobileNet v2 as a whole by a factor of 1.1. For some
+    # numbers of filters the batch norm behind is slow, hence `pad_filters`.
     own = groups > 1 or kernel_size == 1
-    conv = GroupedConv2D if own else keras.layers.Conv2D
+    conv = partial(GroupedConv2D, pad_filters=True) if own else keras.layers.Conv2D
     x = conv(
         filters,
         kernel_size,
@@ -107,11 +112,11 @@ def depthwise_bn(
 
     `norm=None` leaves out both of the latter.
     """
-    x, padding = _pad(x, 3, strides, name, padding)
+    pads = _pads(x, 3, strides, padding)
     x = DepthwiseConv2D(
         3,
         strides=strides,
-        padding=padding,
+        padding=pads or "same",
         dilation_rate=dilation,
         use_bias=False,
         # Keras counts the fan-in of a depthwise kernel as if channels were mixed; its
@@ -131,7 +136,7 @@ def batch_norm(x: keras.KerasTensor, norm: Norm, name: str) -> keras.KerasTensor
 
 def activate(x: keras.KerasTensor, activation: str, name: str) -> keras.KerasTensor:
     """Activation by name."""
-    return keras.layers.Activation(activation, name=f"{name}_act")(x)
+    return Activation(activation, name=f"{name}_act")(x)
 
 
 def max_pool(x: keras.KerasTensor, *, strides: int = 2, name: str) -> keras.KerasTensor:
@@ -179,22 +184,28 @@ def squeeze_excite(x: keras.KerasTensor, units: int, name: str) -> keras.KerasTe
 def _pad(
     x: keras.KerasTensor, kernel_size: int, strides: int, name: str, padding: str = "symmetric"
 ) -> tuple[keras.KerasTensor, str]:
-    """Returns the input and the Keras padding that together pad as `padding` says.
+    """Returns the input and the Keras padding that together pad as `padding` says."""
+    if kernel_size == 1:
+        return x, "valid"
+    pads = _pads(x, kernel_size, strides, padding)
+    if pads is None:
+        return x, "same"
+    return keras.layers.ZeroPadding2D(pads, name=f"{name}_pad")(x), "valid"
+
+
+def _pads(x: keras.KerasTensor, kernel_size: int, strides: int, padding: str) -> Pads | None:
+    """Pixels to add above, below, left and right; None where they are those of Keras' "same".
 
     `"symmetric"`: one pixel on every side. `"same"`: TensorFlow's rule. `"end"`: one pixel at
     the bottom and the right, whatever the size; the same as `"same"` where the size is even.
     """
-    if kernel_size == 1:
-        return x, "valid"
     sizes = x.shape[1:3]
     odd = all(size is not None and size % 2 for size in sizes)
     even = all(size is not None and size % 2 == 0 for size in sizes)
-    # Keras' "same" does all these without an operation of its own.
     if strides == 1 or padding == "same" or (odd if padding == "symmetric" else even):
-        return x, "same"
-    if padding == "end":
-        return keras.layers.ZeroPadding2D(((0, 1), (0, 1)), name=f"{name}_pad")(x), "valid"
-    return keras.layers.ZeroPadding2D(kernel_size // 2, name=f"{name}_pad")(x), "valid"
+        return None
+    before, after = (0, 1) if padding == "end" else (kernel_size // 2,) * 2
+    return ((before, after), (before, after))
 
 
 def _norm_activation(
