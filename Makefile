@@ -46,6 +46,8 @@ test-slow: install
 lint: install
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	@mkdir -p build/types && ln -sfn ../../training build/types/lightnets
+	$(BIN)/basedpyright --pythonpath $(BIN)/python
 
 docs: install
 	$(BIN)/python benchmarks/readme.py README.md docs/performance.md

@@ -14,12 +14,14 @@ SCRIPT = """
 import keras_lightnets
 from keras_lightnets import ShuffleNetV1, create_model, export_saved_model
 from keras_lightnets.serving import Client
+from lightnets.fit import FitModel
 
 reveal_type(ShuffleNetV1)
 reveal_type(create_model)
 reveal_type(export_saved_model)
 reveal_type(Client.__init__)
-ShuffleNetV1(groups=3, classes=10, pooling="avg", weights=None)
+network = ShuffleNetV1(groups=3, classes=10, pooling="avg", weights=None)
+FitModel(network, accumulate=2).fit(epochs=1)
 Client("http://localhost:8501")
 
 ShuffleNetV1(classes="ten")
@@ -27,7 +29,26 @@ ShuffleNetV1(grups=3)
 ShuffleNetV1(pooling="mean")
 create_model(3)
 Client(url=8501)
+FitModel(network, acumulate=2)
+FitModel(network, accumulate="2")
+FitModel(network).fit(epochs="1")
 keras_lightnets.NoSuch
+"""
+# What must not pass in this project either, a line each behind the first empty one.
+FAULTS = """from keras_lightnets.preprocessing import EvalTransform
+from lightnets.config.keys import Config
+from lightnets.data import Splits
+from lightnets.run.trainer import Trainer
+
+
+def faults(config: Config, splits: Splits) -> str:
+    Trainer(config, None, resum=True)
+    Trainer(config, "runs/1")
+    splits.dataset.describe()
+    EvalTransform(image_size=224)
+    print(config.train.epoch)
+    print(undefined)
+    return splits.labels
 """
 REVEALED = [
     ("ShuffleNetV1", "groups: int = 3", "**options: **NetworkOptions) -> Model"),
@@ -37,12 +58,8 @@ REVEALED = [
 ]
 
 
-def check(folder, site):
-    """Reports of pyright on `SCRIPT`, by line."""
-    (folder / "script.py").write_text(SCRIPT)
-    # `extraPaths` come before what the checker finds of an editable installation.
-    config = {"typeCheckingMode": "basic", "include": ["script.py"], "extraPaths": [str(site)]}
-    (folder / "pyrightconfig.json").write_text(json.dumps(config))
+def check(folder):
+    """Reports of pyright on a project."""
     command = ["basedpyright", "--pythonpath", sys.executable, "--outputjson", "-p", str(folder)]
     program = pathlib.Path(sys.executable).with_name(command[0])
     done = subprocess.run([program, *command[1:]], capture_output=True, text=True, check=False)
@@ -83,7 +100,11 @@ def test_the_installed_wheel_adds_no_name_but_the_projects_own(site, tmp_path):
 def test_the_installed_wheel_shows_its_types(site, tmp_path):
     assert (site / "keras_lightnets" / "__init__.pyi").exists()
 
-    reports = check(tmp_path, site)
+    (tmp_path / "script.py").write_text(SCRIPT)
+    # `extraPaths` come before what the checker finds of an editable installation.
+    config = {"typeCheckingMode": "basic", "include": ["script.py"], "extraPaths": [str(site)]}
+    (tmp_path / "pyrightconfig.json").write_text(json.dumps(config))
+    reports = check(tmp_path)
     revealed = [report["message"] for report in reports if report["severity"] == "information"]
     for message, parts in zip(revealed, REVEALED, strict=True):
         assert all(part in message for part in parts), message
@@ -94,3 +115,22 @@ def test_the_installed_wheel_shows_its_types(site, tmp_path):
     ]
     wrong = SCRIPT.split("\n\n")[-1].strip().splitlines()
     assert errors == wrong, reports
+
+
+@pytest.mark.slow
+def test_both_packages_have_no_fault_of_types_and_a_new_one_is_found(tmp_path):
+    # Mutation: any fault of `FAULTS` in a module.
+    for name in ("keras_lightnets", "training"):
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=ignored)
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    (tmp_path / "build" / "types").mkdir(parents=True)  # as `make lint` does
+    (tmp_path / "build" / "types" / "lightnets").symlink_to("../../training")
+    faults = tmp_path / "training" / "faults.py"
+    faults.write_text(FAULTS)
+    reports = check(tmp_path)
+    elsewhere = [report for report in reports if report["file"] != str(faults)]
+    assert not elsewhere, elsewhere
+    lines = {report["range"]["start"]["line"] for report in reports}
+    first = FAULTS.splitlines().index("") + 3
+    assert lines == set(range(first, len(FAULTS.splitlines())))

@@ -201,14 +201,11 @@ _SHUFFLENET_V2 = (
 )
 # fmt: on
 
-ROWS = tuple(
-    Row(name, builder, *rest)
-    for builder, table in (
-        ("squeezenet:SqueezeNet", _SQUEEZENET),
-        ("mobilenet_v1:MobileNetV1", _MOBILENET_V1),
-        ("mobilenet_v2:MobileNetV2", _MOBILENET_V2),
-        ("shufflenet_v1:ShuffleNetV1", _SHUFFLENET_V1),
-        ("shufflenet_v2:ShuffleNetV2", _SHUFFLENET_V2),
-    )
-    for name, *rest in table
-)
+_TABLES: list[tuple[str, Any]] = [
+    ("squeezenet:SqueezeNet", _SQUEEZENET),
+    ("mobilenet_v1:MobileNetV1", _MOBILENET_V1),
+    ("mobilenet_v2:MobileNetV2", _MOBILENET_V2),
+    ("shufflenet_v1:ShuffleNetV1", _SHUFFLENET_V1),
+    ("shufflenet_v2:ShuffleNetV2", _SHUFFLENET_V2),
+]
+ROWS = tuple(Row(name, builder, *rest) for builder, table in _TABLES for name, *rest in table)

@@ -6,7 +6,7 @@ than that; torchvision's own notice says that terms of the training data may app
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 _IMAGENET = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 _HALF = (127.5, 127.5, 127.5), (127.5, 127.5, 127.5)
@@ -257,13 +257,13 @@ def _digest_in_name(file: str) -> str:
 def _by_network() -> dict[str, tuple[WeightsRow, ...]]:
     """Rows of every network, the most accurate one first."""
     rows: dict[str, list[WeightsRow]] = {}
-    tables = (
+    tables: list[tuple[Any, Any]] = [
         (_TORCHVISION, _torchvision),
         (_TIMM, _timm),
         (_DLI14, _dli14),
         (_KERAS, _keras),
         (_OSMR, _osmr),
-    )
+    ]
     for table, make in tables:
         for network, *columns in table:
             rows.setdefault(network, []).append(make(*columns))

@@ -29,9 +29,9 @@ def count(number: int, noun: str, plural: str | None = None) -> str:
 
 def some(names: Iterable[object], most: int = 5, separator: str = ", ") -> str:
     """Returns the first names, and how many more there are: `a, b and 7 more`."""
-    names = list(map(str, names))
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return separator.join(names[:most]) + more
+    words = [str(name) for name in names]
+    more = f" and {len(words) - most} more" if len(words) > most else ""
+    return separator.join(words[:most]) + more
 
 
 def command(*words: object) -> str:
