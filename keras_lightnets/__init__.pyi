@@ -6,6 +6,7 @@ from .export.saved_model import ExportOptions as ExportOptions
 from .export.saved_model import export_saved_model as export_saved_model
 from .inference.folding import fold_batch_norm as fold_batch_norm
 from .inference.function import inference_function as inference_function
+from .inference.plain import plain_keras as plain_keras
 from .layers.channel_shuffle import ChannelShuffle as ChannelShuffle
 from .layers.channel_split import ChannelSplit as ChannelSplit
 from .layers.fused_batch_normalization import (

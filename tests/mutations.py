@@ -961,8 +961,8 @@ MUTATIONS = (
     Mutation(
         "self-test: images of one class only",
         "keras_lightnets/export/known_answers.py",
-        "[*ranked[firsts], *np.delete(ranked, firsts)][:count]",
-        "[*ranked][:count]",
+        "[*ranked[firsts].tolist(), *np.delete(ranked, firsts).tolist()][:count]",
+        "ranked.tolist()[:count]",
         "test_selftest.py::test_images_are_small_and_of_many_classes",
     ),
     Mutation(
@@ -985,6 +985,20 @@ MUTATIONS = (
         'sorted(directory.glob(f"*/{FORMATS}"))',
         "[]",
         "test_checksums.py::test_what_is_not_as_it_was_exported_is_named",
+    ),
+    Mutation(
+        "plain Keras: the inverse shuffle",
+        "keras_lightnets/inference/plain.py",
+        "Reshape((-1, groups, channels // groups)",
+        "Reshape((-1, channels // groups, groups)",
+        "test_plain_keras.py::test_networks_load_where_this_package_is_not[names0]",
+    ),
+    Mutation(
+        "plain Keras: a layer of somebody else is passed on",
+        "keras_lightnets/inference/plain.py",
+        'startswith(("keras.", "keras_lightnets."))',
+        'startswith("")',
+        "test_plain_keras.py::test_what_has_no_plain_form_is_named",
     ),
     Mutation(
         "serving: no branch is warmed up but the first",

@@ -24,7 +24,7 @@ def model():
     return small_net()
 
 
-@pytest.mark.parametrize("name", ["litert", "onnx", "openvino"])
+@pytest.mark.parametrize("name", ["litert", "onnx", "openvino", "keras"])
 def test_a_format_answers_like_the_keras_model(tmp_path, model, name):
     # Catches float16 weights in OpenVINO's file, a fixed batch, a lost softmax.
     report = formats.convert(model, tmp_path, [name], HELD_OUT)

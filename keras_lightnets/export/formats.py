@@ -1,6 +1,7 @@
-"""The folded network as a file for LiteRT, ONNX Runtime and OpenVINO, each checked.
+"""The network as a file for LiteRT, ONNX Runtime, OpenVINO and plain Keras, each checked.
 
-    DIR/<name>/<version>/formats/model.tflite, model-int8.tflite, model.onnx, model.xml + .bin
+    DIR/<name>/<version>/formats/model.tflite, model-int8.tflite, model.onnx, model.xml + .bin,
+                                 model.keras
     DIR/<name>/<version>/formats/labels.txt, metadata.json
 
 TensorFlow Serving ignores what it does not know in a version. Without a SavedModel the files go
@@ -22,7 +23,13 @@ from keras_lightnets.errors import ExportError
 from keras_lightnets.export import bundle, runtimes
 from keras_lightnets.export import parity as gate
 from keras_lightnets.export.signatures import Endpoints
-from keras_lightnets.inference.function import frozen_function, inference_model
+from keras_lightnets.inference.function import (
+    frozen_function,
+    in_float32,
+    inference_model,
+    with_softmax,
+)
+from keras_lightnets.inference.plain import plain_keras
 from keras_lightnets.layers.grouped_conv2d import Form, GroupedConv2D, grouped_conv_form
 from keras_lightnets.text import first_line
 
@@ -71,7 +78,10 @@ def convert(
     for name in formats:
         path = directory / runtimes.FILES[name][0]
         try:
-            _write(name, network, path, representative)
+            if name == "keras":
+                plain_keras(with_softmax(in_float32(model))).save(path)
+            else:
+                _write(name, network, path, representative)
             predict = runtimes.LOADERS[path.suffix](path)
         except (ExportError, OSError):
             raise

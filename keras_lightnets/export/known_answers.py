@@ -63,4 +63,4 @@ def _choose(expected: Reference, count: int) -> list[int]:
     small = by_size[: max(count, len(by_size) // 2)]
     ranked = small[np.argsort(-probabilities[small].max(-1), kind="stable")]
     firsts = np.sort(np.unique(probabilities[ranked].argmax(-1), return_index=True)[1])
-    return [*ranked[firsts], *np.delete(ranked, firsts)][:count]
+    return [*ranked[firsts].tolist(), *np.delete(ranked, firsts).tolist()][:count]

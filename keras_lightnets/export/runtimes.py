@@ -23,6 +23,7 @@ FILES = {
     "litert-int8": ("model-int8.tflite", ()),
     "onnx": ("model.onnx", ("onnx", "tf2onnx", "onnxruntime")),
     "openvino": ("model.xml", ("openvino",)),
+    "keras": ("model.keras", ()),
 }
 TF_SERVING = "tf_serving"
 FORMATS = (TF_SERVING, *FILES)
@@ -154,8 +155,17 @@ def load_openvino(path: pathlib.Path) -> Predict:
     return lambda images: model([images.astype(dtype)])[0]
 
 
+def load_keras(path: pathlib.Path) -> Predict:
+    """Returns a function from images to probabilities that runs a `.keras` file."""
+    import keras
+
+    model = keras.saving.load_model(path, compile=False)
+    return lambda images: model.predict_on_batch(images.astype("float32"))
+
+
 LOADERS: dict[str, Callable[[pathlib.Path], Predict]] = {
     ".tflite": load_litert,
     ".onnx": load_onnx,
     ".xml": load_openvino,
+    ".keras": load_keras,
 }

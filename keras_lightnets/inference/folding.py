@@ -105,7 +105,7 @@ def as_functional(model: keras.Model) -> keras.Model:
 
 def rewrite(
     model: keras.Model,
-    new_layer: Callable[[keras.layers.Layer], keras.layers.Layer],
+    new_layer: Callable[[keras.layers.Layer], Any],
     rewrite_inner: Callable[[keras.Model], keras.Model],
     skip: Collection[str] = (),
     enter: Callable[[keras.KerasTensor], keras.KerasTensor] | None = None,
@@ -136,7 +136,7 @@ def rewrite(
         args, kwargs = keras.tree.map_structure(
             lambda value: entered.get(id(value), value), (args, kwargs)
         )
-        if operation.name in skip:
+        if getattr(operation, "name", None) in skip:
             return args[0] if args else next(iter(kwargs.values()))
         return operation(*args, **kwargs)
 

@@ -43,7 +43,7 @@ def inference_model(
         model = merge_padding(model)
     if precision == "bfloat16":
         model = with_dtype(model, _Bfloat16Body())
-    return _with_softmax(model)
+    return with_softmax(model)
 
 
 def inference_function(
@@ -153,7 +153,7 @@ def gives_logits(model: keras.Model) -> bool:
     return isinstance(last, keras.layers.Dense) and last.activation is keras.activations.linear
 
 
-def _with_softmax(model: keras.Model) -> keras.Model:
+def with_softmax(model: keras.Model) -> keras.Model:
     """Appends a softmax to a model that ends in logits."""
     if not gives_logits(model):
         return model

@@ -94,7 +94,7 @@ def open(
     if load is None:
         raise UserError(
             f"{path} is no model file. Known are run and SavedModel directories and "
-            f".keras, .h5, .pth, .safetensors, {', '.join(runtimes.LOADERS)} files."
+            f".h5, .pth, .safetensors, {', '.join(runtimes.LOADERS)} files."
         )
     labels, transform = _about(path)
     try:
