@@ -1,5 +1,4 @@
 from ._version import __version__ as __version__
-from .catalogue.registry import create_model as create_model
 from .catalogue.registry import list_models as list_models
 from .catalogue.registry import model_info as model_info
 from .export.saved_model import ExportOptions as ExportOptions
@@ -14,6 +13,7 @@ from .layers.fused_batch_normalization import (
 )
 from .layers.grouped_conv2d import GroupedConv2D as GroupedConv2D
 from .networks.classifier import logits_model as logits_model
+from .networks.create import create_model as create_model
 from .networks.mobilenet_v1 import MobileNetV1 as MobileNetV1
 from .networks.mobilenet_v2 import MobileNetV2 as MobileNetV2
 from .networks.options import NetworkOptions as NetworkOptions

@@ -21,7 +21,7 @@ ARROWS = {
     "keras_lightnets/layers": "",
     "keras_lightnets/preprocessing": "",
     "keras_lightnets/weights": "catalogue layers preprocessing",
-    "keras_lightnets/networks": "layers preprocessing weights",
+    "keras_lightnets/networks": "catalogue layers preprocessing weights",
     "keras_lightnets/inference": "layers",
     "keras_lightnets/export": "catalogue inference layers preprocessing weights",
     "keras_lightnets/serving": "",
@@ -32,7 +32,7 @@ ARROWS = {
     "training/optimization": "config layers support",
     "training/data/sources": "config support",
     "training/data": "catalogue config data/sources preprocessing support",
-    "training/evaluation": "catalogue config data networks optimization support weights",
+    "training/evaluation": "config data networks optimization support weights",
     "training/doctor": "config data data/sources evaluation preprocessing support",
     "training/run": (
         "catalogue config data data/sources distribution evaluation export inference optimization "
@@ -109,6 +109,27 @@ def test_folders_import_only_what_lies_below_them():
     # Both ways: a line of the table that nothing needs any more goes.
     assert {folder: names - {"keras_lightnets"} for folder, names in used.items()} == allowed
     graphlib.TopologicalSorter(used).prepare()
+
+
+# Imports by name, which the table does not see: public names and layers, builders of networks,
+# optional packages, commands.
+BY_NAME = {
+    "keras_lightnets",
+    "keras_lightnets.networks.create",
+    "keras_lightnets.export.runtimes",
+    "lightnets.cli",
+}
+
+
+def test_only_these_modules_import_by_name():
+    calls = ("importlib.import_module", "pkgutil.resolve_name", "__import__")
+    found = {
+        module
+        for module, path in sources()
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in calls
+    }
+    assert found == BY_NAME
 
 
 def test_functions_fit_on_a_screen():

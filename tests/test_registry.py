@@ -1,5 +1,6 @@
 """Names, sizes and papers of the registered networks."""
 
+import inspect
 import subprocess
 import sys
 
@@ -8,7 +9,8 @@ import pytest
 
 import keras_lightnets
 from keras_lightnets.catalogue import registry
-from keras_lightnets.catalogue.weight_rows import WEIGHTS
+from keras_lightnets.layers.notes import notes
+from keras_lightnets.networks import create
 from keras_lightnets.networks.options import argument_names
 
 # One per builder and per way in which a count can go wrong; the others are slow.
@@ -25,6 +27,7 @@ QUICK = {
     "torchvision/shufflenet_v2_x1_0",
     "pytorchcv/shufflenetv2b_w3d2",
 }
+ROWS = [row.name for family in registry.FAMILIES.values() for row in family.rows]
 COVERED = [key for key in golden_variants.COUNTS if key not in golden_variants.EXCLUDED]
 
 
@@ -58,9 +61,8 @@ def test_every_entry_is_covered_or_excluded_for_a_reason():
 
 
 def _check_row(name):
-    row = registry.MODELS[name]
-    builder = row.builder.split(":")[1]
-    size = golden_variants.size(builder, row.kwargs)
+    family, row = registry.find(name)
+    size = golden_variants.size(family.builder.partition(":")[2], row.arguments)
     assert size == (row.parameters, row.parameters_total, row.macs)
 
 
@@ -70,23 +72,37 @@ def test_registered_sizes_are_those_of_the_built_network(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [row.name for row in registry.ROWS])
+@pytest.mark.parametrize("name", ROWS)
 def test_all_registered_sizes_are_those_of_the_built_networks(name):
     _check_row(name)
 
 
 def test_names_are_unique_and_families_are_registered():
-    names = [row.name for row in registry.ROWS]
-    assert len(names) == len(set(names))
-    for family, member in registry.FAMILIES.items():
-        assert registry.MODELS[family] is registry.MODELS[member]
-    assert set(WEIGHTS) <= set(names)
+    assert len(ROWS) == len(set(ROWS))
+    for name, family in registry.FAMILIES.items():
+        assert registry.find(name) == registry.find(family.usual)
+        assert set(family.weights) <= {row.name for row in family.rows}
 
 
 def test_no_two_networks_are_the_same():
     # Else published weights of one would not be found for the other.
-    variants = [(row.builder, tuple(sorted(row.kwargs.items()))) for row in registry.ROWS]
-    assert len(variants) == len(set(variants))
+    for family in registry.FAMILIES.values():
+        for row in family.rows:
+            variant = {**family.defaults, **row.arguments}
+            assert [o for o in family.rows if {**family.defaults, **o.arguments} == variant] == [
+                row
+            ]
+            assert family.published(variant) == registry.model_info(row.name).weights
+
+
+@pytest.mark.parametrize("family", registry.FAMILIES.values(), ids=lambda family: family.name)
+def test_defaults_are_those_of_the_builder(family):
+    # Else no variant would be found to have weights.
+    parameters = inspect.signature(create.builder(family.name)).parameters
+    assert {name: parameters[name].default for name in family.defaults} == family.defaults
+    model = create.create_model(family.name, input_shape=(32, 32, 3))
+    assert notes(model)["family"] == family.name
+    assert notes(model)["variant"].keys() == family.defaults.keys()
 
 
 def test_list_models_filters():
@@ -124,7 +140,8 @@ def test_unknown_name_is_refused_with_the_nearest():
 
 
 def test_published_digests_have_the_form_that_is_checked():
-    for rows in WEIGHTS.values():
+    for name in ROWS:
+        rows = registry.model_info(name).weights
         tags = [row.tag for row in rows]
         assert len(tags) == len(set(tags))
         assert [row.top1 for row in rows] == sorted((row.top1 for row in rows), reverse=True)

@@ -1,5 +1,6 @@
 """`weights=`: every format, published files from a server on loopback, and what goes wrong."""
 
+import dataclasses
 import functools
 import hashlib
 import http.server
@@ -19,8 +20,8 @@ import numpy as np
 import pytest
 
 import keras_lightnets
-from keras_lightnets.catalogue import imagenet, weight_rows
-from keras_lightnets.catalogue.weight_rows import WeightsRow
+from keras_lightnets.catalogue import imagenet, registry
+from keras_lightnets.catalogue.published import WeightsRow
 from keras_lightnets.export import saved_model as export
 from keras_lightnets.preprocessing import EvalTransform
 from keras_lightnets.weights import convert
@@ -52,7 +53,7 @@ def _randomize(model):
 
 def _pytorch_layout(model):
     """The model's weights as a pytorchcv state dict."""
-    slots, _ = convert.tensor_slots(model, "pytorchcv", ())
+    slots, _ = convert.tensor_slots(model, "pytorchcv")
     state = {}
     for slot in slots:
         array = np.asarray(slot.variable)
@@ -79,7 +80,7 @@ def _write_osmr(path, state, groups=1):
         module, _, part = name.rpartition(".")
         prefix = f"net_1/{module.replace('.', '/')}"
         if part == "weight" and array.ndim == 4:
-            if array.shape[1] == 1 and "dw" in module:
+            if array.shape[1:] == (1, 3, 3):
                 trainable.append((f"{prefix}/depthwise_kernel:0", array.transpose(2, 3, 0, 1)))
                 continue
             kernel = array.transpose(2, 3, 1, 0)
@@ -132,6 +133,26 @@ def small_file(request, small, tmp_path):
 def test_file_gives_the_same_predictions(small_file, small, image):
     loaded = keras_lightnets.ShuffleNetV1(**SMALL, weights=small_file)
     np.testing.assert_array_equal(small(image), loaded(image))
+
+
+@pytest.mark.parametrize(
+    "network",
+    ["mobilenet_v1_b_x0_25", "mobilenet_v2_trunc_expand_x0_25", "shufflenet_v2_ceil_x0_5"],
+)
+@pytest.mark.parametrize("include_top", [True, False])
+def test_osmr_files_of_other_networks_load(network, include_top, tmp_path):
+    # Mutation: layers that the network lacks, as batch norms of `mobilenet_v1_b`, are asked for.
+    arguments = {"input_shape": (32, 32, 3), "classes": 5}
+    source = keras_lightnets.create_model(network, **arguments)
+    _randomize(source)
+    _write_osmr(tmp_path / "file.tf2.h5", _pytorch_layout(source))
+    model = keras_lightnets.create_model(
+        network, weights=tmp_path / "file.tf2.h5", include_top=include_top, **arguments
+    )
+    for weight in model.weights:
+        layer, _, name = weight.path.partition("/")
+        expected = next(w for w in source.get_layer(layer).weights if w.name == name)
+        np.testing.assert_array_equal(weight, expected)
 
 
 def test_other_number_of_classes_loads_all_but_the_classifier(small_file, small):
@@ -266,11 +287,17 @@ def server(tmp_path, monkeypatch):
     server.server_close()
 
 
+def _only(monkeypatch, network, row):
+    """Makes `row` the network's only published weights."""
+    family, _ = registry.find(network)
+    monkeypatch.setitem(family.weights, network, (row,))
+
+
 def _publish(server, monkeypatch, network, file, digest, source, **extra):
     row = WeightsRow(
         "test", file, f"{server.url}/{file}", digest, source, 50.0, 75.0, "none", **extra
     )
-    monkeypatch.setitem(weight_rows.WEIGHTS, network, (row,))
+    _only(monkeypatch, network, row)
     return row
 
 
@@ -346,7 +373,7 @@ def test_missing_server_is_reported_with_url_path_and_what_to_do(golden, monkeyp
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{unused.getsockname()[1]}/x.tf2.h5.zip"
-        monkeypatch.setitem(weight_rows.WEIGHTS, "shufflenet_v1_g3_x1_0", (row._replace(url=url),))
+        _only(monkeypatch, "shufflenet_v1_g3_x1_0", dataclasses.replace(row, url=url))
         with pytest.raises(ValueError, match=f"Cannot download {url}.*put the file at ") as error:
             keras_lightnets.ShuffleNetV1(weights="test")
     assert str(server.cache / row.file) in str(error.value)
@@ -417,7 +444,7 @@ def test_published_file_without_a_digest_is_recognized_by_its_name(
     golden, server, tmp_path, monkeypatch
 ):
     row, _ = golden
-    monkeypatch.setitem(weight_rows.WEIGHTS, "shufflenet_v1_g3_x1_0", (row._replace(digest=None),))
+    _only(monkeypatch, "shufflenet_v1_g3_x1_0", dataclasses.replace(row, digest=None))
     path = tmp_path / row.file
     path.write_bytes((server.root / row.file).read_bytes())
     model = keras_lightnets.ShuffleNetV1(weights=path)
@@ -438,7 +465,7 @@ def test_published_file_of_another_network_is_named(small, tmp_path, monkeypatch
     _write_safetensors(path, _pytorch_layout(small))
     digest = "sha256:" + hashlib.sha256(path.read_bytes()).hexdigest()[:8]
     row = WeightsRow("test", "known.pth", "http://x", digest, "pytorchcv", 50.0, None, "none")
-    monkeypatch.setitem(weight_rows.WEIGHTS, "squeezenet_v1_0", (row,))
+    _only(monkeypatch, "squeezenet_v1_0", row)
     with pytest.warns(UserWarning, match=r"is known.pth, published for another network"):
         keras_lightnets.ShuffleNetV1(**SMALL, weights=path)
 

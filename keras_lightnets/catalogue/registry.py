@@ -5,26 +5,22 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import fnmatch
-import importlib
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping
+from typing import Any
 
-from keras_lightnets.catalogue.model_rows import FAMILIES, PAPERS, ROWS, Paper, Row
-from keras_lightnets.catalogue.weight_rows import WEIGHTS, WeightsRow
+from keras_lightnets.catalogue import (
+    mobilenet_v1,
+    mobilenet_v2,
+    shufflenet_v1,
+    shufflenet_v2,
+    squeezenet,
+)
+from keras_lightnets.catalogue.family import MINIMUM_SIZE, Family, Paper, Row
+from keras_lightnets.catalogue.published import WeightsRow
 
-if TYPE_CHECKING:
-    import keras
-
-MINIMUM_SIZE = 32  # pixels, of every network
-
-# Name -> row; a family's name stands for its usual member.
-MODELS: Mapping[str, Row] = {
-    **{row.name: row for row in ROWS},
-    **{
-        family: next(row for row in ROWS if row.name == member)
-        for family, member in FAMILIES.items()
-    },
-}
+FAMILIES: dict[str, Family] = {}
+# Name -> network; a family's name stands for its usual member.
+_NETWORKS: dict[str, tuple[Family, Row]] = {}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +29,8 @@ class ModelInfo:
 
     Attributes:
         name: Registered name.
-        builder: Name of the builder in `keras_lightnets`.
+        alias_of: The network that the name stands for, if it is a family's.
+        builder: Where the builder lies, e.g. `"keras_lightnets.SqueezeNet"`.
         arguments: Arguments of the builder.
         parameters: Trainable parameters, with 1000 classes.
         parameters_total: All of them, moving statistics included.
@@ -46,6 +43,7 @@ class ModelInfo:
     """
 
     name: str
+    alias_of: str | None
     builder: str
     arguments: Mapping[str, Any]
     parameters: int
@@ -57,6 +55,26 @@ class ModelInfo:
     weights: tuple[WeightsRow, ...]
 
 
+def register(family: Family) -> None:
+    """Makes the networks of a family known by name, here and to the command line.
+
+    Raises:
+        ValueError: If a name is taken, or the usual network is none of the rows.
+    """
+    rows = {row.name: row for row in family.rows}
+    if family.usual not in rows:
+        raise ValueError(
+            f"`usual` of family {family.name!r} must be the name of a row. "
+            f"Received: {family.usual!r}"
+        )
+    networks = {**rows, family.name: rows[family.usual]}
+    taken = sorted(networks.keys() & _NETWORKS.keys())
+    if taken:
+        raise ValueError(f"There is already a network of this name: {', '.join(taken)}")
+    FAMILIES[family.name] = family
+    _NETWORKS.update({name: (family, row) for name, row in networks.items()})
+
+
 def list_models(pattern: str = "*", *, pretrained: bool = False) -> list[str]:
     """Names of the registered networks, sorted.
 
@@ -64,22 +82,8 @@ def list_models(pattern: str = "*", *, pretrained: bool = False) -> list[str]:
         pattern: Shell pattern, e.g. `"shuffle*"`.
         pretrained: Only networks for which weights are published.
     """
-    names = fnmatch.filter(MODELS, pattern)
-    return sorted(n for n in names if not pretrained or MODELS[n].name in WEIGHTS)
-
-
-def create_model(name: str, /, **kwargs: Any) -> keras.Model:
-    """Builds a network by name.
-
-    Args:
-        name: One of `list_models()`. (The name of the model itself is a keyword.)
-        **kwargs: Arguments of the network's builder; they win over the row's.
-
-    Raises:
-        ValueError: If there is no such network, or an argument is wrong.
-    """
-    row = find(name)
-    return load_builder(row)(**{**row.kwargs, **kwargs})
+    names = sorted(fnmatch.filter(_NETWORKS, pattern))
+    return [name for name in names if not pretrained or model_info(name).weights]
 
 
 def model_info(name: str) -> ModelInfo:
@@ -88,34 +92,34 @@ def model_info(name: str) -> ModelInfo:
     Raises:
         ValueError: If there is no such network.
     """
-    row = find(name)
-    module, builder = row.builder.split(":")
+    family, row = find(name)
     return ModelInfo(
-        name=name,
-        builder=builder,
-        arguments=row.kwargs,
-        parameters=row.parameters,
-        parameters_total=row.parameters_total,
-        macs=row.macs,
+        **{**row._asdict(), "name": name},
+        alias_of=None if name == row.name else row.name,
+        builder=family.builder.replace(":", "."),
         minimum_size=MINIMUM_SIZE,
-        paper=PAPERS[module],
-        paper_top1=row.paper_top1,
-        weights=WEIGHTS.get(row.name, ()),
+        paper=family.paper,
+        weights=family.weights.get(row.name, ()),
     )
 
 
-def find(name: str) -> Row:
-    """Returns the row of a name, or raises a ValueError with the nearest ones."""
-    if name not in MODELS:
-        near = difflib.get_close_matches(str(name), MODELS, n=3, cutoff=0.5)
+def find(name: str) -> tuple[Family, Row]:
+    """Returns the network of a name, or raises a ValueError with the nearest ones."""
+    if name not in _NETWORKS:
+        near = difflib.get_close_matches(str(name), _NETWORKS, n=3, cutoff=0.5)
         hint = f"Did you mean {' or '.join(repr(n) for n in near)}? " if near else ""
         raise ValueError(
             f"`name` must be one of `keras_lightnets.list_models()`. {hint}Received: {name!r}"
         )
-    return MODELS[name]
+    return _NETWORKS[name]
 
 
-def load_builder(row: Row) -> Any:
-    """Imports a row's builder (and with it TensorFlow)."""
-    module, builder = row.builder.split(":")
-    return getattr(importlib.import_module(f"keras_lightnets.networks.{module}"), builder)
+def published() -> Iterator[tuple[str, WeightsRow]]:
+    """Every published file, with the name of its network."""
+    for family in FAMILIES.values():
+        for name, rows in family.weights.items():
+            yield from ((name, row) for row in rows)
+
+
+for module in (squeezenet, mobilenet_v1, mobilenet_v2, shufflenet_v1, shufflenet_v2):
+    register(module.FAMILY)

@@ -36,3 +36,17 @@ class Notes(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "notes": dict(self.notes)}
+
+
+def notes(model: keras.Model) -> dict[str, Any]:
+    """What the model keeps about itself, `.keras` files included; change it to add to it.
+
+    Known are, each where it applies: `family` and `variant`, the name of its catalogue and the
+    builder's own arguments; `class_names` in the order of the outputs; `transform`, an
+    `EvalTransform` as a dict; `mean` and `std` of the pixels, 0 to 255; `padding`, `bn_epsilon`;
+    `weights`, the published file it was built with.
+
+    Returns:
+        An empty dict if it has none, as a model of somebody else's.
+    """
+    return next((layer.notes for layer in model.layers if isinstance(layer, Notes)), {})

@@ -12,6 +12,7 @@ from typing import Literal, Unpack
 
 import keras
 
+from keras_lightnets.catalogue.mobilenet_v1 import FAMILY
 from keras_lightnets.networks.blocks import conv_bn, depthwise_bn
 from keras_lightnets.networks.network import Network
 from keras_lightnets.networks.options import (
@@ -86,7 +87,7 @@ def MobileNetV1(
         "depthwise_norm": depthwise_norm,
         "head_conv": head_conv,
     }
-    net = Network("mobilenet_v1", variant, input_shape, shared, padding)
+    net = Network(FAMILY, variant, input_shape, shared, padding)
     norm = net.norm
 
     strides = 1 if shared.small_input else net.strides.next(2)[0]

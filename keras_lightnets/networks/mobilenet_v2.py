@@ -14,6 +14,7 @@ from typing import Literal, Unpack
 
 import keras
 
+from keras_lightnets.catalogue.mobilenet_v2 import FAMILY
 from keras_lightnets.networks.blocks import Norm, conv_bn, depthwise_bn, make_divisible
 from keras_lightnets.networks.network import Network
 from keras_lightnets.networks.options import NetworkOptions, check_alpha, shared_options
@@ -70,7 +71,7 @@ def MobileNetV2(
             f"`channel_divisor` must be a positive integer. Received: {channel_divisor!r}"
         )
     variant = {"alpha": alpha, "channel_divisor": channel_divisor, "expand_first": expand_first}
-    net = Network("mobilenet_v2", variant, input_shape, shared, padding)
+    net = Network(FAMILY, variant, input_shape, shared, padding)
     norm = net.norm
 
     x = conv_bn(

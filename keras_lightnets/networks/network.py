@@ -8,6 +8,7 @@ from typing import Any
 
 import keras
 
+from keras_lightnets.catalogue.family import Family
 from keras_lightnets.layers.notes import Notes
 from keras_lightnets.networks.blocks import Norm, Strides
 from keras_lightnets.networks.classifier import classify
@@ -28,7 +29,7 @@ class Network:
 
     def __init__(
         self,
-        family: str,
+        family: Family,
         variant: dict[str, Any],
         input_shape: Sequence[int | None],
         options: Options,
@@ -37,7 +38,7 @@ class Network:
         """Checks the input and the weights, then makes the input.
 
         Args:
-            family: Registry name of the network, the default name of the model.
+            family: Its catalogue.
             variant: The builder's own arguments; decides which published weights fit.
             input_shape: `(height, width, channels)`.
             options: The shared arguments.
@@ -52,7 +53,7 @@ class Network:
         self._features: dict[str, keras.KerasTensor] = {}
         size = shape[0] if shape[0] == shape[1] else None
         self._source = weights_lib.resolve(options.weights, family, variant, size)
-        notes = self._notes(shape)
+        notes = {**self._notes(shape), "family": family.name, "variant": variant}
         self.padding = notes["padding"] = padding or notes.get("padding") or "symmetric"
         notes["bn_epsilon"] = options.bn_epsilon or notes.get("bn_epsilon") or 1e-5
         self.norm = Norm(options.bn_momentum, notes["bn_epsilon"])
@@ -91,7 +92,7 @@ class Network:
         if options.input_tensor is not None:
             sources = keras.utils.get_source_inputs(options.input_tensor)
             inputs = sources[0] if len(sources) == 1 else sources
-        model = keras.Model(inputs, output, name=options.name or self.family)
+        model = keras.Model(inputs, output, name=options.name or self.family.name)
         if self._source is not None:
             weights_lib.load(model, self._source)
         return model

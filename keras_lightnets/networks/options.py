@@ -8,13 +8,14 @@ import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
+from keras_lightnets.catalogue.family import MINIMUM_SIZE
+
 if TYPE_CHECKING:
     import keras
 
 OUTPUT_STRIDES = (8, 16, 32)
 POOLINGS = (None, "avg", "max")
 PADDINGS = ("symmetric", "same")
-MINIMUM_SIZE = 32  # pixels: the deepest feature map of a stride-32 network is then 1x1
 
 
 class NetworkOptions(TypedDict, total=False):

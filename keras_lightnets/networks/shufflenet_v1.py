@@ -15,6 +15,7 @@ from typing import Unpack
 
 import keras
 
+from keras_lightnets.catalogue.shufflenet_v1 import FAMILY
 from keras_lightnets.layers.channel_shuffle import ChannelShuffle
 from keras_lightnets.networks.blocks import (
     activate,
@@ -107,7 +108,7 @@ def ShuffleNetV1(
         "stem_filters": None if stem == channels(groups, alpha)[0] else stem,
         "se": se,
     }
-    net = Network("shufflenet_v1", variant, input_shape, shared)
+    net = Network(FAMILY, variant, input_shape, shared)
 
     x = conv_bn(
         net.x,

@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple, Unpack
 
 import keras
 
+from keras_lightnets.catalogue.shufflenet_v2 import FAMILY
 from keras_lightnets.layers.channel_shuffle import ChannelShuffle
 from keras_lightnets.layers.channel_split import ConcatShuffleSplit
 from keras_lightnets.networks.blocks import (
@@ -110,7 +111,7 @@ def ShuffleNetV2(
         "head_filters": None if head_filters == plan.head else head_filters,
         "stem_pool": stem_pool,
     }
-    net = Network("shufflenet_v2", variant, input_shape, shared)
+    net = Network(FAMILY, variant, input_shape, shared)
     se_per_channel = 1 / se_reduction if se else 0.0
 
     x = _stem(net, plan.stem, ceil_max_pool if stem_pool == "ceil" else max_pool)

@@ -14,6 +14,7 @@ from typing import Literal, Unpack
 
 import keras
 
+from keras_lightnets.catalogue.squeezenet import FAMILY
 from keras_lightnets.networks.blocks import Norm, activate, batch_norm, ceil_max_pool
 from keras_lightnets.networks.network import Network
 from keras_lightnets.networks.options import NetworkOptions, Options, check_choice, shared_options
@@ -77,7 +78,7 @@ def SqueezeNet(
         "batch_norm": batch_norm,
         "squeeze_ratio": squeeze_ratio,
     }
-    net = Network("squeezenet", variant, input_shape, shared)
+    net = Network(FAMILY, variant, input_shape, shared)
     stem_filters, stem_kernel, pools = VERSIONS[version]
 
     x = _conv(

@@ -9,7 +9,9 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
-from keras_lightnets.catalogue.state_dict_names import SOURCES
+from keras_lightnets.catalogue import registry
+from keras_lightnets.catalogue.family import Family
+from keras_lightnets.layers.notes import notes
 
 # PyTorch -> Keras: (out, in, h, w) -> (h, w, in, out), and depthwise (c, 1, h, w) -> (h, w, c, 1).
 _CONV = (2, 3, 1, 0)
@@ -66,7 +68,7 @@ def load_state_dict(model: keras.Model, state_dict: Mapping[str, Any], source: s
         for name, value in state_dict.items()
         if not name.endswith(".num_batches_tracked")
     }
-    slots, omitted = tensor_slots(model, source, tensors)
+    slots, omitted = tensor_slots(model, source)
     arrays, problems, head = [], [], []
     for slot in slots:
         path = slot.variable.path
@@ -106,9 +108,7 @@ def warn_about_head(model: keras.Model) -> None:
     )
 
 
-def tensor_slots(
-    model: keras.Model, source: str, tensors: Collection[str]
-) -> tuple[list[Slot], set[str]]:
+def tensor_slots(model: keras.Model, source: str) -> tuple[list[Slot], set[str]]:
     """Pairs every variable of `model` with a tensor name, in the source's order.
 
     Returns:
@@ -119,8 +119,8 @@ def tensor_slots(
         ValueError: If the source has no such network, or the network layers that the
             source's has not.
     """
-    builder = network_of(model)
-    names = layer_names(model, source, tensors)
+    names = layer_names(model, source)
+    unbiased = family_of(model).without_bias.get(source, ())
     layers = {layer.name: layer for layer in model.layers if layer.weights}
     unknown = [name for name in layers if name not in names]
     if unknown:
@@ -132,36 +132,32 @@ def tensor_slots(
         slot
         for name, module in names.items()
         if name in layers
-        for slot in _layer_slots(layers[name], module, builder, source)
+        for slot in _layer_slots(layers[name], module, source == "keras", name in unbiased)
     ]
-    omitted = {
-        module
-        for name, module in names.items()
-        if name not in layers and name.startswith(HEAD_PREFIXES)
-    }
+    has_top = any(name.startswith(HEAD_PREFIX) for name in layers)
+    omitted = set() if has_top else {names[name] for name in names if name not in layers}
     return slots, omitted
 
 
-def layer_names(model: keras.Model, source: str, tensors: Collection[str]) -> dict[str, str]:
-    """Our layer -> the source's module, in the source's order.
+def layer_names(model: keras.Model, source: str) -> dict[str, str]:
+    """Our layer -> the source's module, in the source's order, those of a top that it lacks too.
 
     Raises:
         ValueError: If the source has no such network.
     """
-    builder = network_of(model)
-    known = [name for name in SOURCES if builder in SOURCES[name]]
-    if source not in known:
+    family = family_of(model)
+    if source not in family.tensor_names:
         raise ValueError(
-            f"`source` must be one of {', '.join(map(repr, known))} for {builder}. "
-            f"Received: {source!r}"
+            f"`source` must be one of {', '.join(map(repr, family.tensor_names))} for "
+            f"{family.name}. Received: {source!r}"
         )
-    layers = {layer.name: layer for layer in model.layers if layer.weights}
-    extra: tuple[Any, ...] = ()
-    if builder == "SqueezeNet":
-        extra = ("1.0" if layers["conv1_conv"].kernel_size[0] == 7 else "1.1",)
-    elif (builder, source) == ("ShuffleNetV2", "pytorchcv"):
-        extra = (any(".dconv." in name for name in tensors),)
-    return SOURCES[source][builder](set(layers), *extra)
+    layers = {layer.name for layer in model.layers if layer.weights}
+    names = family.tensor_names[source](layers, notes(model)["variant"])
+    return {
+        name: module
+        for name, module in names.items()
+        if name in layers or name.startswith(HEAD_PREFIXES)
+    }
 
 
 def detect_source(model: keras.Model, tensors: Collection[str]) -> str:
@@ -170,37 +166,30 @@ def detect_source(model: keras.Model, tensors: Collection[str]) -> str:
     Raises:
         ValueError: If none occurs.
     """
-    builder = network_of(model)
+    family = family_of(model)
     found = {
-        source: sum(
-            f"{module}.weight" in tensors for module in layer_names(model, source, tensors).values()
-        )
-        for source in SOURCES
-        if builder in SOURCES[source]
+        source: sum(f"{module}.weight" in tensors for module in layer_names(model, source).values())
+        for source in family.tensor_names
     }
-    best = max(found, key=found.__getitem__)
-    if not found[best]:
+    best = max(found, key=found.__getitem__, default=None)
+    if best is None or not found[best]:
         raise ValueError(
-            f"These are not the weights of a {builder} that {' or '.join(found)} wrote. "
+            f"These are not the weights of a {family.name} by {' or '.join(found) or 'anybody'}. "
             f"Tensors begin with: {', '.join(list(tensors)[:3])}"
         )
     return best
 
 
-def network_of(model: keras.Model) -> str:
-    """The builder that made `model`, told by the names of its layers."""
-    names = {layer.name for layer in model.layers}
-    signs = {
-        "SqueezeNet": "fire2_squeeze_conv",
-        "MobileNetV1": "block1_depthwise_conv",
-        "MobileNetV2": "stage1_unit1_project_conv",
-        "ShuffleNetV1": "stage2_unit1_reduce_conv",
-        "ShuffleNetV2": "stage2_unit1_shortcut_pointwise_conv",
-    }
-    for builder, sign in signs.items():
-        if sign in names:
-            return builder
-    raise ValueError(f"Model {model.name!r} is none of {', '.join(signs)}.")
+def family_of(model: keras.Model) -> Family:
+    """The family of a model that a builder made, wherever it was saved or copied to.
+
+    Raises:
+        ValueError: Somebody else built it.
+    """
+    name = notes(model).get("family")
+    if name not in registry.FAMILIES:
+        raise ValueError(f"Model {model.name!r} is none of {', '.join(registry.FAMILIES)}.")
+    return registry.FAMILIES[name]
 
 
 def head_layers(model: keras.Model) -> list[keras.layers.Layer]:
@@ -208,29 +197,28 @@ def head_layers(model: keras.Model) -> list[keras.layers.Layer]:
     return [layer for layer in model.layers if layer.name.startswith(HEAD_PREFIX) and layer.weights]
 
 
-def _layer_slots(layer: keras.layers.Layer, module: str, builder: str, source: str) -> list[Slot]:
+def _layer_slots(
+    layer: keras.layers.Layer, module: str, in_keras_layout: bool, unbiased: bool
+) -> list[Slot]:
     if isinstance(layer, keras.layers.BatchNormalization):
         parts = (
             ("gamma", "weight"),
             ("beta", "bias"),
             ("moving_mean", "running_mean"),
-            (
-                "moving_variance",
-                "running_var",
-            ),
+            ("moving_variance", "running_var"),
         )
         return [Slot(getattr(layer, o), f"{module}.{t}", None, False) for o, t in parts]
-    if isinstance(layer, keras.layers.DepthwiseConv2D):
+    if in_keras_layout:
+        axes = None
+    elif isinstance(layer, keras.layers.DepthwiseConv2D):
         axes = _DEPTHWISE
     elif isinstance(layer, keras.layers.Dense):
         axes = (1, 0)
     else:
         axes = _CONV
-    slots = [Slot(layer.kernel, f"{module}.weight", None if source == "keras" else axes, False)]
+    slots = [Slot(layer.kernel, f"{module}.weight", axes, False)]
     if layer.use_bias:
-        # osmr's MobileNet v2 has no bias in its classifier.
-        optional = (builder, source, layer.name) == ("MobileNetV2", "pytorchcv", "logits")
-        slots.append(Slot(layer.bias, f"{module}.bias", None, optional))
+        slots.append(Slot(layer.bias, f"{module}.bias", None, unbiased))
     return slots
 
 

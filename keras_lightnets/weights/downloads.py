@@ -13,7 +13,7 @@ from typing import Any
 import keras
 
 from keras_lightnets import paths
-from keras_lightnets.catalogue.weight_rows import WeightsRow
+from keras_lightnets.catalogue.published import WeightsRow
 from keras_lightnets.weights.files import ERRORS, Budget
 
 FOLDER = "models/keras_lightnets"  # below ~/.keras, or below $KERAS_HOME

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import hashlib
-import inspect
 import json
 import os
 import pathlib
@@ -18,10 +17,10 @@ from typing import Any, NoReturn
 import keras
 import numpy as np
 
-from keras_lightnets.catalogue import imagenet
-from keras_lightnets.catalogue.registry import MODELS, load_builder
-from keras_lightnets.catalogue.weight_rows import WEIGHTS, WeightsRow
-from keras_lightnets.layers.notes import Notes
+from keras_lightnets.catalogue import imagenet, registry
+from keras_lightnets.catalogue.family import Family
+from keras_lightnets.catalogue.published import WeightsRow
+from keras_lightnets.layers.notes import notes
 from keras_lightnets.preprocessing import EvalTransform
 from keras_lightnets.weights import convert, downloads, keras_h5, osmr
 from keras_lightnets.weights import saved as saved_weights
@@ -49,13 +48,13 @@ class Source:
 
 
 def resolve(
-    weights: Any, network: str, variant: dict[str, Any], size: int | None = None
+    weights: Any, family: Family, variant: Mapping[str, Any], size: int | None = None
 ) -> Source | None:
     """Finds the file that `weights` means, downloading it if it is a published one.
 
     Args:
         weights: None, a path, `"imagenet"` or a tag.
-        network: Module of the builder.
+        family: Catalogue of the network.
         variant: Values of all arguments of the builder itself.
         size: Height and width of the image if they are equal and known.
 
@@ -67,7 +66,7 @@ def resolve(
     if not isinstance(weights, str | os.PathLike):
         raise ValueError(f"`weights` must be None, a path or a tag. Received: {weights!r}")
     text = os.fspath(weights)
-    rows = published(network, variant)
+    rows = family.published(variant)
     if text.endswith(FORMATS):
         path = pathlib.Path(text).expanduser()
         if not path.is_file():
@@ -75,11 +74,11 @@ def resolve(
         return _recognize(path, rows)
     tags = [row.tag for row in rows]
     if text not in ("imagenet", *tags):
-        raise ValueError(_unknown(text, network, tags))
+        raise ValueError(_unknown(text, family, tags))
     if not rows:
         raise ValueError(
-            f"No published weights fit {network} with {variant}; those that have some: "
-            f"`keras_lightnets.list_models('{network}*', pretrained=True)`. "
+            f"No published weights fit {family.name} with {variant}; those that have some: "
+            f"`keras_lightnets.list_models('{family.name}*', pretrained=True)`. "
             f"Received: weights={text!r}"
         )
     row = rows[0] if text == "imagenet" else rows[tags.index(text)]
@@ -88,14 +87,10 @@ def resolve(
     return Source(_find(row), row, _notes(row))
 
 
-def _unknown(text: str, network: str, tags: Sequence[str]) -> str:
+def _unknown(text: str, family: Family, tags: Sequence[str]) -> str:
     """What to say of a tag that does not fit: the nearest that does, or the network it is for."""
     near = difflib.get_close_matches(text, ("imagenet", *tags), n=1, cutoff=0.5)
-    owners = [
-        name
-        for name, rows in WEIGHTS.items()
-        if name.startswith(network) and text in [row.tag for row in rows]
-    ]
+    owners = [name for name, rows in family.weights.items() if text in [row.tag for row in rows]]
     hint = f"Did you mean {near[0]!r}? " if near else ""
     if owners:
         hint = f"Tag {text!r} is for {', '.join(owners)}. "
@@ -109,7 +104,7 @@ def _unknown(text: str, network: str, tags: Sequence[str]) -> str:
 def _of_size(row: WeightsRow, size: int) -> WeightsRow:
     """The row of `keras.applications`' file for images of another size."""
     file, url = (text.replace("_224", f"_{size}") for text in (row.file, row.url))
-    return row._replace(file=file, url=url)
+    return dataclasses.replace(row, file=file, url=url)
 
 
 def _find(row: WeightsRow) -> pathlib.Path:
@@ -119,17 +114,6 @@ def _find(row: WeightsRow) -> pathlib.Path:
     if row.source == "keras" and not path.exists() and without_top.exists():
         return without_top
     return downloads.fetch(row)
-
-
-def published(network: str, variant: dict[str, Any]) -> tuple[WeightsRow, ...]:
-    """Published weights for exactly this variant, the most accurate first."""
-    for row in MODELS.values():
-        if row.builder.split(":")[0] == network:
-            parameters = inspect.signature(load_builder(row)).parameters
-            expected = {key: row.kwargs.get(key, parameters[key].default) for key in variant}
-            if expected == variant:
-                return WEIGHTS.get(row.name, ())
-    return ()
 
 
 def is_of_keras_applications(weights: Any) -> bool:
@@ -166,27 +150,24 @@ def network_of(path: pathlib.Path) -> str | None:
     """Name of the registered network that a published file is for; None: it is none."""
     if is_of_keras_applications(path):
         parts = re.sub(r"_\d+(_tf)?(_no_top)?\.h5$", r"_224\1.h5", path.name)
-        return next(
-            (name for name, rows in WEIGHTS.items() if parts in [row.file for row in rows]), None
-        )
+        return next((name for name, row in registry.published() if row.file == parts), None)
     return next((name for name, _ in _rows_of(path)), None)
 
 
 def _rows_of(path: pathlib.Path) -> Iterator[tuple[str, WeightsRow]]:
     """Yields networks and rows whose digest a file has, or whose name if they have no digest."""
     found: dict[str, str] = {}
-    for name, rows in WEIGHTS.items():
-        for row in rows:
-            algorithm, _, expected = (row.digest or "").partition(":")
-            if algorithm and algorithm not in found:
-                found[algorithm] = ""
-                try:
-                    with downloads.open_content(path) as file:
-                        found[algorithm] = hashlib.file_digest(file, algorithm).hexdigest()
-                except ERRORS:  # who reads it will say what is wrong
-                    return
-            if found[algorithm].startswith(expected) if algorithm else row.file == path.name:
-                yield name, row
+    for name, row in registry.published():
+        algorithm, _, expected = (row.digest or "").partition(":")
+        if algorithm and algorithm not in found:
+            found[algorithm] = ""
+            try:
+                with downloads.open_content(path) as file:
+                    found[algorithm] = hashlib.file_digest(file, algorithm).hexdigest()
+            except ERRORS:  # who reads it will say what is wrong
+                return
+        if found[algorithm].startswith(expected) if algorithm else row.file == path.name:
+            yield name, row
 
 
 def transform_of(row: WeightsRow) -> EvalTransform:
@@ -244,19 +225,6 @@ def load(model: keras.Model, source: Source) -> None:
         tensors = read_state_dict(path, network_bytes)
         layout = source.row.source if source.row else convert.detect_source(model, tensors)
     convert.load_state_dict(model, tensors, layout)
-
-
-def notes(model: keras.Model) -> dict[str, Any]:
-    """What the model keeps about itself, `.keras` files included; change it to add to it.
-
-    Known are, each where it applies: `class_names` in the order of the outputs; `transform`, an
-    `EvalTransform` as a dict; `mean` and `std` of the pixels, 0 to 255; `padding`, `bn_epsilon`;
-    `weights`, the published file it was built with.
-
-    Returns:
-        An empty dict if it has none, as a model of somebody else's.
-    """
-    return next((layer.notes for layer in model.layers if isinstance(layer, Notes)), {})
 
 
 def class_names(model: keras.Model) -> list[str] | None:

@@ -39,7 +39,7 @@ def read(path: pathlib.Path, model: keras.Model, budget: Budget) -> dict[str, np
     groups = {layer.name: getattr(layer, "groups", 1) for layer in model.layers}
     state = {}
     try:
-        for layer, module in layer_names(model, "pytorchcv", ()).items():
+        for layer, module in layer_names(model, "pytorchcv").items():
             if layer.endswith("_bn"):
                 state[f"{module}.weight"] = trainable.take("gamma")
                 state[f"{module}.bias"] = trainable.take("beta")

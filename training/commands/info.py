@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import sys
 
-from keras_lightnets.catalogue.registry import FAMILIES, MODELS, ModelInfo, model_info
-from lightnets.support.errors import UsageError
-from lightnets.support.words import nearest
+from keras_lightnets.catalogue.registry import ModelInfo, model_info
+from lightnets.run import networks
 
 HELP = "show one network: parameters, MACs, paper, weights"
 
@@ -21,13 +21,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prints the facts."""
-    if args.name not in MODELS:
-        raise UsageError(
-            f"Unknown network {args.name!r}.{nearest(args.name, MODELS)} See lightnets list."
-        )
+    networks.check_name(args.name)
     info = model_info(args.name)
     if args.json:
-        print(json.dumps(_as_dict(info), indent=2))
+        print(json.dumps(dataclasses.asdict(info), indent=2))
         return 0
     facts = _facts(info)
     if sys.stdout.isatty():
@@ -42,15 +39,15 @@ def _facts(info: ModelInfo) -> list[tuple[str, str]]:
     arguments = ", ".join(f"{key}={value!r}" for key, value in info.arguments.items())
     facts = [
         ("network", info.name),
-        ("build", f"keras_lightnets.{info.builder}({arguments})"),
+        ("build", f"{info.builder}({arguments})"),
         ("parameters", f"{info.parameters:,} trainable, {info.parameters_total:,} in all"),
         ("MACs", f"{info.macs:,} for one 224x224 image"),
         ("minimum input", f"{info.minimum_size}x{info.minimum_size} pixels"),
         ("paper", f"{info.paper.title}, {info.paper.url}"),
         ("paper's top-1", "-" if info.paper_top1 is None else f"{info.paper_top1:g} %"),
     ]
-    if info.name in FAMILIES:
-        facts.insert(1, ("stands for", FAMILIES[info.name]))
+    if info.alias_of:
+        facts.insert(1, ("stands for", info.alias_of))
     for row in info.weights:
         top5 = "" if row.top5 is None else f", top-5 {row.top5:g} %"
         checked = "" if row.digest else ", no published checksum"
@@ -63,22 +60,6 @@ def _facts(info: ModelInfo) -> list[tuple[str, str]]:
     if not info.weights:
         facts.append(("weights", "none published"))
     return facts
-
-
-def _as_dict(info: ModelInfo) -> dict[str, object]:
-    return {
-        "name": info.name,
-        "alias_of": FAMILIES.get(info.name),
-        "builder": info.builder,
-        "arguments": dict(info.arguments),
-        "parameters": info.parameters,
-        "parameters_total": info.parameters_total,
-        "macs": info.macs,
-        "minimum_size": info.minimum_size,
-        "paper": info.paper._asdict(),
-        "paper_top1": info.paper_top1,
-        "weights": [row._asdict() for row in info.weights],
-    }
 
 
 def _print_table(facts: list[tuple[str, str]]) -> None:

@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 
-from keras_lightnets.catalogue.registry import FAMILIES, list_models, model_info
+from keras_lightnets.catalogue.registry import list_models, model_info
 from lightnets.support.errors import UsageError
 from lightnets.support.words import nearest
 
@@ -44,7 +44,7 @@ def _row(name: str) -> dict[str, object]:
     info = model_info(name)
     return {
         "name": name,
-        "alias_of": FAMILIES.get(name),
+        "alias_of": info.alias_of,
         "parameters": info.parameters,
         "macs": info.macs,
         "paper_top1": info.paper_top1,

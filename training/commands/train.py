@@ -10,10 +10,10 @@ from lightnets.config import resolve
 from lightnets.config.keys import Config
 from lightnets.distribution import workers
 from lightnets.run import directory as runs
-from lightnets.run import run_lock
+from lightnets.run import networks, run_lock
 from lightnets.support import console
 from lightnets.support.errors import UsageError, UserError
-from lightnets.support.words import command, is_path, nearest
+from lightnets.support.words import command, is_path
 
 HELP = "Train a network and leave a run directory with weights, numbers and pictures."
 
@@ -87,13 +87,7 @@ def _run_directory(args: argparse.Namespace) -> tuple[pathlib.Path | None, bool]
 
 def _check_names(config: Config, resumed: bool) -> None:
     """Raises for a network or path that does not exist, before TensorFlow is imported."""
-    from keras_lightnets.catalogue.registry import MODELS
-
-    if config.model.name not in MODELS:
-        raise UsageError(
-            f"Unknown network {config.model.name!r}.{nearest(config.model.name, MODELS)} "
-            "See lightnets list."
-        )
+    networks.check_name(config.model.name)
     dataset = config.data.dataset
     if not dataset:
         raise UsageError(

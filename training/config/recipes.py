@@ -21,12 +21,14 @@ class Recipe:
         source: Who trained like this, with the place where it can be read.
         note: What is ours: gaps of the source that were filled, and known differences.
         rates: Learning rates of networks that need another, by a pattern for their names.
+        families: Beginnings of the names of networks that ImageNet trains like this, unless told.
     """
 
     config: Mapping[str, Any]
     source: str
     note: str = ""
     rates: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    families: tuple[str, ...] = ()
 
 
 # AdamW kills networks without batch norm at the rates that suit the others: all logits of
@@ -102,6 +104,7 @@ RECIPES: dict[str, Recipe] = {
         },
         "arXiv 1602.07360, section 3, and the solver of forresti/SqueezeNet v1.1: 170,000 steps",
         "Caffe crops 227 of 256 pixels at random: a crop of fixed area here.",
+        families=("squeezenet",),
     ),
     "squeezenet-torchvision": Recipe(
         {
@@ -140,6 +143,7 @@ RECIPES: dict[str, Recipe] = {
         "section 8), to which it refers",
         "The paper gives no numbers of its own and trained with asynchronous replicas; batch, "
         "crop area and statistics' momentum are ours.",
+        families=("mobilenet_v1",),
     ),
     "mobilenet_v1-slim": Recipe(
         {
@@ -220,6 +224,7 @@ RECIPES: dict[str, Recipe] = {
             "train": {"epochs": 300, "batch_size": 256},
         },
         "pytorch/vision references/classification/README.md (71.88 %)",
+        families=("mobilenet_v2",),
     ),
     "mobilenet_v2-torchvision-v2": Recipe(
         {
@@ -237,6 +242,7 @@ RECIPES: dict[str, Recipe] = {
         '"Slightly less aggressive scale augmentation" is not specified; the area is '
         "tensorpack's, which matches the paper. Norm and biases are not decayed, as in the "
         "authors' release.",
+        families=("shufflenet_v1", "shufflenet_v2"),
     ),
     "shufflenet_v1-megvii": Recipe(
         {

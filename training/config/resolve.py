@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lightnets.config import keys as configs
+from lightnets.config import recipes
 from lightnets.config.keys import Config
 from lightnets.config.validate import validate
 from lightnets.support import console
@@ -83,8 +84,6 @@ def resolve(args: argparse.Namespace) -> Config:
     Raises:
         UsageError: An unknown recipe, key or value, or values that contradict each other.
     """
-    from lightnets.config import recipes
-
     file = configs.load(args.config) if args.config else {}
     flags = flag_values(args)
     merged: dict[str, Any] = {}
@@ -144,23 +143,13 @@ def _give_way(config: Config, chosen: Mapping[str, Any]) -> Config:
     return configs.update(config, values, where=f"recipe {config.recipe}")
 
 
-# The recipe of ImageNet when none is named: each network's own.
-_IMAGENET_RECIPES = {
-    "squeezenet": "squeezenet-paper",
-    "mobilenet_v1": "mobilenet_v1-paper",
-    "mobilenet_v2": "mobilenet_v2-torchvision",
-    "shufflenet_v1": "shufflenet-paper",
-    "shufflenet_v2": "shufflenet-paper",
-}
-
-
 def default_recipe(config: Config) -> str:
     """Returns the recipe for a configuration that names none."""
     if config.data.dataset == "digits":
         return "digits"
     if config.data.dataset.startswith("imagenet2012"):
-        for family, name in _IMAGENET_RECIPES.items():
-            if config.model.name.startswith(family):
+        for name, recipe in recipes.RECIPES.items():
+            if config.model.name.startswith(recipe.families):
                 return name
     return "finetune" if config.model.weights else "scratch-small"
 

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 import keras_lightnets
-from keras_lightnets.catalogue import registry
+from keras_lightnets.networks import create
 from keras_lightnets.networks.options import argument_names
 from keras_lightnets.text import first_line
 from keras_lightnets.weights import load as weights
@@ -119,8 +119,7 @@ _OURS = {
 
 def check_arguments(model: ModelConfig) -> None:
     """Raises UsageError if the builder does not know what the configuration gives it."""
-    row = registry.find(model.name)
-    known = argument_names(registry.load_builder(row)) - _OURS
+    known = argument_names(create.builder(model.name)) - _OURS
     given = {f"model.args.{key}": key for key in model.args}
     if model.alpha is not None:
         given["model.alpha"] = "alpha"

@@ -6,8 +6,8 @@ import argparse
 import pathlib
 from typing import TYPE_CHECKING, NamedTuple
 
-from keras_lightnets.catalogue.registry import MODELS
-from keras_lightnets.catalogue.weight_rows import WEIGHTS, WeightsRow
+from keras_lightnets.catalogue.published import WeightsRow
+from keras_lightnets.catalogue.registry import list_models, model_info
 from lightnets.run.directory import Run, check_is_run, load_network
 from lightnets.support.errors import UsageError, UserError
 from lightnets.support.words import command, nearest
@@ -44,14 +44,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def check(args: argparse.Namespace, weights: str | None) -> None:
     """Raises UsageError for what can be seen without TensorFlow."""
-    if args.model is not None and args.model not in MODELS:
-        raise UsageError(
-            f"Unknown network {args.model!r}.{nearest(args.model, MODELS)} See lightnets list."
-        )
+    if args.model is not None:
+        check_name(args.model)
     if weights is not None and args.model is None:
         raise UsageError("--weights needs --model NAME.")
     if args.transform_of is not None and not pathlib.Path(args.transform_of).is_dir():
         _published(args.transform_of, args.model)
+
+
+def check_name(name: str) -> None:
+    """Raises UsageError unless there is a network of this name."""
+    names = list_models()
+    if name not in names:
+        raise UsageError(f"Unknown network {name!r}.{nearest(name, names)} See lightnets list.")
 
 
 def is_weight_file(path: pathlib.Path) -> bool:
@@ -139,18 +144,12 @@ def _published(tag: str, name: str | None) -> WeightsRow:
     """
     if name is None:
         name, _, tag = tag.rpartition("/")
-    found = (
-        {
-            network: row
-            for network, rows in WEIGHTS.items()
-            for row in rows
-            if row.tag == tag and (not name or network == MODELS[name].name)
-        }
-        if not name or name in MODELS
-        else {}
-    )
+    rows = [(network, row) for network in list_models() for row in model_info(network).weights]
+    found = {
+        network: row for network, row in rows if row.tag == tag and (not name or network == name)
+    }
     if not found:
-        tags = {row.tag for rows in WEIGHTS.values() for row in rows}
+        tags = {row.tag for _, row in rows}
         raise UsageError(
             f"--transform-of: there is no run and no tag {tag!r}.{nearest(tag, tags)} "
             f"See {command('info', 'NETWORK')}."
