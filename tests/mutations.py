@@ -1066,8 +1066,8 @@ MUTATIONS = (
     Mutation(
         "wide channels: the kernel behind them is filled up at the wrong end",
         "keras_lightnets/layers/grouped_conv2d.py",
-        "kernel = wide_channels.fill_up(kernel, inputs.shape[-1], axis=2)",
-        "kernel = tf.roll(wide_channels.fill_up(kernel, inputs.shape[-1], axis=2), 1, 2)",
+        "inputs.shape.with_rank(4)[-1], axis=2)",
+        "inputs.shape.with_rank(4)[-1], axis=2)\n        kernel = tf.roll(kernel, 1, 2)",
         "test_wide_channels.py::test_equals_the_keras_layers",
     ),
     Mutation(

@@ -21,4 +21,4 @@ class Activation(keras.layers.Activation):
         if self.activation not in recomputation.GRADIENTS:
             return super().call(inputs)
         outputs = recomputation.activate(wide_channels.widen(inputs), self.activation)
-        return wide_channels.narrow(outputs, inputs.shape[-1])
+        return wide_channels.narrow(outputs, inputs.shape.with_rank_at_least(1)[-1])

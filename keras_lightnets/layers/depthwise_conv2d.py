@@ -79,7 +79,7 @@ class DepthwiseConv2D(keras.layers.DepthwiseConv2D):
         channels = inputs.shape[-1] * self.depth_multiplier
         if self.depth_multiplier == 1:
             inputs = wide_channels.widen(inputs)
-            kernel = wide_channels.fill_up(kernel, inputs.shape[-1], axis=2)
+            kernel = wide_channels.fill_up(kernel, inputs.shape.with_rank(4)[-1], axis=2)
         explicit = [0, 0, *self.pads[0], *self.pads[1], 0, 0] if self.pads else []
         padding = "EXPLICIT" if self.pads else self.padding.upper()
         convolution = _Convolution([1, *self.strides, 1], padding, explicit)
@@ -129,8 +129,8 @@ class _Convolution(NamedTuple):
 
     def spread(self, x: tf.Tensor, w: tf.Tensor, dy: tf.Tensor) -> tf.Tensor:
         """`input_gradient` as a convolution of `dy` with zeros between its values."""
-        stride, channels = self.strides[1], dy.shape[-1]
-        height, width = dy.shape[1:3]
+        stride = self.strides[1]
+        _, height, width, channels = dy.shape.with_rank(4)
         zeros = [0, stride - 1]
         dy = tf.reshape(dy, (-1, height, 1, width, 1, channels))
         dy = tf.pad(dy, [[0, 0], [0, 0], zeros, [0, 0], zeros, [0, 0]])
@@ -138,9 +138,10 @@ class _Convolution(NamedTuple):
         # Padded so that the result has the size of `x`; a negative padding crops.
         paddings = [[0, 0]]
         for axis in (1, 2):
-            before = w.shape[axis - 1] - 1 - self._padding_before(axis, x, w, dy)
-            after = x.shape[axis] + w.shape[axis - 1] - 1 - before - dy.shape[axis]
-            dy = dy if after >= 0 else tf.split(dy, [dy.shape[axis] + after, -after], axis)[0]
+            taps, size = w.shape.with_rank(4)[axis - 1], dy.shape.with_rank(4)[axis]
+            before = taps - 1 - self._padding_before(axis, x, w, dy)
+            after = x.shape.with_rank(4)[axis] + taps - 1 - before - size
+            dy = dy if after >= 0 else tf.split(dy, [size + after, -after], axis)[0]
             paddings.append([before, max(after, 0)])
         return _ops.DepthwiseConv2dNative(
             input=dy,
@@ -156,5 +157,5 @@ class _Convolution(NamedTuple):
         if self.padding == "VALID":
             return 0
         stride = self.strides[1]
-        total = spread.shape[axis] - stride + w.shape[axis - 1] - x.shape[axis]
+        total = spread.shape.with_rank(4)[axis] - stride + w.shape[axis - 1] - x.shape[axis]
         return max(total, 0) // 2

@@ -64,10 +64,10 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
 
     def _normalize(self, inputs: tf.Tensor, by_batch: bool) -> tf.Tensor:
         """Normalizes by the statistics of this batch, and updates the moving ones, or by those."""
-        channels, x = inputs.shape[-1], wide_channels.widen(inputs)
+        channels, x = inputs.shape.with_rank(4)[-1], wide_channels.widen(inputs)
         statistics = () if by_batch else map(_float32, (self.moving_mean, self.moving_variance))
         values = (*self._scale_offset(channels), *statistics)
-        values = [wide_channels.fill_up(v, x.shape[-1]) for v in values]
+        values = [wide_channels.fill_up(v, x.shape.with_rank(4)[-1]) for v in values]
         if not by_batch:
             return wide_channels.narrow(self._fused_op(x, *values).y, channels)
         fused = self._fused_op(x, *values, is_training=True)
@@ -85,7 +85,7 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
         mean, square = tf.unstack(mean_over_replicas(moments))
         variance = tf.maximum(square - tf.square(mean), 0.0)
         self._update_moving(mean, variance)
-        scale, offset = self._scale_offset(inputs.shape[-1])
+        scale, offset = self._scale_offset(inputs.shape.with_rank(4)[-1])
         return tf.nn.batch_normalization(inputs, mean, variance, offset, scale, self.epsilon)
 
     def _update_moving(self, mean: tf.Tensor, variance: tf.Tensor) -> None:
@@ -104,6 +104,7 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
         offset: tf.Tensor,
         mean: tf.Tensor | tuple = (),  # none in training
         variance: tf.Tensor | tuple = (),
+        *,
         is_training: bool = False,
     ) -> Any:
         # The raw operation, because `tf.nn.fused_batch_norm` raises epsilon to 1.001e-5.

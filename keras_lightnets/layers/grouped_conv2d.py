@@ -116,7 +116,7 @@ class GroupedConv2D(keras.layers.Conv2D):
         if recomputation.recomputes():
             return recomputation.convolve(inputs, kernel, self._multiply, self._split_gradients)
         inputs = wide_channels.widen(inputs)
-        kernel = wide_channels.fill_up(kernel, inputs.shape[-1], axis=2)
+        kernel = wide_channels.fill_up(kernel, inputs.shape.with_rank(4)[-1], axis=2)
         if self.pad_filters and wide_channels.pay(inputs):
             kernel = wide_channels.fill_up(kernel, wide_channels.suitable(self.filters))
         return wide_channels.narrow(self._multiply(inputs, kernel), self.filters)
@@ -145,7 +145,8 @@ class GroupedConv2D(keras.layers.Conv2D):
         with tf.GradientTape() as tape:
             tape.watch((x, w))
             y = self._split(x, w)
-        return tape.gradient(y, (x, w), dy)
+        gradients: Any = tape.gradient(y, (x, w), [dy])
+        return gradients
 
     def _split(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
         if self._is_matrix_product():
@@ -170,7 +171,7 @@ class GroupedConv2D(keras.layers.Conv2D):
                 strict=True,
             )
             outputs = tf.concat([x @ w for x, w in groups], axis=-1)
-        filters = kernel.shape[-1]
+        filters = kernel.shape.with_rank(4)[-1]
         sizes = inputs.shape[:-1].as_list()
         if sizes.count(None) > 1:
             shape = tf.concat([tf.shape(inputs)[:-1], [filters]], axis=0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import contextvars
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -62,7 +63,7 @@ class Recipe:
         """Takes a function that computes the tensor, but not before its argument is there."""
         self._compute = compute
         self._graph: tf.Graph | None = None
-        self._again: tf.Tensor | None = None
+        self._again: Any = None
 
     def compute(self, after: tf.Tensor) -> tf.Tensor:
         """The tensor once more, but not before `after`, a gradient, is there."""
@@ -82,7 +83,7 @@ def remember(
     """Notes that `y` can be computed again: `normalize(*arguments)`."""
 
     @tf.custom_gradient
-    def compute(after, *arguments):
+    def compute(after, *arguments) -> Any:
         def second_derivative(*_):
             raise NotImplementedError(
                 "recompute_activations() has no second derivative. Trace it outside the block."
@@ -103,7 +104,7 @@ def activate(x: tf.Tensor, activation: Callable[[tf.Tensor], tf.Tensor]) -> tf.T
     again = Recipe(lambda after: activation(recipe.compute(after)))
 
     @tf.custom_gradient
-    def activated(x):
+    def activated(x) -> Any:
         y = activation(x)
         return y, lambda dy: GRADIENTS[activation](gradients=dy, features=again.computed(y))
 
@@ -122,7 +123,7 @@ def convolve(
     recipe = getattr(inputs, _RECIPE, None)
 
     @tf.custom_gradient
-    def convolution(x, w):
+    def convolution(x, w) -> Any:
         def differentiate(dy):
             return gradients(x if recipe is None else recipe.compute(dy), w, dy)
 

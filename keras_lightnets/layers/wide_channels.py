@@ -11,6 +11,7 @@ the narrow maps, whose gradients carry their wide form back.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import tensorflow as tf
 
@@ -38,12 +39,12 @@ def pay(x: tf.Tensor) -> bool:
 
 def narrow(wide: tf.Tensor, channels: int) -> tf.Tensor:
     """The first `channels` channels, in a graph; `widen` gives all of them back."""
-    width = wide.shape[-1]
+    width = wide.shape.with_rank_at_least(1)[-1]
     if width == channels:
         return wide
 
     @tf.custom_gradient
-    def cut(wide):
+    def cut(wide) -> Any:
         y = tf.slice(wide, [0] * len(wide.shape), [-1] * (len(wide.shape) - 1) + [channels])
         return y, lambda dy: fill_up(widen(dy), width)
 
@@ -59,7 +60,7 @@ def widen(x: tf.Tensor) -> tf.Tensor:
         return x
 
     @tf.custom_gradient
-    def exchange(x, wide):
+    def exchange(x, wide) -> Any:
         return tf.identity(wide), lambda dy: (narrow(dy, x.shape[-1]), None)
 
     return exchange(x, wide)
@@ -70,5 +71,5 @@ def fill_up(x: tf.Tensor, size: int, axis: int = -1) -> tf.Tensor:
     if x.shape[axis] == size:
         return x
     paddings = [[0, 0] for _ in x.shape]
-    paddings[axis][1] = size - x.shape[axis]
+    paddings[axis][1] = size - x.shape.with_rank_at_least(1)[axis]
     return tf.pad(x, paddings)
