@@ -4,8 +4,8 @@
 
 In a document the lines between `<!-- speed:begin NAME ... -->` and `<!-- speed:end -->` are
 replaced by the rows of the named result files, of every machine that measured them; without names
-by all comparisons. Profiles and growth have tables of their own. `--check` only says whether they
-are up to date.
+by all comparisons; with `headlines` by five of them. Profiles and growth have tables of their own.
+`--check` only says whether they are up to date.
 """
 
 from __future__ import annotations
@@ -33,6 +33,14 @@ NAMES = (
     "startup",
     "grouped_forms",
 )
+# Result, beginning of the case, peer: the first page names these.
+HEADLINES = (
+    ("train_step", "train step mobilenet_v2-224-b32", "keras.applications"),
+    ("train_step", "train step shufflenet_v1_g3-224-b16", "Keras layers"),
+    ("train_step_torch", "train step shufflenet_v2-224-b16", "torchvision"),
+    ("inference", "inference mobilenet_v2-224-b16 folded", "keras.applications"),
+    ("data_pipeline", "input pipeline JPEG 500x375 of 100 kB", "torchvision DataLoader"),
+)
 PROFILED = 6  # operations of each case that the table of profiles names
 _BLOCK = re.compile(r"(<!-- speed:begin([ \w]*) -->\n).*?(<!-- speed:end -->)", re.DOTALL)
 
@@ -43,6 +51,8 @@ def table(names: list[str], folder: pathlib.Path = common.RESULTS) -> str:
     Raises:
         ValueError: A named result does not exist.
     """
+    if names == ["headlines"]:
+        return "\n".join(_headlines(folder)) + "\n"
     if len(names) == 1 and names[0] in _OWN_TABLES:
         return "\n".join(_OWN_TABLES[names[0]](_rows(names[0], folder))) + "\n"
     lines = [
@@ -60,6 +70,19 @@ def _rows(name: str, folder: pathlib.Path, needed: bool = True) -> list[dict[str
     if needed and not paths:
         raise ValueError(f"There is no {folder}/{name}-*.csv. Run benchmarks/{name}.py.")
     return [row for path in paths for row in common.load(path)]
+
+
+def _headlines(folder: pathlib.Path) -> list[str]:
+    """One line for each headline: what, against what, ratio and its middle half."""
+    lines = ["| what | against | ratio | middle half |", "|---|---|---|---|"]
+    for name, case, peer in HEADLINES:
+        rows = [
+            row
+            for row in _rows(name, folder)
+            if row["case"].startswith(case) and row["peer"] == peer
+        ]
+        lines += ["|".join(_line(row).split("|")[:5]) + "|" for row in rows]
+    return lines
 
 
 def _profile_lines(rows: list[dict[str, str]]) -> list[str]:

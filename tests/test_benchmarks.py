@@ -141,6 +141,16 @@ def test_the_check_fails_below_its_floor(tmp_path, monkeypatch, seconds, failed)
     assert ("BELOW x, ours against peer" in table) == failed
 
 
+def test_the_first_page_names_one_row_for_each_headline():
+    # Mutation: a headline whose case was renamed, which drops its row.
+    rows = readme.table(["headlines"]).splitlines()[2:]
+    assert len(rows) == len(readme.HEADLINES)
+    for (_, case, peer), row in zip(readme.HEADLINES, rows, strict=True):
+        assert row.startswith(f"| {case}")
+        assert f"| {peer} |" in row
+        assert row.count("|") == 5
+
+
 @pytest.mark.parametrize("document", ["README.md", "docs/performance.md"])
 def test_numbers_in_documents_are_those_of_the_results(document):
     text = (ROOT / document).read_text(encoding="utf-8")
