@@ -241,6 +241,7 @@ def _mix(
 
 def _shift(images: tf.Tensor, randoms: tf.Tensor, share: float) -> tf.Tensor:
     """Moves each image by up to `share` of its sides; the border pixels are repeated."""
+    images = tf.convert_to_tensor(images)
     for axis, slot in ((1, _SHIFT_Y), (2, _SHIFT_X)):
         side = images.shape.with_rank(4)[axis]
         reach = round(share * side)
