@@ -47,7 +47,7 @@ def tree():
 export()
 first = tree()
 size = sum(map(len, first.values()))
-for left in (0.02, 0.3, 0.8, 1.1):
+for left in (0.02, 0.3, 0.8, 0.95):
     filler = disk / "filler"
     free = os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize
     filler.write_bytes(b"0" * (free - int(left * size)))
