@@ -106,9 +106,9 @@ def classify(url: str, run: pathlib.Path, predictions: pathlib.Path) -> None:
     images: list[Any] = [source.contents(number).numpy() for number in range(source.count)]
     answers = Client(url).classify(images, top=1)
     right = differ = 0
-    for row, ((label, probability),) in zip(expected, answers, strict=True):
-        if int(row["image"]) % max(1, len(images) // 5) == 0:
-            print(f"  image {row['image']:>4}: {label} ({probability:.4f}), truly {row['true']}")
+    for number, (row, ((label, probability),)) in enumerate(zip(expected, answers, strict=True)):
+        if number % max(1, len(images) // 5) == 0:
+            print(f"  {row['image']}: {label} ({probability:.4f}), truly {row['true']}")
         right += label == row["true"]
         differ += label != row["predicted"] or abs(probability - float(row["probability"])) > 1e-4
     accuracy = right / len(images)
