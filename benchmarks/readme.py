@@ -60,7 +60,7 @@ def table(names: list[str], folder: pathlib.Path = common.RESULTS) -> str:
         "|---|---|---|---|---|---|---|",
     ]
     for name in names or NAMES:
-        lines += [_line(row) for row in _rows(name, folder, needed=bool(names))]
+        lines += [_line(_cells(row)) for row in _rows(name, folder, needed=bool(names))]
     return "\n".join(lines) + "\n"
 
 
@@ -81,7 +81,7 @@ def _headlines(folder: pathlib.Path) -> list[str]:
             for row in _rows(name, folder)
             if row["case"].startswith(case) and row["peer"] == peer
         ]
-        lines += ["|".join(_line(row).split("|")[:5]) + "|" for row in rows]
+        lines += [_line(_cells(row)[:4]) for row in rows]
     return lines
 
 
@@ -120,16 +120,22 @@ _OWN_TABLES = {
 }
 
 
-def _line(row: dict[str, str]) -> str:
-    cells = {
+def _cells(row: dict[str, str]) -> list[str]:
+    """What a row says, in the order of the columns."""
+    numbers = {
         key: f"{float(row[key]):.2f}" if row[key] else ""
         for key in ("ratio", "low", "high", "best", "processor")
     }
     target = f"{float(row['target']):.3g}" if row["target"] else ""
-    return (
-        f"| {row['case']} | {row['peer']} | {cells['ratio']} "
-        f"| {cells['low']} to {cells['high']} | {cells['best']} | {cells['processor']} | {target} |"
-    )
+    middle = f"{numbers['low']} to {numbers['high']}"
+    return [
+        *(row["case"], row["peer"], numbers["ratio"], middle),
+        *(numbers["best"], numbers["processor"], target),
+    ]
+
+
+def _line(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |"
 
 
 def filled(text: str, folder: pathlib.Path = common.RESULTS) -> str:

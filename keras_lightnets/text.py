@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 # What moves the cursor, starts an escape sequence, breaks a line or reverses its direction, and
 # bytes of a file name that are not UTF-8.
@@ -21,6 +22,7 @@ _NOISE = (
     "Check '",
 )
 _LONGEST = 300
+_LISTED = 10  # of many problems
 
 
 def visible(text: object) -> str:
@@ -40,6 +42,12 @@ def _escape(character: str) -> str:
     elif code > 0x7F:
         return f"\\u{code:04x}"
     return _NAMED.get(character, f"\\x{code:02x}")
+
+
+def listed(problems: Sequence[str]) -> str:
+    """Returns the first few, and how many more there are: `a; b; and 7 more`."""
+    more = [f"and {len(problems) - _LISTED} more"] if len(problems) > _LISTED else []
+    return "; ".join([*problems[:_LISTED], *more])
 
 
 def first_line(error: BaseException) -> str:

@@ -430,7 +430,7 @@ def test_not_every_damaged_image_of_a_grid_is_listed(tmp_path, capfd):
     err = capfd.readouterr().err
     assert err.count(".jpg: it is no image of a known format") == 10
     assert "images of" in err
-    assert re.search(r" and \d+ more\)\. See lightnets data check", err)
+    assert re.search(r"; and \d+ more\)\. See lightnets data check", err)
     assert err.count("\n") == 1
 
 

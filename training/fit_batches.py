@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from lightnets.data.sources.order import index_shuffle
+
 
 def batches(
     x: Any,
@@ -73,7 +75,6 @@ def batches(
 def _of_arrays(
     arrays: tuple[tf.Tensor, ...], size: int, order: Callable[[], tuple[int, int]] | None
 ) -> tf.data.Dataset:
-    index_shuffle = tf.random.experimental.index_shuffle  # pyright: ignore[reportAttributeAccessIssue]
     count = len(arrays[0])
     positions = tf.data.Dataset.range(count)
     if order is not None:

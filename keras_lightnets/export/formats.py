@@ -20,8 +20,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_lightnets.errors import ExportError
-from keras_lightnets.export import bundle, runtimes
-from keras_lightnets.export import parity as gate
+from keras_lightnets.export import bundle, parity, runtimes
 from keras_lightnets.export.signatures import Endpoints
 from keras_lightnets.inference.function import (
     frozen_function,
@@ -43,7 +42,7 @@ def convert(
     model: keras.Model,
     directory: pathlib.Path,
     formats: Sequence[str],
-    held_out: gate.HeldOut,
+    held_out: parity.HeldOut,
     *,
     representative: np.ndarray | None = None,
     max_accuracy_drop: float = 0.01,
@@ -72,7 +71,7 @@ def convert(
     runtimes.check_installed(formats)
     if "litert-int8" in formats and representative is None:
         raise ExportError("The format 'litert-int8' needs representative images.")
-    expected = gate.predict(model, held_out.images)
+    expected = parity.predict(model, held_out.images)
     network = inference_model(model, merge_pads=False)
     report = {}
     for name in formats:
@@ -96,7 +95,7 @@ def convert(
         drop = max_accuracy_drop if name == "litert-int8" else None
         report[name] = {
             "file": path.name,
-            **gate.compare(name, expected, received, held_out.labels, drop, TOLERANCE),
+            **parity.compare(name, expected, received, held_out.labels, drop, TOLERANCE),
         }
     return report
 

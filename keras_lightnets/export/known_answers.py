@@ -49,9 +49,11 @@ def write(
         (folder / name).write_bytes(file)
         header = b"P6\n%d %d\n255\n" % (pixels.shape[1], pixels.shape[0])
         (folder / f"{number}.ppm").write_bytes(header + pixels.tobytes())
-        rows = {name: rows[place].tolist() for name, rows in expected.probabilities.items()}
-        rounded = {name: [round(each, 7) for each in row] for name, row in rows.items()}
-        images.append({"file": name, "probabilities": rounded})
+        probabilities = {
+            signature: [round(each, 7) for each in rows[place].tolist()]
+            for signature, rows in expected.probabilities.items()
+        }
+        images.append({"file": name, "probabilities": probabilities})
     known = {"labels": list(labels), "tolerance": _TOLERANCES[precision], "images": images}
     (folder / selftest.ANSWERS.name).write_text(json.dumps(known) + "\n", encoding="utf-8")
 

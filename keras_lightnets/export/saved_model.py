@@ -17,8 +17,7 @@ import tensorflow as tf
 from keras_lightnets._version import __version__
 from keras_lightnets.catalogue import class_names as naming
 from keras_lightnets.errors import ExportError
-from keras_lightnets.export import bundle, deployment, known_answers, signatures, warmup
-from keras_lightnets.export import parity as gate
+from keras_lightnets.export import bundle, deployment, known_answers, parity, signatures, warmup
 from keras_lightnets.export.formats import DIRECTORY, convert
 from keras_lightnets.inference.function import Precision, check_classifier, inference_model
 from keras_lightnets.preprocessing import EvalTransform
@@ -67,7 +66,7 @@ class _Job:
     model_dir: pathlib.Path
     version: int | None
     interface: signatures.Interface
-    held_out: gate.HeldOut
+    held_out: parity.HeldOut
     options: ExportOptions
 
 
@@ -79,7 +78,7 @@ def export_saved_model(
     *,
     name: str | None = None,
     transform: EvalTransform | None = None,
-    held_out: gate.HeldOut | None = None,
+    held_out: parity.HeldOut | None = None,
     options: ExportOptions | None = None,
     metadata: Mapping[str, Any] | None = None,
     progress: Callable[[str], None] = lambda line: None,
@@ -133,8 +132,8 @@ def export_saved_model(
         served = inference_model(model, options.precision)
         write_saved_model(served, job.interface, staged, whole_batches=options.whole_batches)
         progress(f"Comparing it with the Keras model on {len(job.held_out.images)} images")
-        expected = gate.reference(model, job.held_out, job.interface.transform)
-        report = gate.run(
+        expected = parity.reference(model, job.held_out, job.interface.transform)
+        report = parity.run(
             staged,
             expected,
             max_accuracy_drop=None if options.precision == "float32" else options.max_accuracy_drop,
@@ -162,7 +161,7 @@ def export_formats(
     *,
     name: str | None = None,
     transform: EvalTransform | None = None,
-    held_out: gate.HeldOut | None = None,
+    held_out: parity.HeldOut | None = None,
     options: ExportOptions | None = None,
 ) -> pathlib.Path:
     """Writes `options.formats` only, to `base_dir/<name>/formats/<version>`, which no server loads.
@@ -189,14 +188,14 @@ def _prepare(
     version: int | None,
     name: str | None,
     transform: EvalTransform | None,
-    held_out: gate.HeldOut | None,
+    held_out: parity.HeldOut | None,
     options: ExportOptions | None,
 ) -> _Job:
     options = options or ExportOptions()
     interface = make_interface(model, class_names, transform, options)
     name = name or model.name
     bundle.check_name(name)
-    held_out = held_out or gate.HeldOut.synthetic(interface.transform.image_size)
+    held_out = held_out or parity.HeldOut.synthetic(interface.transform.image_size)
     check_held_out(held_out, interface)
     job = _Job(model, pathlib.Path(base_dir) / name, version, interface, held_out, options)
     _number(job)
@@ -298,7 +297,7 @@ def make_interface(
     return signatures.Interface(transform, labels, options.input_dtype, top_k, options.features)
 
 
-def check_held_out(held_out: gate.HeldOut, interface: signatures.Interface) -> None:
+def check_held_out(held_out: parity.HeldOut, interface: signatures.Interface) -> None:
     """Raises ExportError unless the pictures have the model's input size and dtype."""
     images, size = held_out.images, interface.transform.image_size
     if images.dtype != "uint8" or images.shape[1:] != (*size, 3) or len(images) == 0:

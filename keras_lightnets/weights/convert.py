@@ -12,6 +12,7 @@ import numpy as np
 from keras_lightnets.catalogue import registry
 from keras_lightnets.catalogue.family import Family
 from keras_lightnets.layers.notes import notes
+from keras_lightnets.text import listed
 
 # PyTorch -> Keras: (out, in, h, w) -> (h, w, in, out), and depthwise (c, 1, h, w) -> (h, w, c, 1).
 _CONV = (2, 3, 1, 0)
@@ -20,7 +21,6 @@ _DEPTHWISE = (2, 3, 0, 1)
 HEAD_PREFIX = "logits"
 # Layers that models without top, or with `features_only`, are built without.
 HEAD_PREFIXES = (HEAD_PREFIX, "head_")
-_LISTED = 10  # names per kind of mistake in an error message
 
 
 class Slot(NamedTuple):
@@ -125,8 +125,7 @@ def tensor_slots(model: keras.Model, source: str) -> tuple[list[Slot], set[str]]
     unknown = [name for name in layers if name not in names]
     if unknown:
         raise ValueError(
-            f"{source} has no weights for these layers of model {model.name!r}: "
-            f"{list_problems(unknown)}"
+            f"{source} has no weights for these layers of model {model.name!r}: {listed(unknown)}"
         )
     slots = [
         slot
@@ -236,11 +235,5 @@ def _numpy(value: Any) -> np.ndarray:
 def _message(model: keras.Model, source: str, problems: list[str]) -> str:
     return (
         f"These are not {source}'s weights of model {model.name!r} "
-        f"({len(problems)} mistakes): {list_problems(problems)}"
+        f"({len(problems)} mistakes): {listed(problems)}"
     )
-
-
-def list_problems(lines: list[str]) -> str:
-    """The first few lines, and how many more there are."""
-    shown = "; ".join(lines[:_LISTED])
-    return shown + (f"; and {len(lines) - _LISTED} more" if len(lines) > _LISTED else "")

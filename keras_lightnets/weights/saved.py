@@ -10,11 +10,10 @@ import zipfile
 import h5py
 import keras
 
-from keras_lightnets.text import first_line
+from keras_lightnets.text import first_line, listed
 from keras_lightnets.weights.convert import (
     HEAD_PREFIXES,
     head_layers,
-    list_problems,
     warn_about_head,
 )
 from keras_lightnets.weights.files import ERRORS, Budget, check_hdf5, read_member
@@ -82,7 +81,7 @@ def copy(donor: keras.Model, model: keras.Model, origin: str) -> bool:
     if problems:
         raise ValueError(
             f"{origin} holds the weights of another network than model {model.name!r}: "
-            f"{list_problems(sorted(problems))}"
+            f"{listed(sorted(problems))}"
         )
     for name in matching:
         for variable, value in zip(ours[name].weights, theirs[name].weights, strict=True):

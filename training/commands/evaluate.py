@@ -284,7 +284,6 @@ def _write_predictions(
 
 
 def _print(results: dict[str, Any], rows: list[dict[str, Any]], found: HeldOut) -> None:
-
     splits = results["splits"]
     named = f" ({', '.join(splits)})" if found.dataset.divided else ""
     console.line(f"{results['target']}: {count(results['images'], 'held-out image')}{named}")

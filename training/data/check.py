@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_lightnets import preprocessing
+from keras_lightnets.text import listed
 from lightnets.config.keys import DataConfig
 from lightnets.data import pillow, pipeline
 from lightnets.data.sources import listing
@@ -21,12 +22,11 @@ from lightnets.data.sources.tfds import cache_dir
 from lightnets.support import console
 from lightnets.support.errors import UserError
 from lightnets.support.quiet import standard_error_aside
-from lightnets.support.words import command, count, some
+from lightnets.support.words import command, count
 from lightnets.support.writing import write_json
 
 # Why a file of a known format cannot be decoded, where nothing more is known.
 DAMAGED = "it is damaged or cut off"
-
 
 # How many names an error lists.
 _NAMED = 10
@@ -76,7 +76,7 @@ def explained(source: Source | Stream, dataset: str) -> Iterator[None]:
         bad = find_damaged(source)
         if not bad:
             raise
-        named = some((f"{source.name(place)}: {why}" for place, why in bad.items()), _NAMED, "; ")
+        named = listed([f"{source.name(place)}: {why}" for place, why in bad.items()])
         raise UserError(
             f"{count(len(bad), 'image')} of {dataset} cannot be read ({named}). "
             f"See {command('data', 'check', dataset)}."

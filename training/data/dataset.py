@@ -21,8 +21,6 @@ from lightnets.support import console
 from lightnets.support.errors import UserError
 from lightnets.support.words import count, is_path, some
 
-# Classes that are named in one line.
-
 
 @dataclass(frozen=True)
 class Part:

@@ -117,11 +117,13 @@ class Splits:
     def save(self, path: str | os.PathLike) -> None:
         """Writes `split.json` (into `path`, if that is a folder) for `load(config, saved=...)`."""
         path = pathlib.Path(path)
-        divided = self.whole is None
+        sources, held_out = [self.train_source, self.eval_source], None
+        if self.whole is not None:
+            sources, held_out = [self.whole], self.eval_source
         split_file.save(
             path / split_file.NAME if path.is_dir() else path,
-            [self.train_source, self.eval_source] if self.whole is None else [self.whole],
-            None if divided else self.eval_source,
+            sources,
+            held_out,
             self.labels,
             self.excluded,
             self.config.data.dataset,

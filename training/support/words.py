@@ -9,6 +9,8 @@ from collections.abc import Iterable
 
 from keras_lightnets.text import visible
 
+_NAMED = 5  # names in one line
+
 
 def nearest(name: str, choices: Iterable[str]) -> str:
     """Returns ` Did you mean 'x'?`, or nothing when no choice is close."""
@@ -27,11 +29,11 @@ def count(number: int, noun: str, plural: str | None = None) -> str:
     return f"{number} {noun if number == 1 else plural or noun + 's'}"
 
 
-def some(names: Iterable[object], most: int = 5, separator: str = ", ") -> str:
+def some(names: Iterable[str]) -> str:
     """Returns the first names, and how many more there are: `a, b and 7 more`."""
-    words = [str(name) for name in names]
-    more = f" and {len(words) - most} more" if len(words) > most else ""
-    return separator.join(words[:most]) + more
+    names = list(names)
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more
 
 
 def command(*words: object) -> str:

@@ -15,11 +15,11 @@ from lightnets.support.errors import UserError
 
 # Why a file or folder is left out. A picture of a format that is not read has the format's name.
 NO_IMAGE = "no image"
+FOREIGN = "hidden, or kept there by another program"
 
 # Files of larger sets are not opened before training unless they must be (about 1 ms an image and
 # core to decode).
 UNASKED_LIMIT = 50_000
-FOREIGN = "hidden, or kept there by another program"
 
 _HEIC = {".heic": "HEIC", ".heif": "HEIC"}
 _has_heif = importlib.util.find_spec("pillow_heif") is not None
