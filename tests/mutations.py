@@ -596,14 +596,14 @@ MUTATIONS = (
     ),
     Mutation(
         "serving: a version that failed to load counts as healthy",
-        "keras_lightnets/export/deployment.py",
+        "keras_lightnets/export/templates/compose.yaml",
         "grep -q '\"AVAILABLE\"' <&3",
         "grep -q AVAILABLE <&3",
         "test_deployment.py::test_the_health_check_reads_the_state_of_every_model",
     ),
     Mutation(
         "serving: the health check of the first model alone",
-        "keras_lightnets/export/deployment.py",
+        "keras_lightnets/export/templates/compose.yaml",
         "<&3 || exit 1",
         "<&3; exit",
         "test_deployment.py::test_the_health_check_reads_the_state_of_every_model",

@@ -246,7 +246,7 @@ def test_files_are_readable_for_a_server_of_another_user(tmp_path):
     finally:
         os.umask(before)
     made = [path for path in (tmp_path / "base").rglob("*") if "other" not in path.parts]
-    assert len(made) == 5 + 6
+    assert len(made) == 6 + 6
     for path in [tmp_path / "base", *made]:
         assert path.stat().st_mode & 0o777 == (0o755 if path.is_dir() else 0o644), path
 

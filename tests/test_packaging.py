@@ -38,6 +38,20 @@ def test_every_folder_of_code_is_a_package_that_is_installed():
     assert setup["options"]["packages"].split() == sorted(found)
 
 
+def test_every_file_beside_the_code_is_installed():
+    # Mutation: no line for `templates/*` in setup.cfg: exports fail once installed from a wheel.
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    installed = {
+        path
+        for package, patterns in setup["options.package_data"].items()
+        for pattern in patterns.split()
+        for path in (ROOT / package.replace(".", "/")).glob(pattern)
+    }
+    files = {path for path in (ROOT / "keras_lightnets").rglob("*") if path.is_file()}
+    assert {path for path in files - installed if path.suffix not in (".py", ".pyc")} == set()
+
+
 def test_every_public_name_resolves_and_is_documented():
     for name in keras_lightnets.__all__:
         value = getattr(keras_lightnets, name)

@@ -5,19 +5,17 @@ from __future__ import annotations
 import hashlib
 import pathlib
 import re
-import textwrap
 from collections import Counter
 from collections.abc import Sequence
 
 from keras_lightnets.errors import ExportError
 from keras_lightnets.export import batching_parameters, bundle, models_config, warmup
 from keras_lightnets.export.batching_parameters import BATCHING_FILE
-from keras_lightnets.export.handbook import handbook
 from keras_lightnets.export.models_config import MODELS_FILE
 from keras_lightnets.export.tf_serving import (
     GRPC_PORT,
     IMAGE,
-    LABELS_FLAG,
+    METRICS_PATH,
     MONITORING_CONFIG,
     REST_PORT,
 )
@@ -30,18 +28,14 @@ _HOST_LENGTH = 45
 # Ends a file that an export may replace: behind it stands the digest of all lines before.
 _STAMP = "Written by lightnets export, which leaves this file alone once it is changed:"
 
-# A TCP connection by bash: the official image has neither curl nor wget. The status code alone
-# does not tell whether a version is available, the state does; the quotes keep the error code
-# UNAVAILABLE of a version that could not be loaded from counting.
-_HEALTH = f"""
-names=$(sed 's/#.*//' {_MOUNT}/{MODELS_FILE} | grep -Eo '\\bname: *"[^"]*"' | cut -d'"' -f2)
-for name in $names; do
-  exec 3<>/dev/tcp/127.0.0.1/{REST_PORT} &&
-  printf 'GET /v1/models/%s HTTP/1.0\\r\\nHost: localhost\\r\\n\\r\\n' "$name" >&3 &&
-  grep -q '"AVAILABLE"' <&3 || exit 1
-done
-test -n "$names"
-"""
+# What the templates name: a server that they start.
+_SERVER = {
+    "image": IMAGE,
+    "grpc_port": GRPC_PORT,
+    "rest_port": REST_PORT,
+    "metrics_path": METRICS_PATH,
+}
+_TEMPLATES = pathlib.Path(__file__).parent / "templates"
 
 
 def warmup_sizes(base_dir: pathlib.Path, wanted: Sequence[int] | None) -> list[int]:
@@ -101,9 +95,15 @@ def stage_ready_files(
     names = sorted({name, *(path.name for path in base_dir.iterdir() if _is_model(path))})
     wholes = {
         MODELS_FILE: models_config.text(models_config.entry(n, f"{_MOUNT}/{n}") for n in names),
-        "compose.yaml": _compose(),
-        "kserve.yaml": "---\n".join(_kserve(*both) for both in kubernetes_names(names).items()),
-        "README.md": handbook(names, IMAGE),
+        "compose.yaml": _filled("compose.yaml", **_SERVER),
+        "kserve.yaml": "---\n".join(
+            _filled("kserve.yaml", name=name, service=service, tag=IMAGE.rpartition(":")[2])
+            for name, service in kubernetes_names(names).items()
+        ),
+        # Its calls name the first model; a test runs them.
+        "README.md": _filled(
+            "README.md", name=names[0], models="\n".join(f"- `{each}`" for each in names), **_SERVER
+        ),
     }
     notes = []
     for file, whole in wholes.items():
@@ -178,60 +178,12 @@ def _extended(
     return extended, notes
 
 
-def _compose() -> str:
-    health = textwrap.indent(_HEALTH.strip().replace("$", "$$"), 10 * " ")
-    return f"""services:
-  serving:
-    image: {IMAGE}
-    ports:
-      - "127.0.0.1:{GRPC_PORT}:{GRPC_PORT}"  # gRPC
-      - "127.0.0.1:{REST_PORT}:{REST_PORT}"  # REST
-    volumes:
-      - .:{_MOUNT}:ro
-    command:
-      - --model_config_file={_MOUNT}/{MODELS_FILE}
-      - {LABELS_FLAG}
-      - --monitoring_config_file={_MOUNT}/monitoring.config
-      - --enable_batching
-      - --batching_parameters_file={_MOUNT}/batching_parameters.txt
-    healthcheck:  # of all models in {MODELS_FILE}
-      test:
-        - CMD
-        - bash
-        - -c
-        - |
-{health}
-      interval: 10s
-      timeout: 3s
-      start_period: 60s
-    restart: unless-stopped
-"""
-
-
-def _kserve(name: str, service: str) -> str:
-    return f"""apiVersion: serving.kserve.io/v1beta1
-kind: InferenceService
-metadata:
-  name: {service}  # also the model's name in URLs there
-spec:
-  predictor:
-    minReplicas: 1
-    maxReplicas: 4
-    # Without `scaleMetric`, Knative scales by concurrency and a HorizontalPodAutoscaler by cpu.
-    # The latter takes cpu or memory only.
-    model:
-      modelFormat:
-        name: tensorflow
-        version: "2"
-      runtimeVersion: "{IMAGE.rpartition(":")[2]}"  # tag of the image
-      storageUri: pvc://models/{name}  # a volume claim `models` with this directory's content
-      resources:
-        requests:
-          cpu: "2"
-          memory: 1Gi
-        limits:
-          memory: 2Gi
-"""
+def _filled(template: str, **values: object) -> str:
+    """Returns a file of `templates` with `{key}` replaced; all other braces are its own."""
+    text = (_TEMPLATES / template).read_text(encoding="utf-8")
+    for key, value in values.items():
+        text = text.replace(f"{{{key}}}", str(value))
+    return text
 
 
 def kubernetes_names(names: Sequence[str]) -> dict[str, str]:
