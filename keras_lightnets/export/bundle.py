@@ -69,6 +69,11 @@ def versions(model_dir: pathlib.Path) -> dict[int, pathlib.Path]:
     return list_versions(model_dir) if model_dir.is_dir() else {}
 
 
+def is_model(path: pathlib.Path) -> bool:
+    """Whether `path` holds at least one version that servers load."""
+    return any((folder / "saved_model.pb").is_file() for folder in versions(path).values())
+
+
 def versions_below(directory: pathlib.Path) -> list[pathlib.Path]:
     """Returns all versions in a bundle, in a model's directory, or `directory` if it is one."""
     if any((directory / file).exists() for file in (checksums.CHECKSUMS, "saved_model.pb")):

@@ -89,10 +89,15 @@ def stage_ready_files(
     """
     files = {
         "monitoring.config": MONITORING_CONFIG,
-        BATCHING_FILE: batching_parameters.text(batch_sizes),
+        # A start: nobody has measured it.
+        BATCHING_FILE: _filled(
+            BATCHING_FILE,
+            largest=max(batch_sizes, default=1),
+            allowed="\n".join(f"allowed_batch_sizes: {size}" for size in sorted(batch_sizes)),
+        ),
     }
     files = {file: text for file, text in files.items() if not (base_dir / file).exists()}
-    names = sorted({name, *(path.name for path in base_dir.iterdir() if _is_model(path))})
+    names = sorted({name, *(path.name for path in base_dir.iterdir() if bundle.is_model(path))})
     wholes = {
         MODELS_FILE: models_config.text(models_config.entry(n, f"{_MOUNT}/{n}") for n in names),
         "compose.yaml": _filled("compose.yaml", **_SERVER),
@@ -132,10 +137,6 @@ def place_ready_files(base_dir: pathlib.Path, staged: pathlib.Path) -> None:
         bundle.make_readable(path)
         bundle.sync(path)
         path.replace(base_dir / path.name)
-
-
-def _is_model(path: pathlib.Path) -> bool:
-    return any((p / "saved_model.pb").is_file() for p in bundle.versions(path).values())
 
 
 def _read(path: pathlib.Path) -> str | None:
