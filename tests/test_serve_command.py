@@ -17,7 +17,7 @@ from serving_models import ServeProcess, colour_png, write_version
 from tensorflow_serving.apis import prediction_log_pb2
 from tensorflow_serving.config import model_server_config_pb2
 
-from keras_lightnets.export import models_config, tf_serving
+from keras_lightnets.export import models_config
 from keras_lightnets.serving import Client, ClientError
 from keras_lightnets.serving.server import grpc_api, layout, model_server
 from keras_lightnets.serving.server.errors import ServingError
@@ -55,11 +55,10 @@ FREE = ("--rest-port", "0", "--port", "0")
         (["missing"], 1, "No such directory: missing"),
         (["bundle", "--model-name", "shape"], 1, "No model 'shape'; found: colour"),
         (["bundle", "--engine", "binary", *FREE], 1, "tensorflow_model_server is not on PATH"),
-        (["bundle", "--engine", "docker", *FREE], 1, "Neither docker nor podman is on PATH"),
         (["bundle", "--batching-parameters-file", "none"], 1, "No such file: none"),
         (["bundle", "--rest-port", "70000"], 2, "`rest_port` must be 0 to 65535"),
         (["bundle", "--max-requests", "-1"], 2, "`max_requests` must not be negative"),
-        (["bundle", "--engin", "docker"], 2, "--engine"),
+        (["bundle", "--engin", "binary"], 2, "--engine"),
         (["bundle", "--engine", "podman"], 2, "must be one of"),
         ([], 2, "directory"),
     ],
@@ -199,25 +198,6 @@ def test_a_real_server_that_ends_is_reported(bundle, fake_binary):
     assert "ended with exit code 3" in process.lines[-1]
 
 
-def test_the_container_sees_models_and_settings_read_only(bundle, tmp_path):
-    (bundle / layout.BATCHING_FILE).write_text("max_batch_size { value: 8 }")
-    models = layout.served_models(bundle)
-    work_dir = tmp_path / "work"
-    work_dir.mkdir()
-    command = model_server.container_command(
-        "docker", models, ServerOptions(), bundle / layout.BATCHING_FILE, work_dir, "name"
-    )
-    assert command[:3] == ["docker", "run", "--rm"]
-    assert "--publish=127.0.0.1:8501:8501" in command
-    assert f"--volume={bundle / 'colour'}:/models/colour:ro" in command
-    assert f"--volume={work_dir}:/config:ro" in command
-    assert command.index(tf_serving.IMAGE) < command.index("--enable_batching=true")
-    assert f"--batching_parameters_file=/config/{layout.BATCHING_FILE}" in command
-    (entry,) = models_config.read(work_dir / "models.config")
-    assert entry.base_path == "/models/colour"
-    assert "--allow_version_labels_for_unavailable_models=true" in command
-
-
 def test_policies_and_labels_reach_the_real_server(bundle, tmp_path):
     (bundle / "models.config").write_text("""
         model_config_list { config {
@@ -229,7 +209,7 @@ def test_policies_and_labels_reach_the_real_server(bundle, tmp_path):
     (model,) = layout.served_models(bundle)
     work_dir = tmp_path / 'with "quotes"'
     work_dir.mkdir()
-    command = model_server.binary_command("x", [model], ServerOptions(), None, work_dir)
+    command = model_server.command("x", [model], ServerOptions(), None, work_dir)
     assert "--allow_version_labels_for_unavailable_models=true" in command
     (given,) = models_config.read(bundle / "models.config")
     (written,) = models_config.read(work_dir / "models.config")

@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--engine",
-        choices=("auto", "binary", "docker", "embedded"),
+        choices=("auto", "binary", "embedded"),
         default="auto",
         help="auto: tensorflow_model_server if on PATH, else the embedded stand-in",
     )
@@ -109,7 +109,7 @@ def run(args: argparse.Namespace) -> int:
         engine = "binary" if model_server.find_binary() else "embedded"
     if engine == "embedded":
         return _serve_embedded(models, options, asked=args.engine == "embedded")
-    return _serve_real(models, options, batching_file, container=engine == "docker")
+    return _serve_real(models, options, batching_file)
 
 
 def _options(args: argparse.Namespace) -> ServerOptions:
@@ -178,17 +178,15 @@ def _serve_real(
     models: list[layout.ServedModel],
     options: ServerOptions,
     batching_file: pathlib.Path | None,
-    container: bool,
 ) -> int:
     options = _with_ports(options)  # the real server takes port 0 for "off"
     stop = _stop_event()
     try:
-        server = model_server.ModelServer(models, options, batching_file, container)
+        server = model_server.ModelServer(models, options, batching_file)
     except ValueError as error:
         raise UserError(str(error)) from error
     console.line(f"Starting {shlex.join(server.command)}")
-    if not container:
-        console.line(f"{model_server.BINARY} listens on every address of this machine")
+    console.line(f"{model_server.BINARY} listens on every address of this machine")
     try:
         server.start()
     except ClientError as error:

@@ -6,13 +6,9 @@ import dataclasses
 import pathlib
 from typing import Any
 
-from keras_lightnets.export import models_config
+from keras_lightnets.export import bundle, models_config
 from keras_lightnets.export.batching_parameters import BATCHING_FILE
-from keras_lightnets.export.bundle import versions
 from keras_lightnets.export.models_config import MODELS_FILE
-
-# A served directory may be a model, a bundle of models, or a folder of bundles.
-_MAX_DEPTH = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,43 +27,6 @@ class ServedModel:
     config: Any = None
 
 
-def is_model(path: pathlib.Path) -> bool:
-    """Whether `path` holds at least one `<integer>/saved_model.pb`."""
-    return any((folder / "saved_model.pb").is_file() for folder in versions(path).values())
-
-
-def find_models(root: pathlib.Path) -> list[pathlib.Path]:
-    """The model directories at `root` or up to two levels below it, sorted.
-
-    Raises:
-        ValueError: `root` is no directory, or holds no model.
-    """
-    if not root.is_dir():
-        raise ValueError(f"No such directory: {root}")
-    level, found = [root], []
-    for _ in range(_MAX_DEPTH + 1):
-        found += [p for p in level if is_model(p)]
-        level = [
-            child
-            for parent in level
-            if parent not in found
-            for child in sorted(_subdirectories(parent))
-        ]
-    if not found:
-        raise ValueError(
-            f"No versions found below {root}: expected <model>/<integer>/saved_model.pb, "
-            "as `lightnets export` writes it"
-        )
-    return sorted(found)
-
-
-def _subdirectories(path: pathlib.Path) -> list[pathlib.Path]:
-    try:
-        return [p for p in path.iterdir() if p.is_dir() and not p.name.startswith(".")]
-    except OSError:
-        return []
-
-
 def served_models(root: pathlib.Path, only: str | None = None) -> list[ServedModel]:
     """Every model below `root`, named after its directory.
 
@@ -81,10 +40,23 @@ def served_models(root: pathlib.Path, only: str | None = None) -> list[ServedMod
     Raises:
         ValueError: Nothing to serve, an unknown `only`, or two models of one name.
     """
-    models = [_with_config(path.resolve()) for path in find_models(root)]
-    if only is not None:
-        models = [m for m in models if m.name == only] or _unknown(only, models)
-    names = [m.name for m in models]
+    if not root.is_dir():
+        raise ValueError(f"No such directory: {root}")
+    models = [
+        _named(folder.resolve())
+        for folder in sorted([root, *root.glob("*/"), *root.glob("*/*/")])
+        if bundle.is_model(folder)
+        and not any(part.startswith(".") for part in folder.relative_to(root).parts)
+    ]
+    if not models:
+        raise ValueError(
+            f"No versions found below {root}: expected <model>/<integer>/saved_model.pb, "
+            "as `lightnets export` writes it"
+        )
+    names = [model.name for model in models]
+    if only is not None and only not in names:
+        raise ValueError(f"No model {only!r}; found: {', '.join(names)}")
+    models = [model for model in models if only in (None, model.name)]
     for model in models:
         if names.count(model.name) > 1:
             paths = ", ".join(str(m.base_path) for m in models if m.name == model.name)
@@ -92,16 +64,12 @@ def served_models(root: pathlib.Path, only: str | None = None) -> list[ServedMod
     return models
 
 
-def _unknown(only: str, models: list[ServedModel]) -> list[ServedModel]:
-    raise ValueError(f"No model {only!r}; found: {', '.join(m.name for m in models)}")
-
-
-def _with_config(path: pathlib.Path) -> ServedModel:
+def _named(path: pathlib.Path) -> ServedModel:
     config = path.parent / MODELS_FILE
     if not config.is_file():
         return ServedModel(path.name, path)
     entries = models_config.read(config)
-    for problem in models_config.problems(entries, [p.name for p in _subdirectories(path.parent)]):
+    for problem in models_config.problems(entries, [p.name for p in path.parent.glob("*/")]):
         raise ValueError(f"{config}: {problem}.")
     for entry in entries:
         if models_config.folder_of(entry) == path.name:
