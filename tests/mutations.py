@@ -1455,4 +1455,25 @@ MUTATIONS = (
         "if re.fullmatch(pattern, config.model.name) and",
         "test_resolve.py::test_recipes_know_the_rate_of_networks_without_batch_norm[digits]",
     ),
+    Mutation(
+        "the layers ask what is in the machine, not what the strategy uses",
+        "keras_lightnets/layers/placement.py",
+        'return "GPU" in (strategy or tf.distribute.get_strategy()).extended.worker_devices[0]',
+        "raise RuntimeError",
+        "test_strategy.py::test_where_tensorflow_has_started_with_the_gpus_cpus_train_as_without",
+    ),
+    Mutation(
+        "GPUs that were not chosen stay visible",
+        "training/distribution/strategy.py",
+        'tf.config.set_visible_devices(gpus, "GPU")',
+        "pass",
+        "test_strategy.py::test_tensorflow_takes_the_chosen_gpus_only[all]",
+    ),
+    Mutation(
+        "the memory of GPUs never grows",
+        "training/distribution/strategy.py",
+        "for gpu in gpus if grow else ():",
+        "for gpu in ():",
+        "test_strategy.py::test_tensorflow_takes_the_chosen_gpus_only[grow]",
+    ),
 )

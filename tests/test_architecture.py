@@ -28,7 +28,7 @@ ARROWS = {
     "keras_lightnets/serving/server": "export serving",
     "training/support": "",
     "training/config": "support",
-    "training/distribution": "config support",
+    "training/distribution": "config layers support",
     "training/optimization": "config layers support",
     "training/data/sources": "config support",
     "training/data": "catalogue config data/sources preprocessing support",
@@ -207,3 +207,9 @@ def test_nothing_is_decided_by_the_operations_that_a_layer_made():
         if isinstance(node, ast.Attribute) and node.attr in _GRAPH
     }
     assert readers == GRAPH_READERS.keys()
+
+
+def test_one_module_answers_what_the_layers_run_on():
+    """Others would forget the strategy: `--devices cpu:1` where there is a GPU."""
+    asking = {path.name for _, path in sources() if '_devices("GPU")' in path.read_text()}
+    assert asking == {"placement.py", "strategy.py"}

@@ -5,6 +5,7 @@ import pytest
 from lightnets.config.keys import TrainConfig
 from lightnets.distribution import strategy, workers
 from lightnets.support.errors import UsageError, UserError
+from tests import gpus, processes
 
 
 @pytest.mark.parametrize("devices", ["gpu", "0,", "cpu:0", "cpu:x", "1;2", ""])
@@ -16,6 +17,42 @@ def test_a_malformed_list_of_devices_is_refused(devices):
 def test_a_gpu_that_is_not_there_is_named():
     with pytest.raises(UserError, match="asks for GPU 99"):
         strategy.create("99")
+
+
+def test_on_a_machine_with_gpus_cpus_train_as_without():
+    assert processes.call(gpus.of_three, "cpu:1") == {
+        "replicas": ["CPU:0"],
+        "on_gpu": [False, False],
+        "precision": "float32",
+        "jit": False,
+        "gpus": 0,  # that TensorFlow starts, with their memory
+        "numbers": "",
+        "grows": False,
+    }
+
+
+def test_where_tensorflow_has_started_with_the_gpus_cpus_train_as_without():
+    chosen = processes.call(gpus.of_three, "cpu:1", started=True)
+    assert chosen["gpus"] == 3  # too late to hide them
+    assert (chosen["on_gpu"], chosen["precision"], chosen["jit"]) == ([False] * 2, "float32", False)
+
+
+def test_a_gpu_that_tensorflow_was_started_without_is_named():
+    with pytest.raises(UserError, match="GPU:2 was hidden"):
+        processes.call(gpus.of_three, "2", started=True, hidden=True)
+
+
+@pytest.mark.parametrize("memory", ["all", "grow"])
+def test_tensorflow_takes_the_chosen_gpus_only(memory):
+    assert processes.call(gpus.of_three, "2", memory) == {
+        "replicas": ["GPU:0"],  # the only one it sees
+        "on_gpu": [True, True],
+        "precision": "mixed_bfloat16",
+        "jit": True,
+        "gpus": 1,
+        "numbers": "2",
+        "grows": memory == "grow",
+    }
 
 
 def test_a_batch_that_cannot_be_shared_out_is_refused_with_the_nearest():

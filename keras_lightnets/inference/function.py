@@ -11,6 +11,7 @@ from keras_lightnets.errors import ExportError
 from keras_lightnets.inference.folding import as_functional, fold_batch_norm, is_functional, rewrite
 from keras_lightnets.inference.padding import merge_padding
 from keras_lightnets.inference.parts import in_parts
+from keras_lightnets.layers import placement
 
 Precision = Literal["float32", "bfloat16"]
 PRECISIONS = ("float32", "bfloat16")
@@ -47,7 +48,7 @@ def inference_model(
 
 
 def inference_function(
-    model: keras.Model, precision: Precision = "float32", *, whole_batches: bool = False
+    model: keras.Model, precision: Precision = "float32", *, whole_batches: bool | None = None
 ) -> Any:
     """Returns a `tf.function` of a classifier for fast inference in Python; see `inference_model`.
 
@@ -62,7 +63,7 @@ def inference_function(
         model: Functional or sequential; one input `(batch, height, width, 3)`, one output
             `(batch, classes)`, probabilities or logits.
         precision: "float32" or "bfloat16", of the arithmetic.
-        whole_batches: Whether to run a batch at once, which suits a GPU.
+        whole_batches: Whether to run a batch at once; None: on a GPU, which it suits.
 
     Returns:
         A function of float32 images giving float32 probabilities `(batch, classes)`.
@@ -72,6 +73,8 @@ def inference_function(
     """
     model = inference_model(model, precision)
     spec = tf.TensorSpec((None, *model.inputs[0].shape[1:]), tf.float32, name="images")
+    if whole_batches is None:
+        whole_batches = placement.on_gpu()
     return served_function(model, spec, whole_batches=whole_batches)
 
 

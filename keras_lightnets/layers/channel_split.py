@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_lightnets.layers import placement
 from keras_lightnets.layers.channel_shuffle import shuffle
 
 Shape = tuple[int | None, ...]
@@ -63,7 +64,7 @@ class ConcatShuffleSplit(keras.layers.Layer):
             and sizes.is_fully_defined()
             and sizes == second.shape[1:]
             and width % 2 == 0
-            and not tf.config.list_physical_devices("GPU")
+            and not placement.on_gpu()
         )
         if not stacks:
             return tf.split(shuffle(tf.concat(inputs, -1), 2), 2, axis=-1)

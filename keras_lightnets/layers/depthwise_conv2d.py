@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
-from keras_lightnets.layers import recomputation, wide_channels
+from keras_lightnets.layers import placement, recomputation, wide_channels
 from keras_lightnets.layers.grouped_conv2d import fusion_barrier
 
 _ops = tf.raw_ops
@@ -124,7 +124,7 @@ class _Convolution(NamedTuple):
             and self.strides[1] > 1
             and w.shape[-1] == 1
             and x.shape[1:].is_fully_defined()
-            and not tf.config.list_physical_devices("GPU")
+            and not placement.on_gpu()
         )
 
     def spread(self, x: tf.Tensor, w: tf.Tensor, dy: tf.Tensor) -> tf.Tensor:

@@ -15,6 +15,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from keras_lightnets.layers import placement
+
 _WIDE = "_lightnets_wide"  # attribute of a narrow map
 
 # oneDNN's batch norm takes 16 channels at a time, or 8 or 4, whichever divides their number; else
@@ -34,7 +36,7 @@ def suitable(channels: int) -> int:
 
 def pay(x: tf.Tensor) -> bool:
     """Whether more channels than needed pay where `x` is: on CPUs, in a graph, which is pruned."""
-    return tf.is_symbolic_tensor(x) and not tf.config.list_physical_devices("GPU")
+    return tf.is_symbolic_tensor(x) and not placement.on_gpu()
 
 
 def narrow(wide: tf.Tensor, channels: int) -> tf.Tensor:

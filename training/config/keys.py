@@ -219,6 +219,9 @@ class TrainConfig:
         group="machine",
         resumable=True,
     )
+    gpu_memory: Literal["all", "grow"] = key(
+        "all", "all: taken at the start; grow: as it is needed", resumable=True
+    )
     workers: str | None = key(
         None, "host:port,... of all machines", flag="--workers", group="machine", resumable=True
     )

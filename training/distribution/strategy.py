@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 
 import tensorflow as tf
 
+from keras_lightnets.layers import placement
 from keras_lightnets.text import first_line
 from lightnets.config.keys import TrainConfig
 from lightnets.distribution import rendezvous
@@ -14,41 +16,49 @@ from lightnets.support import console
 from lightnets.support.errors import UsageError, UserError
 
 
-def create(devices: str, members: Cluster | None = None) -> tf.distribute.Strategy:
+def create(
+    devices: str, members: Cluster | None = None, gpu_memory: str = "all"
+) -> tf.distribute.Strategy:
     """Returns the strategy that trains on the `devices` of this machine, or of all workers.
+
+    TensorFlow sees no other GPUs from then on, and takes no memory of them.
 
     Args:
         devices: `all` (every GPU, or the CPU where there is none), GPU numbers such as
             `0,1`, or `cpu:N` for N logical CPUs, which share the cores: for tests.
         members: All workers; each has the same number of GPUs, or one replica on its CPU.
+        gpu_memory: `all`, or `grow`: no more than is needed at a time.
 
     Raises:
         UsageError: `devices` is none of these.
         UserError: A named device is not there.
     """
-    if members is not None:
-        return _of_workers(devices, members)
-    names = _device_names(devices)
-    if len(names) == 1:
-        return tf.distribute.OneDeviceStrategy(names[0])
-    # The default reduction fails inside the loop of `steps_per_execution` (TF 2.21); NCCL
-    # and the reduction to one device do not. NCCL exists for GPUs only.
-    on_gpus = "GPU" in names[0]
-    reduction = (
-        tf.distribute.NcclAllReduce() if on_gpus else tf.distribute.ReductionToOneDevice("/cpu:0")
-    )
-    return tf.distribute.MirroredStrategy(names, cross_device_ops=reduction)
-
-
-def _of_workers(devices: str, members: Cluster) -> tf.distribute.Strategy:
-    if devices not in ("all", "cpu", "cpu:1"):
+    if members is not None and devices not in ("all", "cpu", "cpu:1"):
         raise UsageError(
             "With several workers train.devices is all or cpu:1; choose GPUs by "
             f"CUDA_VISIBLE_DEVICES. Received: {devices!r}."
         )
-    if devices != "all":
-        tf.config.set_visible_devices([], "GPU")
-    on_gpus = bool(tf.config.list_physical_devices("GPU"))
+    cpus = re.fullmatch(r"cpu(?::(\d+))?", devices)
+    gpus = [] if cpus else _named_gpus(devices)
+    _show_only(gpus, grow=gpu_memory == "grow")
+    if members is not None:
+        return _of_workers(members, on_gpus=bool(gpus))
+    visible = tf.config.get_visible_devices("GPU")
+    if hidden := [gpu.name for gpu in gpus if gpu not in visible]:
+        raise UserError(f"{hidden[0]} was hidden when TensorFlow started. Use another process.")
+    names = [f"/gpu:{visible.index(gpu)}" for gpu in gpus]
+    names = names or _logical_cpus(int(cpus[1] or 1) if cpus else 1)
+    if len(names) == 1:
+        return tf.distribute.OneDeviceStrategy(names[0])
+    # The default reduction fails inside the loop of `steps_per_execution` (TF 2.21); NCCL
+    # and the reduction to one device do not. NCCL exists for GPUs only.
+    reduction = (
+        tf.distribute.NcclAllReduce() if gpus else tf.distribute.ReductionToOneDevice("/cpu:0")
+    )
+    return tf.distribute.MirroredStrategy(names, cross_device_ops=reduction)
+
+
+def _of_workers(members: Cluster, on_gpus: bool) -> tf.distribute.Strategy:
     communication = tf.distribute.experimental.CommunicationImplementation
     resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
         tf.train.ClusterSpec({"worker": list(members.addresses)}),
@@ -73,26 +83,30 @@ def _of_workers(devices: str, members: Cluster) -> tf.distribute.Strategy:
         ) from None
 
 
-def _device_names(devices: str) -> list[str]:
-    gpus = tf.config.list_logical_devices("GPU") if devices == "all" else []
+def _named_gpus(devices: str) -> list[tf.config.PhysicalDevice]:
+    found = tf.config.list_physical_devices("GPU")
     if devices == "all":
-        return [f"/gpu:{number}" for number in range(len(gpus))] or ["/cpu:0"]
-    if cpus := re.fullmatch(r"cpu(?::(\d+))?", devices):
-        return _logical_cpus(int(cpus[1] or 1))
+        return found
     if not re.fullmatch(r"\d+(,\d+)*", devices):
         raise UsageError(
             f"train.devices must be all, GPU numbers such as 0,1, or cpu:N. Received: {devices!r}."
         )
     numbers = [int(number) for number in devices.split(",")]
-    found = len(tf.config.list_logical_devices("GPU"))
-    if missing := [number for number in numbers if number >= found]:
+    if missing := [number for number in numbers if number >= len(found)]:
         raise UserError(
-            f"train.devices asks for GPU {missing[0]}, but TensorFlow finds {found} GPUs. "
+            f"train.devices asks for GPU {missing[0]}, but TensorFlow finds {len(found)} GPUs. "
             "Use cpu:1 to train on the CPU."
         )
     if len(set(numbers)) != len(numbers):
         raise UsageError(f"train.devices names a GPU twice: {devices!r}.")
-    return [f"/gpu:{number}" for number in numbers]
+    return [found[number] for number in numbers]
+
+
+def _show_only(gpus: list[tf.config.PhysicalDevice], grow: bool) -> None:
+    with contextlib.suppress(RuntimeError):  # TensorFlow is running already
+        tf.config.set_visible_devices(gpus, "GPU")
+        for gpu in gpus if grow else ():
+            tf.config.experimental.set_memory_growth(gpu, True)
 
 
 def _logical_cpus(count: int) -> list[str]:
@@ -114,7 +128,7 @@ def _logical_cpus(count: int) -> list[str]:
     return [f"/cpu:{number}" for number in range(count)]
 
 
-def precision(wanted: str) -> str:
+def precision(wanted: str, strategy: tf.distribute.Strategy) -> str:
     """Returns the Keras dtype policy for `train.precision`; `auto` goes by the device.
 
     GPUs since Ampere compute in bfloat16 (which needs no loss scaling), older ones with
@@ -122,7 +136,7 @@ def precision(wanted: str) -> str:
     """
     if wanted != "auto":
         return wanted
-    gpus = tf.config.list_physical_devices("GPU")
+    gpus = tf.config.get_visible_devices("GPU") if placement.on_gpu(strategy) else []
     capabilities = [
         tf.config.experimental.get_device_details(gpu).get("compute_capability", (0, 0))
         for gpu in gpus
@@ -142,15 +156,8 @@ def jit(wanted: str, strategy: tf.distribute.Strategy) -> bool:
         raise UsageError("train.jit=on works on one device only. Use train.jit=off.")
     if wanted == "auto":
         # XLA makes depthwise and grouped convolutions many times slower on CPUs.
-        return strategy.num_replicas_in_sync == 1 and _on_gpu(strategy)
+        return strategy.num_replicas_in_sync == 1 and placement.on_gpu(strategy)
     return wanted == "on"
-
-
-def _on_gpu(strategy: tf.distribute.Strategy) -> bool:
-    if not tf.distribute.in_cross_replica_context() and strategy is tf.distribute.get_strategy():
-        # Outside every scope TensorFlow's default strategy names no device; GPUs come first.
-        return bool(tf.config.list_logical_devices("GPU"))
-    return "GPU" in strategy.extended.worker_devices[0]
 
 
 def check_batch(config: TrainConfig, replicas: int) -> None:

@@ -149,15 +149,11 @@ def _keras_predict(model: Any, images: int) -> Callable[[np.ndarray], np.ndarray
 
     if images < _FOLD_FROM_IMAGES:
         return plain
-    import tensorflow as tf
-
     from keras_lightnets.errors import ExportError
     from keras_lightnets.inference.function import inference_function
 
     try:
-        classify = inference_function(
-            model, whole_batches=bool(tf.config.list_physical_devices("GPU"))
-        )
+        classify = inference_function(model)
     except ExportError:  # a model of another kind
         return plain
     return lambda images: classify(images.astype("float32")).numpy()

@@ -61,10 +61,10 @@ class Trainer:
             tf.config.experimental.enable_op_determinism()
         self.members = workers.cluster(config.train)
         self.chief = self.members is None or self.members.is_chief
-        self.strategy = strategy.create(config.train.devices, self.members)
+        self.strategy = strategy.create(config.train.devices, self.members, config.train.gpu_memory)
         self.replicas = self.strategy.num_replicas_in_sync
         strategy.check_batch(config.train, self.replicas)
-        self.policy = strategy.precision(config.train.precision)
+        self.policy = strategy.precision(config.train.precision, self.strategy)
         self._jit = strategy.jit(config.train.jit, self.strategy)
         self.splits = data.load(config, saved=out if resume else None, checked=True)
         self._fit_batch()

@@ -1,0 +1,18 @@
+"""What the layers and the training run on: the one place that answers it."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+
+def on_gpu(strategy: tf.distribute.Strategy | None = None) -> bool:
+    """Whether `strategy`, else the one at work, computes on GPUs.
+
+    A GPU that is in the machine does not count where the strategy names CPUs, nor one that is
+    hidden by `tf.config.set_visible_devices`. Does not start TensorFlow's runtime.
+    """
+    try:
+        return "GPU" in (strategy or tf.distribute.get_strategy()).extended.worker_devices[0]
+    except RuntimeError:
+        # TensorFlow's default strategy names no device: operations prefer GPUs.
+        return bool(tf.config.get_visible_devices("GPU"))

@@ -1,0 +1,45 @@
+"""Machines with GPUs that are not there, as far as TensorFlow is asked about them."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+from tensorflow.python.eager import context
+
+from keras_lightnets.layers import placement
+from lightnets.distribution import strategy
+
+
+def pretend(count: int, capability: tuple[int, int] = (9, 0)) -> None:
+    """Adds GPUs to those that TensorFlow has found; in a process where it has not started."""
+    here = context.context()
+    here._initialize_physical_devices()
+    for number in range(count):
+        gpu = tf.config.PhysicalDevice(f"/physical_device:GPU:{number}", "GPU")
+        here._physical_devices.append(gpu)
+        here._visible_device_list.append(gpu)
+        here._memory_growth_map[gpu] = None
+    tf.config.experimental.get_device_details = lambda gpu: {"compute_capability": capability}
+
+
+def of_three(
+    devices: str, gpu_memory: str = "all", started: bool = False, hidden: bool = False
+) -> dict:
+    """What is chosen where there are three GPUs, and how TensorFlow then starts."""
+    pretend(3)
+    if hidden:
+        tf.config.set_visible_devices([], "GPU")
+    if started:
+        tf.zeros(())
+    chosen = strategy.create(devices, gpu_memory=gpu_memory)
+    with chosen.scope():
+        in_scope = placement.on_gpu()
+    config = context.context().config
+    return {
+        "replicas": [name.rpartition("device:")[2] for name in chosen.extended.worker_devices],
+        "on_gpu": [placement.on_gpu(chosen), in_scope],
+        "precision": strategy.precision("auto", chosen),
+        "jit": strategy.jit("auto", chosen),
+        "gpus": config.device_count["GPU"],
+        "numbers": config.gpu_options.visible_device_list,
+        "grows": config.gpu_options.allow_growth,
+    }
