@@ -211,8 +211,8 @@ class RestApi:
 
     async def _predict_admitted(self, name: str, version: int | None, body: bytes) -> bytes:
         size = len(body)
-        fields = await self._coded(size, json_tensor.fields, body)
-        signature_name = json_tensor.signature_name(fields)
+        request = await self._coded(size, json_tensor.members, body)
+        signature_name = json_tensor.signature_name(request)
         lease = self.predictor.manager.acquire(name, version)
         try:
             signature = signature_of(
@@ -221,7 +221,7 @@ class RestApi:
                 "INVALID_ARGUMENT",
                 'Serving signature name: "{}" not found in signature def',
             )
-            inputs, in_rows = await self._coded(size, json_tensor.inputs, fields, signature)
+            inputs, in_rows = await self._coded(size, json_tensor.inputs, request, signature)
         except BaseException:
             lease.release()
             raise
