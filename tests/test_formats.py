@@ -15,6 +15,7 @@ from keras_lightnets.export.parity import HeldOut
 from keras_lightnets.inference.function import inference_model
 from lightnets.run import artifacts
 from lightnets.support.errors import UserError
+from tests import gpus
 
 HELD_OUT = HeldOut.synthetic(SIZE, 20)
 
@@ -37,6 +38,12 @@ def test_a_format_answers_like_the_keras_model(tmp_path, model, name):
         received = artifact.predict(HELD_OUT.images[:batch])
         np.testing.assert_allclose(received, expected[:batch], atol=1e-4)
     assert not traces(tmp_path)
+
+
+def test_the_keras_format_is_compared_on_the_cpu(tmp_path, model, monkeypatch):
+    gpus.tensor_float_32(monkeypatch)
+    report = formats.convert(model, tmp_path, ["keras"], HELD_OUT)
+    assert report["keras"]["max_difference"] < 1e-6
 
 
 def test_litert_splits_grouped_convolutions_only_where_it_must(model):

@@ -8,6 +8,7 @@ from test_export import SIZE, small_net
 import keras_lightnets
 from keras_lightnets.errors import ExportError, ParityError
 from keras_lightnets.export import parity as gate
+from tests import gpus
 
 EXPECTED = np.array([[0.7, 0.2, 0.1], [0.1, 0.5, 0.4]])
 
@@ -36,6 +37,14 @@ def test_a_tie_within_the_rounding_may_be_decided_either_way():
     tied = np.array([[0.5, 0.5]])
     other = tied + np.array([[-1e-7, 1e-7]])
     assert gate.compare("here", tied, other, None, None)["top1_agreement"] == 1
+
+
+def test_the_reference_is_exact_where_a_gpu_rounds(monkeypatch):
+    model, images = small_net(), gate.HeldOut.synthetic(SIZE).images
+    exact = gate.predict(model, images)
+    gpus.tensor_float_32(monkeypatch)
+    assert np.abs(model.predict_on_batch(images.astype("float32")) - exact).max() > 5e-5
+    np.testing.assert_allclose(gate.predict(model, images), exact, atol=1e-6)
 
 
 def test_rounded_weights_are_judged_by_accuracy():

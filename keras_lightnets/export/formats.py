@@ -79,19 +79,21 @@ def convert(
         try:
             if name == "keras":
                 plain_keras(with_softmax(in_float32(model))).save(path)
+                written = keras.saving.load_model(path, compile=False)
+                received = parity.predict(written, held_out.images)
             else:
                 _write(name, network, path, representative)
-            predict = runtimes.LOADERS[path.suffix](path)
+                predict = runtimes.LOADERS[path.suffix](path)
+                received = np.concatenate(
+                    [
+                        np.array(predict(held_out.images[start : start + _BATCH_SIZE]))
+                        for start in range(0, len(held_out.images), _BATCH_SIZE)
+                    ]
+                )
         except (ExportError, OSError):
             raise
         except Exception as error:  # whatever a converter raises
             raise ExportError(f"The conversion to {name} failed: {first_line(error)}") from error
-        received = np.concatenate(
-            [
-                np.array(predict(held_out.images[start : start + _BATCH_SIZE]))
-                for start in range(0, len(held_out.images), _BATCH_SIZE)
-            ]
-        )
         drop = max_accuracy_drop if name == "litert-int8" else None
         report[name] = {
             "file": path.name,

@@ -18,8 +18,8 @@ from keras_lightnets.export import selftest
 from keras_lightnets.export.parity import Reference
 from keras_lightnets.export.signatures import IMAGE_BYTES
 
-# Between servers: other processors and GPUs sum in other orders.
-_TOLERANCES = {"float32": 1e-3, "bfloat16": 0.1}
+# Between servers: other processors sum in other orders, GPUs since Ampere round to 11 bits.
+_TOLERANCES = {"float32": 0.01, "bfloat16": 0.1}
 
 _ENDINGS = {b"\xff\xd8": "jpg", b"\x89P": "png", b"BM": "bmp", b"GI": "gif", b"RI": "webp"}
 

@@ -18,7 +18,7 @@ import tensorflow as tf
 from keras_lightnets.errors import ParityError
 from keras_lightnets.export import readback
 from keras_lightnets.export.signatures import FEATURES, IMAGE_BYTES, IMAGES
-from keras_lightnets.inference.function import gives_logits, in_float32
+from keras_lightnets.inference.function import in_float32, with_softmax
 from keras_lightnets.paths import literal_path
 from keras_lightnets.preprocessing import EvalTransform, evaluation_image
 
@@ -72,14 +72,19 @@ def reference(model: keras.Model, held_out: HeldOut, transform: EvalTransform) -
 
 
 def predict(model: keras.Model, images: np.ndarray) -> np.ndarray:
-    """Returns the float32 probabilities `(n, classes)` of a Keras model, whatever its policy."""
-    model = in_float32(model)
-    parts = [
-        model.predict_on_batch(images[start : start + _BATCH_SIZE].astype(model.inputs[0].dtype))
-        for start in range(0, len(images), _BATCH_SIZE)
-    ]
-    outputs = np.concatenate(parts)
-    return tf.nn.softmax(outputs).numpy() if gives_logits(model) else outputs
+    """Returns the float32 probabilities `(n, classes)` of a Keras model, whatever its policy.
+
+    Computed on the CPU: GPUs since Ampere round the factors of float32 products to 11 bits.
+    """
+    model = with_softmax(in_float32(model))
+
+    @tf.function(autograph=False, reduce_retracing=True)
+    def on_cpu(images):
+        with tf.device("CPU:0"):
+            return model(tf.cast(images, model.inputs[0].dtype), training=False)
+
+    starts = range(0, len(images), _BATCH_SIZE)
+    return np.concatenate([on_cpu(images[start : start + _BATCH_SIZE]) for start in starts])
 
 
 def run(
