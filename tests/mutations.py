@@ -772,7 +772,7 @@ MUTATIONS = (
     Mutation(
         "serving: no time limit for a request",
         "keras_lightnets/serving/server/rest.py",
-        "async with asyncio.timeout(limit):",
+        "async with asyncio.timeout(limit_s):",
         "async with asyncio.timeout(None):",
         "test_server_load.py::test_a_request_that_takes_too_long_gets_504",
     ),
@@ -856,8 +856,8 @@ MUTATIONS = (
     Mutation(
         "serving: large bodies are read in the event loop",
         "keras_lightnets/serving/server/rest.py",
-        "        if size <= _INLINE_BYTES:",
-        "        if size >= 0:",
+        "self._predictor.submit(self._predict, name, version, body)",
+        "self._predictor.submit(bytes, self._predict(name, version, body))",
         "test_server_rest.py::test_health_is_answered_while_large_bodies_are_read",
     ),
     Mutation(

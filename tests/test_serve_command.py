@@ -117,7 +117,7 @@ def test_grpc_shares_its_port_with_nobody():
     with socket.create_server(("127.0.0.1", 0), reuse_port=True) as taken:
         options = ServerOptions(grpc_port=taken.getsockname()[1])
         with pytest.raises(ServingError, match=r"Cannot listen on .* \(gRPC\)"):
-            grpc_api.GrpcServer(None, options)
+            grpc_api.GrpcServer(None, None, options)
 
 
 def test_a_broken_model_is_one_line(bundle):

@@ -16,13 +16,13 @@ import pytest
 import tensorflow as tf
 
 from keras_lightnets.serving.server import errors, json_tensor
-from keras_lightnets.serving.server.servable import Signature, TensorSpec
+from keras_lightnets.serving.server.servable import Signature
 
 DEEP = b"[" * 500_000 + b"]" * 500_000
 
 
 def signature(**dtypes: tf.DType) -> Signature:
-    return Signature("s", {n: TensorSpec(f"{n}:0", d, None) for n, d in dtypes.items()}, {})
+    return Signature("s", {n: tf.TensorSpec(None, d, f"{n}:0") for n, d in dtypes.items()}, {})
 
 
 def read(body: bytes, **dtypes: tf.DType) -> tuple[dict, bool]:

@@ -74,15 +74,12 @@ def eventually(condition) -> None:
 
 
 def states(manager) -> dict[int, State]:
-    return {number: state for number, state, _ in manager.status("m")}
+    return {row.version: row.state for row in manager.status("m").model_version_status}
 
 
 def served(manager, **spec) -> int:
-    lease = manager.acquire("m", **spec)
-    try:
-        return lease.servable.version
-    finally:
-        lease.release()
+    with manager.acquire("m", **spec) as servable:
+        return servable.version
 
 
 def test_a_new_version_takes_over_and_the_old_one_goes(start, base, loader):
@@ -97,29 +94,26 @@ def test_a_new_version_takes_over_and_the_old_one_goes(start, base, loader):
 def test_a_version_in_use_is_not_unloaded(start, base, loader):
     """Caught: closing the session on a switch, which fails the requests in flight."""
     manager = start()
-    lease = manager.acquire("m")
-    publish(base, 2)
-    eventually(lambda: served(manager) == 2)
-    eventually(lambda: manager._unloading and manager._unloading[0].ident is not None)
-    (unloading,) = manager._unloading
-    unloading.join(0.3)  # it would be over at once if it did not wait for the lease
-    assert unloading.is_alive()
-    assert states(manager)[1] == State.UNLOADING
-    assert not loader.loaded[0].closed
-    lease.release()
-    lease.release()
+    with manager.acquire("m"):
+        publish(base, 2)
+        eventually(lambda: served(manager) == 2)
+        eventually(lambda: manager._unloading and manager._unloading[0].ident is not None)
+        (unloading,) = manager._unloading
+        unloading.join(0.3)  # it would be over at once if it did not wait for its user
+        assert unloading.is_alive()
+        assert states(manager)[1] == State.UNLOADING
+        assert not loader.loaded[0].closed
     eventually(lambda: loader.loaded[0].closed)
 
 
 def test_a_version_that_is_never_given_back_does_not_stop_the_watch(start, base, loader):
     manager = start()
-    lease = manager.acquire("m")  # a graph that does not return
-    for version in (2, 3):
-        publish(base, version)
-        eventually(lambda v=version: served(manager) == v)
-    eventually(lambda: loader.loaded[1].closed)
-    assert states(manager) == {3: State.AVAILABLE, 2: State.END, 1: State.UNLOADING}
-    lease.release()
+    with manager.acquire("m"):  # a graph that does not return
+        for version in (2, 3):
+            publish(base, version)
+            eventually(lambda v=version: served(manager) == v)
+        eventually(lambda: loader.loaded[1].closed)
+        assert states(manager) == {3: State.AVAILABLE, 2: State.END, 1: State.UNLOADING}
 
 
 def test_there_is_always_a_version_while_versions_change(start, base):
@@ -153,7 +147,8 @@ def test_a_broken_version_is_reported_and_the_old_one_stays(start, base, loader)
     eventually(lambda: 2 in states(manager) and states(manager)[2] == State.END)
     time.sleep(0.05)  # some more looks
     assert served(manager) == 1
-    assert manager.status("m", 2)[0][2].message == "version 2 is broken"
+    (row,) = manager.status("m", 2).model_version_status
+    assert row.status.error_message == "version 2 is broken"
     loader.broken = set()
     (base / "2" / "late").touch()  # a copy in place goes on
     eventually(lambda: served(manager) == 2)
@@ -172,7 +167,7 @@ def test_removing_every_version_ends_the_service(start, base):
     (base / "1").rename(base / ".old")
     eventually(lambda: states(manager) == {1: State.END})
     with pytest.raises(errors.ServingError, match=r"Servable not found for request: Latest\(m\)"):
-        manager.acquire("m")
+        served(manager)
     (base / ".old").rename(base / "1")
     eventually(lambda: states(manager) == {1: State.AVAILABLE})
 

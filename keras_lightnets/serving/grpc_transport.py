@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from keras_lightnets.serving.transport import ClientError, RetryPolicy, Spec
+from keras_lightnets.serving.transport import HTTP_STATUSES, ClientError, RetryPolicy, Spec
 
 try:
     import grpc
@@ -25,18 +25,6 @@ except ImportError as error:
 import numpy as np
 import tensorflow as tf
 from google.protobuf import json_format
-
-# The statuses TF Serving's REST API gives for these codes; others count as 500.
-_STATUS = {
-    grpc.StatusCode.INVALID_ARGUMENT: 400,
-    grpc.StatusCode.FAILED_PRECONDITION: 400,
-    grpc.StatusCode.OUT_OF_RANGE: 400,
-    grpc.StatusCode.NOT_FOUND: 404,
-    grpc.StatusCode.RESOURCE_EXHAUSTED: 429,
-    grpc.StatusCode.UNIMPLEMENTED: 501,
-    grpc.StatusCode.UNAVAILABLE: 503,
-    grpc.StatusCode.DEADLINE_EXCEEDED: 504,
-}
 
 # How gRPC's details begin when it was no server that said UNAVAILABLE.
 _UNREACHED = ("failed to connect", "DNS resolution failed")
@@ -69,7 +57,7 @@ class GrpcTransport:
     def status(self, spec: Spec) -> list[dict[str, Any]]:
         request = get_model_status_pb2.GetModelStatusRequest(model_spec=_model_spec(spec))
         response = self._call(self._model.GetModelStatus, request)
-        return _as_dict(response)["model_version_status"]
+        return as_dict(response)["model_version_status"]
 
     def metadata(self, spec: Spec) -> dict[str, Any]:
         request = get_model_metadata_pb2.GetModelMetadataRequest(
@@ -79,8 +67,8 @@ class GrpcTransport:
         signatures = get_model_metadata_pb2.SignatureDefMap()
         response.metadata["signature_def"].Unpack(signatures)
         return {
-            "model_spec": _as_dict(response.model_spec),
-            "metadata": {"signature_def": _as_dict(signatures)},
+            "model_spec": as_dict(response.model_spec),
+            "metadata": {"signature_def": as_dict(signatures)},
         }
 
     def predict(self, spec: Spec, signature_name: str, inputs: Mapping[str, Any]) -> dict[str, Any]:
@@ -105,10 +93,8 @@ class GrpcTransport:
                     # A server that was never reached has no status, as with REST.
                     reason = details.rpartition("last error: ")[2]
                     raise ClientError(f"Cannot reach grpc://{self._address}: {reason}") from error
-                status = _STATUS.get(error.code(), 500)
-                if (
-                    "larger than max" in details
-                ):  # as REST says it; it would be no smaller next time
+                status = HTTP_STATUSES.get(error.code().name, 500)
+                if "larger than max" in details:  # it would be no smaller next time
                     status = 413
                 raise ClientError(
                     f"grpc://{self._address} answered {error.code().name}: {details}",
@@ -128,7 +114,8 @@ def _model_spec(spec: Spec) -> model_pb2.ModelSpec:
     return message
 
 
-def _as_dict(message: Any) -> dict[str, Any]:
+def as_dict(message: Any) -> dict[str, Any]:
+    """A message as TF Serving's JSON has it."""
     return json_format.MessageToDict(
         message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
     )

@@ -18,6 +18,24 @@ from keras_lightnets.text import first_line
 
 Spec = tuple[str, int | None, str | None]  # model, version, label
 
+# What TF Serving's REST API answers where gRPC has these codes; the others count as 500.
+HTTP_STATUSES = {
+    "OK": 200,
+    "CANCELLED": 499,
+    "INVALID_ARGUMENT": 400,
+    "DEADLINE_EXCEEDED": 504,
+    "NOT_FOUND": 404,
+    "ALREADY_EXISTS": 409,
+    "PERMISSION_DENIED": 403,
+    "RESOURCE_EXHAUSTED": 429,
+    "FAILED_PRECONDITION": 400,
+    "ABORTED": 409,
+    "OUT_OF_RANGE": 400,
+    "UNIMPLEMENTED": 501,
+    "UNAVAILABLE": 503,
+    "UNAUTHENTICATED": 401,
+}
+
 # Busy, or a gateway in between failed; everything else would fail again.
 RETRY_STATUSES = (429, 502, 503, 504)
 _MAX_BACKOFF_S = 10.0

@@ -22,7 +22,7 @@ from keras_lightnets.serving.server.manager import ModelManager
 from keras_lightnets.serving.server.options import ServerOptions
 from keras_lightnets.serving.server.predictor import Predictor
 from keras_lightnets.serving.server.rest import RestApi, http_server
-from keras_lightnets.serving.server.servable import DEFAULT_SIGNATURE, Servable
+from keras_lightnets.serving.server.servable import Servable
 
 
 class EmbeddedServer:
@@ -43,8 +43,8 @@ class EmbeddedServer:
             functools.partial(load, threads=options.threads),
             options.poll_interval_s,
         )
-        self._predictor = Predictor(self._manager, options.max_requests)
-        self._api = RestApi(self._predictor, options)
+        self._predictor = Predictor(options.max_requests)
+        self._api = RestApi(self._manager, self._predictor, options)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run_loop, name="serving-rest", daemon=True)
 
@@ -57,7 +57,7 @@ class EmbeddedServer:
         readback.disable_xla(tf)
         sockets = self._bind()
         try:
-            self._grpc = GrpcServer(self._predictor, self.options)
+            self._grpc = GrpcServer(self._manager, self._predictor, self.options)
             self.grpc_port = self._grpc.port
             self._manager.start()
         except BaseException:
@@ -85,7 +85,6 @@ class EmbeddedServer:
         freed = threading.Event()
 
         def free() -> None:
-            self._api.close()
             self._predictor.close()
             self._manager.close()
             freed.set()
@@ -138,10 +137,11 @@ def load(name: str, version: int, path: pathlib.Path, threads: int = 0) -> Serva
     count = 0
     try:
         for request in warmup.read_warmup(path):
-            key = request.model_spec.signature_name or DEFAULT_SIGNATURE
-            if key not in loaded.signatures:
-                raise errors.invalid(f"A warm-up request asks for the signature {key!r}")
-            signature = loaded.signatures[key]
+            signature = loaded.signature(
+                request.model_spec.signature_name,
+                "INVALID_ARGUMENT",
+                "A warm-up request asks for the signature {!r}",
+            )
             loaded.run(signature, signature.arrays(request.inputs))
             count += 1
     except BaseException:

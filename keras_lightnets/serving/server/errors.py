@@ -2,50 +2,38 @@
 
 from __future__ import annotations
 
-# Canonical code -> (number in `google.rpc.Code`, HTTP status TF Serving answers with).
-CODES = {
-    "OK": (0, 200),
-    "CANCELLED": (1, 499),
-    "UNKNOWN": (2, 500),
-    "INVALID_ARGUMENT": (3, 400),
-    "DEADLINE_EXCEEDED": (4, 504),
-    "NOT_FOUND": (5, 404),
-    "ALREADY_EXISTS": (6, 409),
-    "PERMISSION_DENIED": (7, 403),
-    "RESOURCE_EXHAUSTED": (8, 429),
-    "FAILED_PRECONDITION": (9, 400),
-    "ABORTED": (10, 409),
-    "OUT_OF_RANGE": (11, 400),
-    "UNIMPLEMENTED": (12, 501),
-    "INTERNAL": (13, 500),
-    "UNAVAILABLE": (14, 503),
-    "DATA_LOSS": (15, 500),
-    "UNAUTHENTICATED": (16, 401),
-}
+import grpc
 
-_NAMES = {number: name for name, (number, _) in CODES.items()}
+from keras_lightnets.serving.transport import HTTP_STATUSES
+
+_NAMES = {code.value[0]: code.name for code in grpc.StatusCode}
 
 
 class ServingError(Exception):
     """A request or a load failed.
 
     Args:
-        code: A key of `CODES`.
+        code: The name of a `grpc.StatusCode`.
         message: What was wrong, for the caller to read.
-        http_status: Overrides the status of `code` (413 has no canonical code).
+        http_status: Overrides the status of `code` (413 has no code).
     """
 
     def __init__(self, code: str, message: str, http_status: int | None = None) -> None:
         super().__init__(message)
         self.code = code
         self.message = message
-        self.number, status = CODES[code]
-        self.http_status = http_status or status
+        self.number = grpc.StatusCode[code].value[0]
+        self.http_status = http_status or HTTP_STATUSES.get(code, 500)
 
 
 def invalid(message: str) -> ServingError:
     """The caller's input is wrong."""
     return ServingError("INVALID_ARGUMENT", message)
+
+
+def late(limit_s: float) -> ServingError:
+    """A request took longer than it may."""
+    return ServingError("DEADLINE_EXCEEDED", f"No answer within {limit_s:g} s")
 
 
 def describe(error: BaseException) -> ServingError:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import concurrent.futures
+import functools
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -13,15 +15,17 @@ import tensorflow as tf
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from tensorflow_serving.apis import (
     get_model_metadata_pb2,
+    get_model_status_pb2,
     model_service_pb2_grpc,
     predict_pb2,
     prediction_service_pb2_grpc,
 )
 
-from keras_lightnets.serving.server import errors, protos
+from keras_lightnets.serving.server import errors
 from keras_lightnets.serving.server.log import log
+from keras_lightnets.serving.server.manager import ModelManager
 from keras_lightnets.serving.server.options import ServerOptions
-from keras_lightnets.serving.server.predictor import Predictor, signature_of
+from keras_lightnets.serving.server.predictor import Predictor
 
 
 def _spec(request: Any) -> tuple[str, int | None]:
@@ -41,123 +45,90 @@ def _spec(request: Any) -> tuple[str, int | None]:
     return spec.name, spec.version.value if choice else None
 
 
-class _Api:
-    """Runs a method, logs one line, and turns errors into gRPC's."""
+def _answering(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Logs one line for each call of a method, and turns errors into gRPC's."""
 
-    def __init__(self, predictor: Predictor, options: ServerOptions) -> None:
-        self.predictor, self.options = predictor, options
-
-    def _call(
-        self, method: str, request: Any, context: grpc.ServicerContext, work: Callable[[], Any]
-    ) -> Any:
+    @functools.wraps(method)
+    def call(api: Api, request: Any, context: grpc.ServicerContext) -> Any:
         start = time.perf_counter()
         answer, failure = None, None
         try:
-            answer = work()
+            answer = method(api, request, context)
         except Exception as error:
             failure = errors.describe(error)
             if failure.code == "INTERNAL":
-                log.exception("%s failed", method)
+                log.exception("%s failed", method.__name__)
         elapsed_ms = 1000 * (time.perf_counter() - start)
         code = failure.code if failure else "OK"
-        model = request.model_spec.name
-        log.info("%s gRPC %s %s %s %.1f ms", context.peer(), method, model, code, elapsed_ms)
+        name, model = method.__name__, request.model_spec.name
+        log.info("%s gRPC %s %s %s %.1f ms", context.peer(), name, model, code, elapsed_ms)
         if failure is not None:
             context.abort(grpc.StatusCode[failure.code], failure.message)
         return answer
 
+    return call
 
-class PredictionService(_Api, prediction_service_pb2_grpc.PredictionServiceServicer):
-    """Predict and GetModelMetadata; the other methods answer UNIMPLEMENTED."""
 
+class Api(
+    prediction_service_pb2_grpc.PredictionServiceServicer,
+    model_service_pb2_grpc.ModelServiceServicer,
+):
+    """Predict, GetModelMetadata and GetModelStatus; the other methods answer UNIMPLEMENTED."""
+
+    def __init__(self, manager: ModelManager, predictor: Predictor, options: ServerOptions) -> None:
+        self._manager, self._predictor, self._options = manager, predictor, options
+
+    @_answering
     def Predict(
         self, request: predict_pb2.PredictRequest, context: grpc.ServicerContext
     ) -> predict_pb2.PredictResponse:
-        return self._call("Predict", request, context, lambda: self._predict(request, context))
+        limit_s = min(self._options.request_timeout_s, context.time_remaining() or math.inf)
+        return self._predictor.run(limit_s, self._predict, request)
 
-    def _predict(
-        self, request: predict_pb2.PredictRequest, context: grpc.ServicerContext
-    ) -> predict_pb2.PredictResponse:
-        with self.predictor.admitted():
-            lease = self.predictor.manager.acquire(*_spec(request))
-            try:
-                signature = signature_of(
-                    lease.servable,
-                    request.model_spec.signature_name,
-                    "FAILED_PRECONDITION",
-                    'Serving signature key "{}" not found',
+    def _predict(self, request: predict_pb2.PredictRequest) -> predict_pb2.PredictResponse:
+        with self._manager.acquire(*_spec(request)) as servable:
+            signature = servable.signature(
+                request.model_spec.signature_name,
+                "FAILED_PRECONDITION",
+                'Serving signature key "{}" not found',
+            )
+            wanted = list(request.output_filter) or list(signature.outputs)
+            if unknown := set(wanted) - signature.outputs.keys():
+                raise errors.invalid(
+                    f"output tensor alias not found in signature: {sorted(unknown)}"
                 )
-                wanted = list(request.output_filter) or list(signature.outputs)
-                if unknown := set(wanted) - signature.outputs.keys():
-                    raise errors.invalid(
-                        f"output tensor alias not found in signature: {sorted(unknown)}"
-                    )
-                if len(set(wanted)) < len(wanted):
-                    raise errors.invalid(f"duplicate output tensor alias in {wanted}")
-                inputs = signature.arrays(request.inputs, self.options.max_body_bytes)
-            except BaseException:
-                lease.release()
-                raise
-            spec = protos.model_spec(lease.servable, signature.name)
-            future = self.predictor.submit(lease, signature, inputs)
-            limit = min(self.options.request_timeout_s, context.time_remaining() or float("inf"))
-            try:
-                outputs = future.result(limit)
-            except concurrent.futures.TimeoutError:
-                future.cancel()
-                message = f"No answer within {limit:g} s"
-                raise errors.ServingError("DEADLINE_EXCEEDED", message) from None
-        response = predict_pb2.PredictResponse(model_spec=spec)
+            if len(set(wanted)) < len(wanted):
+                raise errors.invalid(f"duplicate output tensor alias in {wanted}")
+            inputs = signature.arrays(request.inputs, self._options.max_body_bytes)
+            outputs = servable.run(signature, inputs)
+            response = predict_pb2.PredictResponse(model_spec=servable.spec(signature.name))
         for key in wanted:
             response.outputs[key].CopyFrom(tf.make_tensor_proto(outputs[key]))
         return response
 
+    @_answering
     def GetModelMetadata(
         self,
         request: get_model_metadata_pb2.GetModelMetadataRequest,
         context: grpc.ServicerContext,
     ) -> get_model_metadata_pb2.GetModelMetadataResponse:
-        return self._call("GetModelMetadata", request, context, lambda: self._metadata(request))
-
-    def _metadata(
-        self, request: get_model_metadata_pb2.GetModelMetadataRequest
-    ) -> get_model_metadata_pb2.GetModelMetadataResponse:
-        spec = _spec(request)
+        name, version = _spec(request)
         if not request.metadata_field:
             raise errors.invalid("GetModelMetadataRequest must specify at least one metadata_field")
         if unknown := set(request.metadata_field) - {"signature_def"}:
             raise errors.invalid(f"Metadata field {sorted(unknown)[0]} is not supported")
-        lease = self.predictor.manager.acquire(*spec)
-        try:
-            response = get_model_metadata_pb2.GetModelMetadataResponse(
-                model_spec=protos.model_spec(lease.servable)
-            )
-            response.metadata["signature_def"].Pack(protos.signature_map(lease.servable))
-            return response
-        finally:
-            lease.release()
+        with self._manager.acquire(name, version) as servable:
+            response = get_model_metadata_pb2.GetModelMetadataResponse(model_spec=servable.spec())
+            response.metadata["signature_def"].Pack(servable.signature_map)
+        return response
 
-
-def _unserved(method: str) -> Callable[..., Any]:
-    def refuse() -> None:
-        message = f"Only Predict is served, as Keras models have no signature for {method}"
-        raise errors.ServingError("UNIMPLEMENTED", message)
-
-    return lambda self, request, context: self._call(method, request, context, refuse)
-
-
-for _method in ("Classify", "Regress"):
-    setattr(PredictionService, _method, _unserved(_method))
-
-
-class ModelService(_Api, model_service_pb2_grpc.ModelServiceServicer):
-    """GetModelStatus; the other method answers UNIMPLEMENTED."""
-
-    def GetModelStatus(self, request: Any, context: grpc.ServicerContext) -> Any:
-        def work() -> Any:
-            return protos.model_status(self.predictor.manager, *_spec(request))
-
-        return self._call("GetModelStatus", request, context, work)
+    @_answering
+    def GetModelStatus(
+        self,
+        request: get_model_status_pb2.GetModelStatusRequest,
+        context: grpc.ServicerContext,
+    ) -> get_model_status_pb2.GetModelStatusResponse:
+        return self._manager.status(*_spec(request))
 
 
 class GrpcServer:
@@ -167,7 +138,7 @@ class GrpcServer:
         ServingError: The port is in use.
     """
 
-    def __init__(self, predictor: Predictor, options: ServerOptions) -> None:
+    def __init__(self, manager: ModelManager, predictor: Predictor, options: ServerOptions) -> None:
         # One thread more than requests may be in flight, so that the next is refused, not kept.
         threads = options.max_requests + 1
         patience_ms = max(1000, int(1000 * options.client_timeout_s))
@@ -185,12 +156,9 @@ class GrpcServer:
                 ("grpc.keepalive_timeout_ms", patience_ms),
             ],
         )
-        prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(
-            PredictionService(predictor, options), self._server
-        )
-        model_service_pb2_grpc.add_ModelServiceServicer_to_server(
-            ModelService(predictor, options), self._server
-        )
+        api = Api(manager, predictor, options)
+        prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(api, self._server)
+        model_service_pb2_grpc.add_ModelServiceServicer_to_server(api, self._server)
         # A client may watch for ever, which must not take a thread from the requests.
         self._health = health.HealthServicer(
             experimental_non_blocking=True,

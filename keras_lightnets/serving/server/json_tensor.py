@@ -18,7 +18,7 @@ import orjson
 import tensorflow as tf
 
 from keras_lightnets.serving.server import errors, json_text
-from keras_lightnets.serving.server.servable import Signature, TensorSpec
+from keras_lightnets.serving.server.servable import Signature
 
 # Bytes of numbers that are parsed at once: other threads get their turn in between.
 _PIECE = 1 << 16
@@ -84,7 +84,7 @@ def inputs(request: dict[str, bytes], signature: Signature) -> tuple[dict[str, n
         what = "Missing" if rows is None else "Expecting only one of"
         raise errors.invalid(f"{what} 'inputs' or 'instances' key")
     texts = _columns(columns or b"", signature) if rows is None else _rows(rows, signature)
-    arrays = {name: _array(name, spec, texts[name]) for name, spec in signature.inputs.items()}
+    arrays = {name: _array(name, signature, texts[name]) for name in signature.inputs}
     return arrays, rows is not None
 
 
@@ -131,10 +131,11 @@ def _only(signature: Signature, complaint: str) -> str:
     return names[0]
 
 
-def _array(name: str, spec: TensorSpec, text: bytes) -> np.ndarray:
-    if spec.dtype not in _TYPES:
+def _array(name: str, signature: Signature, text: bytes) -> np.ndarray:
+    dtype = signature.inputs[name].dtype
+    if dtype not in _TYPES:
         raise errors.ServingError(
-            "UNIMPLEMENTED", f"Input {name!r}: JSON cannot carry {spec.dtype.name}"
+            "UNIMPLEMENTED", f"Input {name!r}: JSON cannot carry {dtype.name}"
         )
     texts: list[bytes] = []
 
@@ -143,17 +144,17 @@ def _array(name: str, spec: TensorSpec, text: bytes) -> np.ndarray:
         texts.append(_decode_base64(coded, name) if coded else json_text.unescaped(plain))
         return _TAKEN
 
-    is_text = spec.dtype == tf.string
+    is_text = dtype == tf.string
     compact = (_TEXT.sub(take, text) if is_text else text).translate(None, json_text.SPACE)
     shape = _shape(name, compact)
     if wrong := (_NO_TEXT if is_text else _NO_NUMBER).search(compact):
-        raise _wrong_type(name, spec, json_text.excerpt(wrong[0]))
-    spec.check(name, spec.dtype, shape)
-    array = np.empty(np.prod(shape, dtype=int), spec.dtype.as_numpy_dtype)
+        raise _wrong_type(name, dtype, json_text.excerpt(wrong[0]))
+    signature.check(name, dtype, shape)
+    array = np.empty(np.prod(shape, dtype=int), dtype.as_numpy_dtype)
     if is_text:
         array[:] = texts
     elif array.size:
-        _fill(array, name, spec, compact.translate(None, b"[]"))
+        _fill(array, name, dtype, compact.translate(None, b"[]"))
     return array.reshape(shape)
 
 
@@ -186,21 +187,21 @@ def _shape(name: str, compact: bytes) -> list[int]:
     return sizes[::-1]
 
 
-def _fill(array: np.ndarray, name: str, spec: TensorSpec, numbers: bytes) -> None:
+def _fill(array: np.ndarray, name: str, dtype: tf.DType, numbers: bytes) -> None:
     """Parses numbers and words between commas."""
     done = start = 0
     while start < len(numbers):
         end = numbers.find(b",", start + _PIECE)
         end = len(numbers) if end < 0 else end
         values = _numbers(b"[" + numbers[start:end] + b"]")
-        if wrong := set(map(type, values)) - _TYPES[spec.dtype]:
+        if wrong := set(map(type, values)) - _TYPES[dtype]:
             value = next(value for value in values if type(value) in wrong)
-            raise _wrong_type(name, spec, json.dumps(value))
+            raise _wrong_type(name, dtype, json.dumps(value))
         try:
             with np.errstate(over="ignore"):  # beyond float32 is infinite, as in C++
                 array[done : done + len(values)] = values
         except OverflowError:
-            limits = f"{spec.dtype.min} to {spec.dtype.max} ({spec.dtype.name})"
+            limits = f"{dtype.min} to {dtype.max} ({dtype.name})"
             raise errors.invalid(f"Input {name!r}: a value is outside {limits}") from None
         done += len(values)
         start = end + 1
@@ -224,9 +225,9 @@ def _finite(text: str) -> float:
     return value
 
 
-def _wrong_type(name: str, spec: TensorSpec, value: str) -> errors.ServingError:
+def _wrong_type(name: str, dtype: tf.DType, value: str) -> errors.ServingError:
     return errors.invalid(
-        f"Input {name!r}: JSON Value: {value} is not of expected type: {spec.dtype.name}"
+        f"Input {name!r}: JSON Value: {value} is not of expected type: {dtype.name}"
     )
 
 

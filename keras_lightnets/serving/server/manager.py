@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import enum
 import pathlib
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
+
+from tensorflow_serving.apis.get_model_status_pb2 import GetModelStatusResponse
+from tensorflow_serving.apis.get_model_status_pb2 import ModelVersionStatus as State
 
 from keras_lightnets.export.bundle import list_versions
 from keras_lightnets.serving.server import errors
@@ -17,39 +20,11 @@ if TYPE_CHECKING:
     from keras_lightnets.serving.server.servable import Servable
 
 
-class State(enum.IntEnum):
-    """`tensorflow.serving.ModelVersionStatus.State`."""
-
-    START = 10
-    LOADING = 20
-    AVAILABLE = 30
-    UNLOADING = 40
-    END = 50
-
-
-class Lease:
-    """A version that stays loaded until `release` is called. One per request."""
-
-    def __init__(self, version: _Version, servable: Servable, lock: threading.Condition) -> None:
-        self.servable = servable
-        self._version, self._lock = version, lock
-        self._released = False
-
-    def release(self, _: object = None) -> None:
-        """Gives the version back; later calls do nothing. Takes a future, as a done callback."""
-        with self._lock:
-            if self._released:
-                return
-            self._released = True
-            self._version.users -= 1
-            self._lock.notify_all()
-
-
 @dataclasses.dataclass
 class _Version:
     number: int
     path: pathlib.Path
-    state: State = State.START
+    state: State.State.ValueType = State.START
     error: errors.ServingError | None = None
     servable: Servable | None = None
     users: int = 0
@@ -112,8 +87,9 @@ class ModelManager:
         """The models' names, sorted."""
         return sorted(self._models)
 
-    def acquire(self, name: str, version: int | None = None) -> Lease:
-        """A version to run a request with: the given one, or the newest available.
+    @contextlib.contextmanager
+    def acquire(self, name: str, version: int | None = None) -> Iterator[Servable]:
+        """The given version, or the newest available; it stays loaded until the end of the block.
 
         Raises:
             ServingError: No such model or version is available.
@@ -126,26 +102,31 @@ class ModelManager:
                 asked = f"Latest({name})" if version is None else f"Specific({name}, {version})"
                 raise _not_found(f"Servable not found for request: {asked}")
             found.users += 1
-            return Lease(found, found.servable, self._lock)
+            servable = found.servable
+        try:
+            yield servable
+        finally:
+            with self._lock:
+                found.users -= 1
+                self._lock.notify_all()
 
-    def status(
-        self, name: str, version: int | None = None
-    ) -> list[tuple[int, State, errors.ServingError | None]]:
-        """`(version, state, error)` of a model's versions, newest first.
+    def status(self, name: str, version: int | None = None) -> GetModelStatusResponse:
+        """The states of a model's versions, newest first.
 
         Raises:
             ServingError: No such model or version.
         """
+        response = GetModelStatusResponse()
         with self._lock:
-            found = [
-                (v.number, v.state, v.error)
-                for v in self._versions.get(name, {}).values()
-                if version in (None, v.number)
-            ]
-        if not found:
+            for number, each in sorted(self._versions.get(name, {}).items(), reverse=True):
+                if version in (None, number):
+                    row = response.model_version_status.add(version=number, state=each.state)
+                    row.status.error_code = each.error.number if each.error else 0
+                    row.status.error_message = each.error.message if each.error else ""
+        if not response.model_version_status:
             asked = f"version {version}" if version is not None else "any versions"
             raise _not_found(f"Could not find {asked} of model {name}")
-        return sorted(found, key=lambda row: -row[0])
+        return response
 
     def _available(self, name: str) -> dict[int, _Version]:
         versions = self._versions.get(name, {}).values()

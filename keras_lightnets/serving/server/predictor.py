@@ -1,32 +1,24 @@
-"""The way from a request to the graph, shared by REST and gRPC."""
+"""The threads in which requests are worked on, those of REST and of gRPC alike."""
 
 from __future__ import annotations
 
 import concurrent.futures
-import contextlib
 import os
 import threading
-from collections.abc import Iterator
-
-import numpy as np
+from collections.abc import Callable
+from typing import Any
 
 from keras_lightnets.serving.server import errors
-from keras_lightnets.serving.server.manager import Lease, ModelManager
-from keras_lightnets.serving.server.servable import DEFAULT_SIGNATURE, Servable, Signature
-
-Arrays = dict[str, np.ndarray]
 
 
 class Predictor:
-    """Admits requests and runs them, each by itself.
+    """Works on requests, each in one thread from its bytes to the bytes of its answer.
 
     Args:
-        manager: Holds the loaded versions.
-        max_requests: Requests worked on at once; one more is refused.
+        max_requests: Worked on at once; one more is refused.
     """
 
-    def __init__(self, manager: ModelManager, max_requests: int) -> None:
-        self.manager = manager
+    def __init__(self, max_requests: int) -> None:
         self._free = threading.BoundedSemaphore(max_requests)
         self._max_requests = max_requests
         # More threads than cores only queue inside TensorFlow.
@@ -34,9 +26,8 @@ class Predictor:
             max(2, os.cpu_count() or 1), "serving-run"
         )
 
-    @contextlib.contextmanager
-    def admitted(self) -> Iterator[None]:
-        """Counts a request as in flight.
+    def submit(self, work: Callable[..., Any], *args: Any) -> concurrent.futures.Future[Any]:
+        """Starts the work on a request, which goes on even if nobody waits for it.
 
         Raises:
             ServingError: The server works on as many requests as it may.
@@ -46,38 +37,25 @@ class Predictor:
                 "UNAVAILABLE",
                 f"The server is at its limit of {self._max_requests} requests: try again",
             )
-        try:
-            yield
-        finally:
-            self._free.release()
-
-    def submit(
-        self, lease: Lease, signature: Signature, inputs: Arrays
-    ) -> concurrent.futures.Future[Arrays]:
-        """Starts a run that keeps its version loaded until it ends, even if nobody waits for it."""
-        future = self._pool.submit(lease.servable.run, signature, inputs)
-        future.add_done_callback(lease.release)
+        future = self._pool.submit(work, *args)
+        future.add_done_callback(lambda _: self._free.release())
         return future
+
+    def run(self, limit_s: float, work: Callable[..., Any], *args: Any) -> Any:
+        """Waits for the result of `submit`.
+
+        Raises:
+            ServingError: There is none within `limit_s`, or see `submit`.
+        """
+        future = self.submit(work, *args)
+        try:
+            return future.result(limit_s)
+        except TimeoutError:
+            future.cancel()
+            raise errors.late(limit_s) from None
+        finally:
+            del future  # it holds the error, whose traceback holds this frame
 
     def close(self) -> None:
         """Finishes what runs and drops what waits."""
         self._pool.shutdown(cancel_futures=True)
-
-
-def signature_of(servable: Servable, name: str | None, code: str, message: str) -> Signature:
-    """The signature called `name`, or the default one.
-
-    Args:
-        servable: A loaded version.
-        name: What a request says; may be empty.
-        code: Of the error; REST and gRPC have different ones.
-        message: How the error begins, with the name as `{}`.
-
-    Raises:
-        ServingError: There is none.
-    """
-    key = name or DEFAULT_SIGNATURE
-    if key not in servable.signatures:
-        found = sorted(servable.signatures)
-        raise errors.ServingError(code, f"{message.format(key)}; this model has {found}")
-    return servable.signatures[key]

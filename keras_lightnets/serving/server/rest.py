@@ -7,22 +7,21 @@ pure Python without dependencies, and runs in one thread beside the threads that
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 import json
 import re
 import urllib.parse
-from collections.abc import Callable
 from typing import Any
 
 import tornado.httpserver
 import tornado.iostream
 import tornado.web
-from google.protobuf import json_format
 
-from keras_lightnets.serving.server import errors, json_tensor, protos
+from keras_lightnets.serving.grpc_transport import as_dict
+from keras_lightnets.serving.server import errors, json_tensor
 from keras_lightnets.serving.server.log import log
+from keras_lightnets.serving.server.manager import ModelManager
 from keras_lightnets.serving.server.options import ServerOptions
-from keras_lightnets.serving.server.predictor import Predictor, signature_of
+from keras_lightnets.serving.server.predictor import Predictor
 
 _SPEC = r"(?:/versions/(?P<version>\d+)|/labels/(?P<label>[^/:]+))?"
 _PREDICT = re.compile(
@@ -39,15 +38,10 @@ _MAX_VERSION = 2**63 - 1
 # instead of a broken connection.
 _MAX_DROPPED_BYTES = 1 << 30
 
-# JSON above this many bytes is decoded and encoded outside the event loop.
-_INLINE_BYTES = 1 << 16
-
 
 @tornado.web.stream_request_body
 class _Handler(tornado.web.RequestHandler):
     """Every path. The body is collected here so that its size is checked as it arrives."""
-
-    SUPPORTED_METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS")
 
     def initialize(self, api: RestApi) -> None:
         self.api = api
@@ -151,14 +145,12 @@ class _Handler(tornado.web.RequestHandler):
 class RestApi:
     """Routes requests and turns answers into JSON; knows nothing of sockets."""
 
-    def __init__(self, predictor: Predictor, options: ServerOptions) -> None:
-        self.predictor, self.options = predictor, options
+    def __init__(self, manager: ModelManager, predictor: Predictor, options: ServerOptions) -> None:
+        self._manager, self._predictor, self.options = manager, predictor, options
         self.active = 0  # requests that have not been answered to the last byte
         self.draining = False
         self._held = 0
         self._max_held = 4 * options.max_body_bytes
-        # Two threads: JSON is bound by the interpreter lock anyway.
-        self._coders = concurrent.futures.ThreadPoolExecutor(2, "serving-json")
 
     def hold(self, count: int) -> bool:
         """Counts body bytes in memory; False when there would be too many."""
@@ -181,7 +173,7 @@ class RestApi:
         if method == "POST" and (match := _PREDICT.fullmatch(path)):
             name, version = _spec(match)
             if match["method"] == "predict":
-                return await self._predict(name, version, body)
+                return await self._answer_in_time(name, version, body)
             if match["method"] in ("classify", "regress"):
                 raise errors.ServingError(
                     "UNIMPLEMENTED",
@@ -191,65 +183,39 @@ class RestApi:
             name, version = _spec(match)
             if not name and path.rstrip("/").endswith("models"):
                 # TF Serving refuses this; listing is this server's own addition.
-                return json.dumps({"models": self.predictor.manager.names}).encode()
+                return json.dumps({"models": self._manager.names}).encode()
             if match["metadata"] == "metadata":
-                return self._metadata(name, version)
-            return _proto_json(protos.model_status(self.predictor.manager, name, version)).encode()
+                with self._manager.acquire(name, version) as servable:
+                    spec, signatures = servable.spec(), servable.signature_map
+                metadata = {"signature_def": as_dict(signatures)}
+                return _indented({"model_spec": as_dict(spec), "metadata": metadata})
+            return _indented(as_dict(self._manager.status(name, version)))
         if not path.lower().startswith("/v1/"):
             raise errors.ServingError("NOT_FOUND", f"No such path: {path}")
         raise errors.invalid(_malformed(method, path))
 
-    async def _predict(self, name: str, version: int | None, body: bytes) -> bytes:
-        limit = self.options.request_timeout_s
-        with self.predictor.admitted():
-            try:
-                async with asyncio.timeout(limit):
-                    return await self._predict_admitted(name, version, body)
-            except TimeoutError:
-                message = f"No answer within {limit:g} s"
-                raise errors.ServingError("DEADLINE_EXCEEDED", message) from None
-
-    async def _predict_admitted(self, name: str, version: int | None, body: bytes) -> bytes:
-        size = len(body)
-        request = await self._coded(size, json_tensor.members, body)
-        signature_name = json_tensor.signature_name(request)
-        lease = self.predictor.manager.acquire(name, version)
+    async def _answer_in_time(self, name: str, version: int | None, body: bytes) -> bytes:
+        limit_s = self.options.request_timeout_s
         try:
-            signature = signature_of(
-                lease.servable,
+            async with asyncio.timeout(limit_s):
+                return await asyncio.wrap_future(
+                    self._predictor.submit(self._predict, name, version, body)
+                )
+        except TimeoutError:
+            raise errors.late(limit_s) from None
+
+    def _predict(self, name: str, version: int | None, body: bytes) -> bytes:
+        request = json_tensor.members(body)
+        signature_name = json_tensor.signature_name(request)
+        with self._manager.acquire(name, version) as servable:
+            signature = servable.signature(
                 signature_name,
                 "INVALID_ARGUMENT",
                 'Serving signature name: "{}" not found in signature def',
             )
-            inputs, in_rows = await self._coded(size, json_tensor.inputs, request, signature)
-        except BaseException:
-            lease.release()
-            raise
-        outputs = await asyncio.wrap_future(self.predictor.submit(lease, signature, inputs))
-        size = sum(value.nbytes for value in outputs.values())
-        return await self._coded(size, json_tensor.encode_response, outputs, in_rows)
-
-    async def _coded(self, size: int, function: Callable[..., Any], *args: Any) -> Any:
-        """Calls `function`, in a thread of its own if that may take long."""
-        if size <= _INLINE_BYTES:
-            return function(*args)
-        return await asyncio.get_running_loop().run_in_executor(self._coders, function, *args)
-
-    def _metadata(self, name: str, version: int | None) -> bytes:
-        lease = self.predictor.manager.acquire(name, version)
-        try:
-            spec = protos.model_spec(lease.servable)
-            signatures = protos.signature_map(lease.servable)
-        finally:
-            lease.release()
-        return (
-            f'{{\n"model_spec":{_proto_json(spec)},\n'
-            f'"metadata": {{"signature_def": {_proto_json(signatures)}}}\n}}\n'
-        ).encode()
-
-    def close(self) -> None:
-        """Stops the threads that decode."""
-        self._coders.shutdown(cancel_futures=True)
+            inputs, in_rows = json_tensor.inputs(request, signature)
+            outputs = servable.run(signature, inputs)
+        return json_tensor.encode_response(outputs, in_rows)
 
 
 def _spec(match: re.Match[str]) -> tuple[str, int | None]:
@@ -276,10 +242,8 @@ def _malformed(method: str | None, path: str) -> str:
     return f"Malformed request: {method} {path}"
 
 
-def _proto_json(message: Any) -> str:
-    return json_format.MessageToJson(
-        message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
-    )
+def _indented(document: dict[str, Any]) -> bytes:
+    return json.dumps(document, indent=1).encode()
 
 
 def _log_request(handler: tornado.web.RequestHandler) -> None:

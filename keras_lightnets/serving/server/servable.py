@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 import math
 import pathlib
-import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from tensorflow_serving.apis import get_model_metadata_pb2, model_pb2
 
 from keras_lightnets.paths import literal_path
 from keras_lightnets.serving.server import errors
@@ -22,71 +22,29 @@ _STRING_BYTES = 8  # of one string in an array: a pointer
 
 
 @dataclasses.dataclass(frozen=True)
-class TensorSpec:
-    """One named input or output of a signature.
+class Signature:
+    """A Predict signature: named inputs to named outputs, each with its name in the graph."""
 
-    Attributes:
-        tensor: Its name in the graph.
-        dtype: Its TensorFlow type.
-        shape: Sizes, None where any will do; None when the rank is unknown.
-    """
-
-    tensor: str
-    dtype: tf.DType
-    shape: tuple[int | None, ...] | None
-
-    @classmethod
-    def from_info(cls, info: Any) -> TensorSpec:
-        """From a `TensorInfo` proto."""
-        shape = tf.TensorShape(info.tensor_shape)
-        return cls(
-            info.name,
-            tf.dtypes.as_dtype(info.dtype),
-            None if shape.rank is None else tuple(shape.as_list()),
-        )
+    name: str
+    inputs: dict[str, tf.TensorSpec]
+    outputs: dict[str, tf.TensorSpec]
 
     def check(self, name: str, dtype: tf.DType, shape: Sequence[int]) -> None:
         """Refuses a tensor that the graph cannot take, before it is made.
 
         Raises:
-            ServingError: Another type or shape.
+            ServingError: The input `name` has another type or shape.
         """
-        received = f"Received: {dtype.name} {tuple(shape)}"
-        if dtype != self.dtype:
-            raise errors.invalid(f"Wrong type: input {name!r} must be {self._text()}. {received}")
-        if self.shape is not None and (
-            len(self.shape) != len(shape)
-            or any(a is not None and a != b for a, b in zip(self.shape, shape, strict=True))
+        spec = self.inputs[name]
+        for what, fits in (
+            ("type", dtype == spec.dtype),
+            ("shape", spec.shape.is_compatible_with(shape)),
         ):
-            raise errors.invalid(f"Wrong shape: input {name!r} must be {self._text()}. {received}")
-
-    def _text(self) -> str:
-        """For error messages: `uint8 (?, 64, 64, 3)`."""
-        if self.shape is None:
-            return self.dtype.name
-        sizes = ", ".join("?" if size is None else str(size) for size in self.shape)
-        return f"{self.dtype.name} ({sizes})"
-
-
-@dataclasses.dataclass(frozen=True)
-class Signature:
-    """A Predict signature: named inputs to named outputs."""
-
-    name: str
-    inputs: dict[str, TensorSpec]
-    outputs: dict[str, TensorSpec]
-
-    def check_names(self, names: Iterable[str]) -> None:
-        """Refuses other inputs than the signature's.
-
-        Raises:
-            ServingError: A missing or unknown input.
-        """
-        if set(names) != self.inputs.keys():
-            raise errors.invalid(
-                f"Signature {self.name!r} takes the inputs {sorted(self.inputs)}. "
-                f"Received: {sorted(names)}"
-            )
+            if not fits:
+                raise errors.invalid(
+                    f"Wrong {what}: input {name!r} must be {spec.dtype.name} {spec.shape}. "
+                    f"Received: {dtype.name} {tuple(shape)}"
+                )
 
     def arrays(
         self, protos: Mapping[str, Any], max_bytes: float = math.inf
@@ -102,9 +60,13 @@ class Signature:
         Raises:
             ServingError: Something the signature does not take, or too much of it.
         """
-        self.check_names(protos)
+        if set(protos) != self.inputs.keys():
+            raise errors.invalid(
+                f"Signature {self.name!r} takes the inputs {sorted(self.inputs)}. "
+                f"Received: {sorted(protos)}"
+            )
         arrays = {}
-        for name, spec in self.inputs.items():
+        for name in self.inputs:
             proto = protos[name]
             shape = [dim.size for dim in proto.tensor_shape.dim]
             try:
@@ -113,7 +75,7 @@ class Signature:
                 raise errors.invalid(f"Input {name!r} has no valid dtype") from None
             if proto.tensor_shape.unknown_rank or any(size < 0 for size in shape):
                 raise errors.invalid(f"Input {name!r} has no valid shape")
-            spec.check(name, dtype, shape)
+            self.check(name, dtype, shape)
             size = math.prod(shape) * (_STRING_BYTES if dtype == tf.string else dtype.size)
             if size > max_bytes:
                 raise errors.invalid(f"Input {name!r} of shape {shape} is above {max_bytes} bytes")
@@ -152,39 +114,63 @@ class Servable:
         except BaseException:
             self._session.close()
             raise
-        self.signature_defs = dict(meta_graph.signature_def)
-        self.signatures = {
-            key: Signature(
-                key,
-                {k: TensorSpec.from_info(v) for k, v in sorted(d.inputs.items())},
-                {k: TensorSpec.from_info(v) for k, v in sorted(d.outputs.items())},
-            )
-            for key, d in self.signature_defs.items()
-            if d.method_name == PREDICT_METHOD
+        self.signature_map = get_model_metadata_pb2.SignatureDefMap(
+            signature_def=meta_graph.signature_def
+        )
+        self._signatures = {
+            key: Signature(key, _specs(definition.inputs), _specs(definition.outputs))
+            for key, definition in meta_graph.signature_def.items()
+            if definition.method_name == PREDICT_METHOD
         }
-        self._callables: dict[str, Any] = {}
-        self._lock = threading.Lock()
+        # Skips the parsing of feeds and fetches that `Session.run` repeats.
+        self._callables = {
+            key: self._session.make_callable(
+                [spec.name for spec in signature.outputs.values()],
+                [spec.name for spec in signature.inputs.values()],
+            )
+            for key, signature in self._signatures.items()
+        }
+
+    def spec(self, signature: str = "") -> model_pb2.ModelSpec:
+        """Names the version that answers."""
+        spec = model_pb2.ModelSpec(name=self.name, signature_name=signature)
+        spec.version.value = self.version
+        return spec
+
+    def signature(self, name: str | None, code: str, message: str) -> Signature:
+        """The signature called `name`, or the default one.
+
+        Args:
+            name: What a request says; may be empty.
+            code: Of the error; REST and gRPC have different ones.
+            message: How the error begins, with the name as `{}`.
+
+        Raises:
+            ServingError: There is none.
+        """
+        key = name or DEFAULT_SIGNATURE
+        if key not in self._signatures:
+            found = sorted(self._signatures)
+            raise errors.ServingError(code, f"{message.format(key)}; this model has {found}")
+        return self._signatures[key]
 
     def run(self, signature: Signature, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Runs one batch. Safe to call from many threads; TensorFlow's errors pass through."""
-        values = self._callable(signature)(*(inputs[name] for name in signature.inputs))
+        values = self._callables[signature.name](*(inputs[name] for name in signature.inputs))
         return {
             # A scalar comes as a Python or NumPy scalar.
             name: v if isinstance(v, np.ndarray) else np.array(v, spec.dtype.as_numpy_dtype)
             for (name, spec), v in zip(signature.outputs.items(), values, strict=True)
         }
 
-    def _callable(self, signature: Signature) -> Any:
-        # `make_callable` skips the parsing of feeds and fetches that `Session.run` repeats.
-        with self._lock:
-            if signature.name not in self._callables:
-                self._callables[signature.name] = self._session.make_callable(
-                    [spec.tensor for spec in signature.outputs.values()],
-                    [spec.tensor for spec in signature.inputs.values()],
-                )
-            return self._callables[signature.name]
-
     def close(self) -> None:
         """Frees the session and its variables."""
         self._callables.clear()
         self._session.close()
+
+
+def _specs(infos: Mapping[str, Any]) -> dict[str, tf.TensorSpec]:
+    return {
+        name: tf.TensorSpec(tf.TensorShape(info.tensor_shape), info.dtype, info.name)
+        for name, info in sorted(infos.items())
+    }
