@@ -27,7 +27,7 @@ ARROWS = {
     "keras_lightnets/serving": "",
     "keras_lightnets/serving/server": "export serving",
     "training/support": "",
-    "training/config": "support",
+    "training/config": "support catalogue",
     "training/distribution": "config layers support",
     "training/optimization": "config layers support",
     "training/data/sources": "config support",

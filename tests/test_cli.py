@@ -71,8 +71,8 @@ def test_every_command_explains_itself(name, capsys):
         # The flag of another action: it was suggested in place of itself.
         (["data", "convert", "a", "b", "--out", "x"], "See lightnets data convert --help."),
         (["train", "--modle=x"], "Unknown flag '--modle'. Did you mean '--model'?"),
-        (["train", "extra"], "Unknown argument 'extra'."),
-        (["train"], "--out DIR is missing"),
+        (["train", "pictures", "extra"], "Unknown argument 'extra'."),
+        (["train"], "DATA is missing: a folder with a subfolder of pictures for"),
         (["train", "--out"], "Argument --out: expected one argument"),
         (["train", "--out", "r", "--epochs", "ten"], "train.epochs in the command line must be a"),
         (["train", "--out", "r", "--model", "shufflenet_v3"], "Did you mean 'shufflenet_v"),
@@ -82,11 +82,7 @@ def test_every_command_explains_itself(name, capsys):
         (["train", "--out", "r", "--set", "train"], "--set takes section.key=value"),
         (["train", "--out", "r", "--config", "none.yaml"], "none.yaml: No such file"),
         (["train", "--resume", "--overwrite", "--out", "r"], "contradict each other"),
-        (
-            ["train", "--out", "r"],
-            "--dataset is missing: a folder with a subfolder of pictures for",
-        ),
-        (["train", "--dry-run"], "To try it: --dataset digits."),
+        (["train", "--dry-run"], "To try it: lightnets train digits."),
         (["train", "--resume"], "--resume needs a run directory"),
         (["evaluate", "nowhere", "--batch-size", "0"], "--batch-size and --top must be at least 1"),
     ],

@@ -12,7 +12,7 @@ from lightnets.cli import main
 
 FOLDER = pathlib.Path("/usr/share/datasets/fashion-mnist")
 COUNTS = {"train": 2000, "t10k": 500}  # of 60,000 and 10,000, which would take many minutes
-MEASURED = 0.32  # accuracy of one epoch on those 500; guessing: 0.1
+LEAST = 0.25  # accuracy after one epoch on those 500; guessing: 0.1 give or take 0.013
 
 
 def write_pictures(root: pathlib.Path) -> None:
@@ -40,7 +40,6 @@ def test_real_pictures_hold_no_copies_and_one_epoch_learns(tmp_path, capsys):
     assert not found["copies"]
     assert not found["wrong"]
 
-    network = ["--model", "mobilenet_v1_x0_25", "--dataset", str(pictures), "--out", str(run)]
-    assert main(["train", *network, "--epochs", "1", "--batch-size", "16"]) == 0
+    assert main(["train", str(pictures), "--out", str(run), "--epochs", "1"]) == 0
     results = json.loads((run / "results.json").read_text())
-    assert results["accuracy"] > MEASURED - 0.1
+    assert results["accuracy"] > LEAST

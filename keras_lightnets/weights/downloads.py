@@ -17,6 +17,7 @@ from keras_lightnets.catalogue.published import WeightsRow
 from keras_lightnets.weights.files import ERRORS, Budget
 
 FOLDER = "models/keras_lightnets"  # below ~/.keras, or below $KERAS_HOME
+MIRROR = "KERAS_LIGHTNETS_MIRROR"  # address of a folder with the published files, by their names
 KERAS_FOLDER = "models"  # of `keras.applications`, whose files are not fetched twice
 
 
@@ -63,19 +64,22 @@ def fetch(row: WeightsRow) -> pathlib.Path:
 
 def _download(row: WeightsRow, path: pathlib.Path) -> pathlib.Path:
     _make(path.parent)
+    mirror = os.environ.get(MIRROR)
+    url = f"{mirror.rstrip('/')}/{row.file}" if mirror else row.url
     try:
         return pathlib.Path(
             keras.utils.get_file(
                 f"partial-{os.getpid()}-{row.file}",
-                origin=row.url,
+                origin=url,
                 cache_dir=str(home()),
                 cache_subdir=str(path.parent.relative_to(home())),
             )
         )
     except Exception as error:  # `get_file` raises plain exceptions
+        reason = str(error).rpartition(" -- ")[2]
         raise ValueError(
-            f"Cannot download {row.url} ({error}). Without a network, put the file at {path}, "
-            "or pass its path as `weights`."
+            f"Cannot download {url} ({reason}). Without a network, put the file at {path}, pass "
+            f"its path as `weights`, or set {MIRROR} to the address of a folder that has it."
         ) from error
 
 

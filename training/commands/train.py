@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import pathlib
 
 from lightnets.config import resolve
+from lightnets.config.choices import Choice, choose, nested
 from lightnets.config.keys import Config
 from lightnets.distribution import workers
 from lightnets.run import directory as runs
@@ -20,12 +22,19 @@ HELP = "Train a network and leave a run directory with weights, numbers and pict
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the flags; those of the configuration stand in `lightnets.config.resolve`."""
-    parser.usage = "lightnets train --dataset DATA --out DIR [flags]"
+    parser.usage = "lightnets train DATA [flags]"
     parser.epilog = (
-        "A recipe, chosen for the data or named, sets other values than the defaults shown. "
-        "Any key, with a flag or without, is set by --set; docs/training.md explains them."
+        "What is not named is chosen from the data, and printed before the first step; with "
+        "--recipe nothing is. Any key, with a flag or without, is set by --set; "
+        "docs/training.md explains them."
     )
-    parser.add_argument("--out", metavar="DIR", type=pathlib.Path, help="new run directory")
+    parser.add_argument("data", metavar="DATA", nargs="?", help="the same as --dataset DATA")
+    parser.add_argument(
+        "--out",
+        metavar="DIR",
+        type=pathlib.Path,
+        help="new run directory, default: runs/DATA-1, or the next number that is free",
+    )
     parser.add_argument(
         "--resume",
         metavar="RUN",
@@ -45,44 +54,91 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Checks all that can be checked in a moment, then trains."""
-    out, resumed = _run_directory(args)
-    config = resolve.resolve_resumed(args, out) if out and resumed else resolve.resolve(args)
-    _check_names(config, resumed)
+    _check_one_data_set(args)
+    continued = _continued(args)
+    choices: list[Choice] = []
+    if continued is not None:
+        config = resolve.resolve_resumed(args, continued)
+        _check_names(config, resumed=True)
+    else:
+        config = resolve.resolve(args)
+        _check_names(config, resumed=False)
+        config, choices = _complete(args, config)
+    out = None if args.dry_run else continued or args.out or _free_folder(config)
     members = workers.cluster(config.train)
     chief = members is None or members.is_chief  # the others write nothing
     place = contextlib.nullcontext()
     if chief and out is not None:
-        place = run_lock.held(out) if resumed else runs.claim(out, overwrite=args.overwrite)
+        held = continued is not None
+        place = run_lock.held(out) if held else runs.claim(out, overwrite=args.overwrite)
     with place:
-        if chief and not resumed and config.recipe != args.recipe:
-            console.line(f"Recipe: {config.recipe} (chosen for this data; --recipe names another)")
+        if chief and choices:
+            _tell(choices)
         from lightnets.run import train
 
-        results = train.train(config, out, resume=resumed)
+        results = train.train(config, out, resume=continued is not None)
     if chief and out is not None:
         _announce(out, results)
     return 0
 
 
-def _run_directory(args: argparse.Namespace) -> tuple[pathlib.Path | None, bool]:
-    """Returns where the run lives, None for a dry run, and whether it is continued."""
+def _check_one_data_set(args: argparse.Namespace) -> None:
+    """Makes DATA the value of `--dataset`, which it may stand beside only if it is the same."""
+    if args.data is None:
+        return
+    if vars(args).setdefault("data.dataset", args.data) != args.data:
+        raise UsageError(f"DATA is {args.data}, --dataset another one. Give one of them.")
+
+
+def _continued(args: argparse.Namespace) -> pathlib.Path | None:
+    """Returns the run to continue, None for a new one."""
     if args.resume and (args.overwrite or args.dry_run):
         other = "--overwrite" if args.overwrite else "--dry-run"
         raise UsageError(f"--resume and {other} contradict each other. Give one of them.")
     if args.resume is True:
         if args.out is None:
             raise UsageError("--resume needs a run directory: lightnets train --resume RUN.")
-        return args.out, (args.out / "config.yaml").is_file()
+        return args.out if (args.out / "config.yaml").is_file() else None
     if args.resume:
         if args.out not in (None, args.resume):
             raise UsageError("--resume RUN continues in RUN. Drop --out.")
         runs.check_is_run(args.resume)
-        return args.resume, True
-    if args.dry_run:
-        return None, False
-    if args.out is None:
-        raise UsageError("--out DIR is missing: the directory to write the run to.")
-    return args.out, False
+    return args.resume
+
+
+def _complete(args: argparse.Namespace, config: Config) -> tuple[Config, list[Choice]]:
+    """Chooses from the data what nobody has named, and fetches weights that were chosen."""
+    named = resolve.named(args)
+    if named.get("recipe"):
+        return config, []
+    if config.recipe not in ("finetune", "scratch-small"):
+        why = f"the one for {config.data.dataset}"
+        return config, [Choice("", "recipe", config.recipe, f"--recipe {config.recipe}", why)]
+    from lightnets.data import facts
+
+    found = facts.look(config)
+    choices = choose(config, named, found)
+    config = resolve.resolve(args, nested(choices))
+    if any(one.key == "weights" and one.value for one in choices):
+        networks.fetch(config.model.name, config.model.image_size, found.images)
+    return config, choices
+
+
+def _free_folder(config: Config) -> pathlib.Path:
+    """Returns the folder below `runs/` that a run gets which names none."""
+    if workers.cluster(config.train) is not None:
+        raise UsageError("--out DIR is missing: several workers write to the same one.")
+    name = pathlib.Path(config.data.dataset).stem.replace(":", "-") or "run"
+    numbers = itertools.count(1)
+    folders = (pathlib.Path("runs") / f"{name}-{number}" for number in numbers)
+    return next(folder for folder in folders if not folder.exists())
+
+
+def _tell(choices: list[Choice]) -> None:
+    console.line("Chosen for this data, where no flag says otherwise:")
+    width = max(len(one.flag) for one in choices) + 2
+    for one in choices:
+        console.line(f"  {one.flag:<{width}}{one.why}")
 
 
 def _check_names(config: Config, resumed: bool) -> None:
@@ -91,8 +147,8 @@ def _check_names(config: Config, resumed: bool) -> None:
     dataset = config.data.dataset
     if not dataset:
         raise UsageError(
-            "--dataset is missing: a folder with a subfolder of pictures for each class, a CSV or "
-            "JSONL list, or the name of a TFDS data set. To try it: --dataset digits."
+            "DATA is missing: a folder with a subfolder of pictures for each class, a CSV or JSONL "
+            "list, or the name of a TFDS data set. To try it: lightnets train digits."
         )
     if is_path(dataset) and not pathlib.Path(dataset).expanduser().exists():
         moved = " If it has moved, name its new place: --dataset PLACE." if resumed else ""
@@ -106,5 +162,7 @@ def _announce(out: pathlib.Path, results: dict) -> None:
     numbers = [f"{key} {results[key]:.4f}" for key in ("accuracy", "loss") if key in results]
     if numbers:
         console.line(f"Held out: {', '.join(numbers)}")
+    for line in results["advice"]:
+        console.line(f"  {line}")
     console.line(f"Run: {out}")
     console.line(f"Next: {command('evaluate', out)}")

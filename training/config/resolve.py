@@ -74,22 +74,34 @@ def _assignment(one: configs.Declared, text: str) -> dict[str, Any]:
     """Reads a flag's text; a name, path or list such as `0,1` or `on` stays text."""
     if one.is_text:
         section, name = one.name.split(".")
-        return {section: {name: text}}
+        absent = text == "none" and one.default is None
+        return {section: {name: None if absent else text}}
     return configs.parse_assignment(f"{one.name}={text}")
 
 
-def resolve(args: argparse.Namespace) -> Config:
+def named(args: argparse.Namespace) -> dict[str, Any]:
+    """Returns the nested keys that file and command line set, the recipe among them."""
+    values = configs.load(args.config) if args.config else {}
+    merge(values, flag_values(args))
+    if args.recipe:
+        values["recipe"] = args.recipe
+    return values
+
+
+def resolve(args: argparse.Namespace, chosen: Mapping[str, Any] | None = None) -> Config:
     """Returns the configuration of a new run.
+
+    Args:
+        args: The command line.
+        chosen: Nested keys that hold where neither the file nor a flag sets them.
 
     Raises:
         UsageError: An unknown recipe, key or value, or values that contradict each other.
     """
     file = configs.load(args.config) if args.config else {}
     flags = flag_values(args)
-    merged: dict[str, Any] = {}
-    merge(merged, file)
-    merge(merged, flags)
-    name = args.recipe or merged.get("recipe")
+    merged = named(args)
+    name = merged.get("recipe") or (chosen or {}).get("recipe")
     if name is None:
         name = default_recipe(configs.from_dict(merged, where="the command line"))
     if name not in recipes.RECIPES:
@@ -97,6 +109,7 @@ def resolve(args: argparse.Namespace) -> Config:
         raise UsageError(f"Unknown recipe {name!r}.{close} Known: {', '.join(recipes.RECIPES)}.")
     recipe = recipes.RECIPES[name]
     config = configs.from_dict(recipe.config, where=f"recipe {name}")
+    config = configs.update(config, chosen or {}, where="the data set")
     config = configs.update(config, file, where=args.config or "file")
     config = configs.update(config, flags, where="the command line")
     config = configs.update(config, {"recipe": name}, where="the command line")

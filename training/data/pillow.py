@@ -49,6 +49,19 @@ def to_png(contents: bytes) -> bytes:
         raise ValueError(f"Pillow: {error}") from None
 
 
+def size(contents: bytes) -> tuple[int, int] | None:
+    """Returns width and height in pixels as an image file declares them, None if it does not."""
+    from PIL import Image
+
+    try:
+        if kind_of(contents[:12]) == "HEIC":
+            _register_heif()
+        with Image.open(io.BytesIO(contents)) as opened:
+            return opened.size
+    except Exception:  # Pillow's plugins raise anything for a damaged file
+        return None
+
+
 def _plain(picture):
     """Returns a PIL image of a mode that PNG keeps."""
     if picture.mode in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -149,7 +150,10 @@ def build_model(config: Config, splits: Splits) -> keras.Model:
     }
     known = {key: value for key, value in arguments.items() if value is not None}
     try:
-        network = keras_lightnets.create_model(model.name, **known)
+        with warnings.catch_warnings():
+            # The classifier is to be another one.
+            warnings.filterwarnings("ignore", "The weights are for another number of classes")
+            network = keras_lightnets.create_model(model.name, **known)
     except (ValueError, TypeError) as error:
         raise UserError(f"Cannot build {model.name}: {error}") from None
     notes = weights.notes(network)

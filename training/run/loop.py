@@ -13,7 +13,7 @@ import keras
 import numpy as np
 
 from lightnets.distribution.workers import resume_command
-from lightnets.evaluation import report, scoring
+from lightnets.evaluation import advice, report, scoring
 from lightnets.optimization import batch_norm
 from lightnets.optimization.step import seen_so_far
 from lightnets.run.directory import Run, move_dataset
@@ -244,10 +244,22 @@ class Loop:
         trainer.judge.load(self._weights("best"))
         predictions = trainer.judge.predict(self._interrupt_together)
         results = {**scoring.score(*predictions), **results}
+        results["advice"] = self._advice(*predictions)
         if trainer.chief:
             write_json(self.out / "results.json", results)
             self._report(*predictions)
         return results
+
+    def _advice(self, true: np.ndarray, probabilities: np.ndarray) -> list[str]:
+        config, splits = self.trainer.config, self.trainer.splits
+        lines = advice.of_predictions(
+            config.data.dataset, splits.labels, true, probabilities.argmax(-1)
+        )
+        each = splits.train_examples / len(splits.labels)
+        return [
+            *lines,
+            *(advice.of_training(config, self.history.rows, each) if self.epoch else ()),
+        ]
 
     def _reestimate(self) -> dict[str, Any]:
         """Measures batch norm's statistics on training data; keeps them if that is better."""

@@ -7,10 +7,10 @@ import pathlib
 from typing import TYPE_CHECKING, NamedTuple
 
 from keras_lightnets.catalogue.published import WeightsRow
-from keras_lightnets.catalogue.registry import list_models, model_info
+from keras_lightnets.catalogue.registry import find, list_models, model_info
 from lightnets.run.directory import Run, check_is_run, load_network
 from lightnets.support.errors import UsageError, UserError
-from lightnets.support.words import command, nearest
+from lightnets.support.words import command, count, nearest
 
 if TYPE_CHECKING:
     import keras
@@ -57,6 +57,26 @@ def check_name(name: str) -> None:
     names = list_models()
     if name not in names:
         raise UsageError(f"Unknown network {name!r}.{nearest(name, names)} See lightnets list.")
+
+
+def fetch(name: str, size: int, images: int) -> None:
+    """Brings the published weights of a network here that were chosen, not asked for.
+
+    Raises:
+        UserError: They cannot be had; it says the ways on.
+    """
+    from keras_lightnets.weights.load import resolve
+
+    family, row = find(name)
+    try:
+        resolve("imagenet", family, {**family.defaults, **row.arguments}, size)
+    except ValueError as error:
+        raise UserError(
+            str(error),
+            "  to start from another file: --weights FILE",
+            f"  to start from random weights, for which {count(images, 'picture')} are few: "
+            "--weights none",
+        ) from None
 
 
 def is_weight_file(path: pathlib.Path) -> bool:

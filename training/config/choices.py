@@ -1,0 +1,104 @@
+"""What a run needs and nobody has named: chosen from the data, each choice with its reason."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from keras_lightnets.catalogue.registry import model_info
+from lightnets.config import recipes
+from lightnets.config.keys import Config
+from lightnets.support.words import count
+
+if TYPE_CHECKING:
+    from lightnets.data.facts import Facts
+
+# The network to begin with, and the one for pictures that published weights see nothing in.
+PRETRAINED, SCRATCH = "mobilenet_v2", "shufflenet_v1"
+# Pixels that published weights need, and those that they were trained with.
+LEAST_SIZE, FULL_SIZE = 96, 224
+# From random weights larger images cost more than they give.
+SCRATCH_SIZE = 96
+SMALL_INPUT_SIZE = 64
+# A batch shrinks until an epoch has so many steps, but not below so many images.
+STEPS, LEAST_BATCH = 8, 8
+# Images of a class up to which only the classifier learns: the features of published weights are
+# then better than what so few can teach them, and steps take a third of the time.
+FEW = 20
+# Keys of the network with which no published weights are sure to fit.
+_SHAPES = frozenset({"args", "alpha", "small_input"})
+
+
+class Choice(NamedTuple):
+    """A value of the configuration that nobody has named.
+
+    Attributes:
+        section: Of the key; empty for the recipe.
+        key: In the section.
+        value: What was chosen.
+        flag: As one would type it.
+        why: The reason, for a person.
+    """
+
+    section: str
+    key: str
+    value: Any
+    flag: str
+    why: str
+
+
+def nested(choices: list[Choice]) -> dict[str, Any]:
+    """Returns the choices as nested keys of a configuration."""
+    values: dict[str, Any] = {}
+    for one in choices:
+        section = values.setdefault(one.section, {}) if one.section else values
+        section[one.key] = one.value
+    return values
+
+
+def choose(config: Config, named: Mapping[str, Any], facts: Facts) -> list[Choice]:
+    """Chooses weights, network, image size, recipe and batch for a data set.
+
+    Args:
+        config: With what is `named`; the rest of it does not matter.
+        named: Nested keys that the user has set, no recipe among them. They stay.
+        facts: Of the data set.
+    """
+    model, train = named.get("model", {}), named.get("train", {})
+    side = facts.side or FULL_SIZE
+    size = config.model.image_size if "image_size" in model else min(side, FULL_SIZE)
+    network = config.model.name if "name" in model else PRETRAINED
+    obstacle = None
+    if not model_info(network).weights or _SHAPES & set(model):
+        obstacle = "none are published for this network"
+    elif size < LEAST_SIZE:
+        obstacle = f"published ones need images of {LEAST_SIZE} pixels"
+    pretrained = bool(model["weights"]) if "weights" in model else obstacle is None
+    if "image_size" not in model:
+        size = max(32, min(size, FULL_SIZE if pretrained else SCRATCH_SIZE) // 32 * 32)
+    network = PRETRAINED if pretrained else SCRATCH
+    recipe = "finetune" if pretrained else "scratch-small"
+    sides = f"the shorter side of the pictures: {facts.side or 'unknown'}"
+    choices = [
+        Choice("model", "name", network, f"--model {network}", "lightnets list has the others"),
+        Choice("model", "weights", "imagenet", "--weights imagenet", "published; or none: random")
+        if pretrained
+        else Choice("model", "weights", None, "--weights none", f"random ones: {obstacle}"),
+        Choice("model", "image_size", size, f"--image-size {size}", sides),
+        Choice("", "recipe", recipe, f"--recipe {recipe}", "docs/recipes.md has the others"),
+    ]
+    each = facts.images // facts.classes
+    if pretrained and each <= FEW and not {"head_warmup_epochs", "unfreeze_epochs"} & set(model):
+        why = f"{count(each, 'image')} a class: only the classifier learns"
+        choices.append(Choice("model", "freeze", "backbone", "--freeze backbone", why))
+    if size <= SMALL_INPUT_SIZE and not pretrained and "image_size" not in model:
+        why = f"for images of up to {SMALL_INPUT_SIZE} pixels"
+        choices.append(Choice("model", "small_input", True, "--small-input", why))
+    batch = usual = recipes.RECIPES[recipe].config["train"]["batch_size"]
+    while batch > LEAST_BATCH and facts.images < STEPS * batch:
+        batch //= 2
+    if batch < usual:
+        why = f"{count(facts.images, 'image')} to train on"
+        choices.append(Choice("train", "batch_size", batch, f"--batch-size {batch}", why))
+    taken = {"model": model, "train": train}
+    return [one for one in choices if one.key not in taken.get(one.section, {})]

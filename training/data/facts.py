@@ -1,0 +1,54 @@
+"""How many pictures a data set has, and of what size: what defaults of a run follow from."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from lightnets.config.keys import Config
+from lightnets.data import pillow
+from lightnets.data.load import open_dataset
+from lightnets.data.sources.stream import Stream
+
+# Pictures whose size is looked at.
+_SAMPLE = 50
+
+
+class Facts(NamedTuple):
+    """What is known of a data set without decoding it.
+
+    Attributes:
+        images: To train on.
+        classes: Of them.
+        side: Median of the shorter sides, in pixels; None if no picture tells its size.
+    """
+
+    images: int
+    classes: int
+    side: int | None
+
+
+def look(config: Config) -> Facts:
+    """Counts the pictures that `config.data` names and looks at the size of some.
+
+    Raises:
+        UserError: There is no such data set or it cannot be used.
+    """
+    opened = open_dataset(config)
+    source = opened.train
+    held_out = 0.0 if opened.evaluation is not None else config.data.val_split
+    # A stream reads all records before the one it is asked for.
+    last = min(source.count, _SAMPLE) if isinstance(source, Stream) else source.count
+    places = np.unique(np.linspace(0, last - 1, _SAMPLE).astype(int)) if last else ()
+    sizes = [_size(source.contents(int(place)).numpy(), source.decoded) for place in places]
+    sides = [min(size) for size in sizes if size]
+    return Facts(
+        images=round(source.count * (1 - held_out)),
+        classes=len(opened.labels),
+        side=int(np.median(sides)) if sides else None,
+    )
+
+
+def _size(contents, decoded: bool) -> tuple[int, ...] | None:
+    return contents.shape[:2] if decoded else pillow.size(contents)
