@@ -164,5 +164,5 @@ def _announce(out: pathlib.Path, results: dict) -> None:
         console.line(f"Held out: {', '.join(numbers)}")
     for line in results["advice"]:
         console.line(f"  {line}")
-    console.line(f"Run: {out}")
+    console.line(f"Report: {out / 'report.html'}")
     console.line(f"Next: {command('evaluate', out)}")

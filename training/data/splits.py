@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import pathlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -100,6 +101,17 @@ class Splits:
             shard=shard,
             shards=shards,
         )
+
+    def held_out_images(self, places: Sequence[int] | np.ndarray) -> Iterator[np.ndarray]:
+        """Returns uint8 `(height, width, 3)` of evaluation images, by their position."""
+        source = self.eval_source
+        contents = ((None, None, 3), tf.uint8) if source.decoded else ((), tf.string)
+
+        @tf.function(input_signature=[tf.TensorSpec(*contents)], autograph=False)
+        def pixels(contents):
+            return pipeline.evaluation_pixels(contents, self.transform, source.decoded)
+
+        return (pixels(contents).numpy() for contents in source.pick(places))
 
     def class_weights(self) -> np.ndarray:
         """Returns float32 `(classes,)`: what a training image of each class counts."""

@@ -20,7 +20,7 @@ _MAX_NAMED_CLASSES = 40
 _LONGEST = 40
 
 
-def _only_a_picture(write: Callable[..., None]) -> Callable[..., None]:
+def only_a_picture(write: Callable[..., None]) -> Callable[..., None]:
     """Makes one line of whatever keeps `write` from drawing its last argument, a path.
 
     A picture comes at the end of hours of work, whose results it must not cost.
@@ -64,7 +64,7 @@ def write_per_class(rows: Sequence[Mapping[str, Any]], path: pathlib.Path) -> No
     write_text(path, csv_text(("class", *scores, "images"), shown))
 
 
-@_only_a_picture
+@only_a_picture
 def write_confusion_matrix(
     true: np.ndarray, probabilities: np.ndarray, labels: Sequence[str], path: pathlib.Path
 ) -> None:
@@ -101,7 +101,7 @@ def write_confusion_matrix(
     save_figure(figure, path)
 
 
-@_only_a_picture
+@only_a_picture
 def write_curves(history: Sequence[Mapping[str, float]], path: pathlib.Path) -> None:
     """Draws loss, accuracy and learning rate by epoch.
 

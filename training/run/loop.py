@@ -13,7 +13,7 @@ import keras
 import numpy as np
 
 from lightnets.distribution.workers import resume_command
-from lightnets.evaluation import advice, report, scoring
+from lightnets.evaluation import advice, page, report, scoring
 from lightnets.optimization import batch_norm
 from lightnets.optimization.step import seen_so_far
 from lightnets.run.directory import Run, move_dataset
@@ -247,7 +247,7 @@ class Loop:
         results["advice"] = self._advice(*predictions)
         if trainer.chief:
             write_json(self.out / "results.json", results)
-            self._report(*predictions)
+            self._report(results, *predictions)
         return results
 
     def _advice(self, true: np.ndarray, probabilities: np.ndarray) -> list[str]:
@@ -274,7 +274,7 @@ class Loop:
                 judge.save(self._weights("best"))
         return {**numbers, "is_best": kept}
 
-    def _report(self, true: np.ndarray, probabilities: np.ndarray) -> None:
+    def _report(self, results: dict[str, Any], true: np.ndarray, probabilities: np.ndarray) -> None:
         labels = self.trainer.splits.labels
         rows = report.per_class(true, probabilities, labels)
         report.write_per_class(rows, self.out / "per_class.csv")
@@ -282,6 +282,8 @@ class Loop:
             true, probabilities, labels, self.out / "confusion_matrix.png"
         )
         report.write_curves(self.history.rows, self.out / "curves.png")
+        config, splits = self.trainer.config, self.trainer.splits
+        page.write(config, splits, results, true, probabilities, self.out / page.NAME)
 
     def _weights(self, name: str) -> pathlib.Path:
         return self.out / "weights" / f"{name}.keras"

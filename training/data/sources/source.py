@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,6 +63,10 @@ class Source:
         """Returns the contents of one example."""
         reference = self.lookup(tf.constant([position], tf.int64))
         return self.open(tf.nest.map_structure(lambda part: part[0], reference))[0]
+
+    def pick(self, positions: Iterable[int]) -> Iterator[tf.Tensor]:
+        """Yields the contents of the examples at `positions`."""
+        return map(self.contents, map(int, positions))
 
     def train_references(
         self, start_step: int, *, seed: int, global_batch: int, shard: int, shards: int

@@ -8,7 +8,7 @@ found again by skipping records that nobody decodes, so a resumed run sees the s
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,6 +90,13 @@ class Stream:
         """Returns the contents of one example; reads all before it."""
         _, reference = next(iter(self._in_order().skip(position)))
         return self.open(reference)[0]
+
+    def pick(self, positions: Iterable[int]) -> Iterator[tf.Tensor]:
+        """Yields the contents of the examples at `positions`; reads all records once."""
+        wanted = {int(position) for position in positions}
+        references = enumerate(reference for _, reference in self._in_order())
+        found = {n: self.open(reference)[0] for n, reference in references if n in wanted}
+        return (found[int(position)] for position in positions)
 
     def train_references(
         self, start_step: int, *, seed: int, global_batch: int, shard: int, shards: int
