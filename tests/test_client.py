@@ -75,16 +75,6 @@ def hang_up(handler: Handler) -> None:
     handler.close_connection = True
 
 
-def answer_and_close(handler: Handler) -> None:
-    """Keeps the connection as far as the client can tell, then closes it while it is idle."""
-    content = b'{"models": ["m"]}'
-    handler.send_response(200)
-    handler.send_header("Content-Length", str(len(content)))
-    handler.end_headers()
-    handler.wfile.write(content)
-    handler.close_connection = True
-
-
 @pytest.fixture
 def server():
     server = Script()
@@ -192,13 +182,6 @@ def test_a_refusal_is_final(server, client, status):
 def test_a_lost_connection_is_retried(server, client):
     server.script = [hang_up, hang_up]
     assert client.classify(b"a", top=1) == [[("a", 0.75)]]
-
-
-def test_an_idle_connection_closed_by_the_server_is_no_failure(server):
-    with Client(server.url, "m", retries=0) as client:
-        server.script = [answer_and_close]
-        client.models()
-        assert client.classify(b"a", top=1) == [[("a", 0.75)]]
 
 
 def test_nobody_there():

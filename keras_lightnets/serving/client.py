@@ -83,7 +83,7 @@ class Client:
 
             self._transport: Any = GrpcTransport(match["address"], policy)
         else:
-            self._transport = RestTransport(match["scheme"], match["address"], policy)
+            self._transport = RestTransport(self.url, policy)
 
     @property
     def model(self) -> str:
@@ -220,7 +220,7 @@ class Client:
         return self.model, self._version, self._label
 
     def close(self) -> None:
-        """Closes the connections."""
+        """Closes the connection of gRPC; REST has none to keep."""
         self._transport.close()
 
     def __enter__(self) -> Client:

@@ -7,10 +7,10 @@ import dataclasses
 import http.client
 import json
 import random
-import ssl
-import threading
 import time
+import urllib.error
 import urllib.parse
+import urllib.request
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -80,28 +80,25 @@ class RetryPolicy:
 
 
 class RestTransport:
-    """TF Serving's REST API over one kept-alive connection per thread.
+    """TF Serving's REST API. Each request has a connection of its own; no proxy is asked.
 
     Args:
-        scheme: `"http"` or `"https"`.
-        address: `HOST:PORT`.
+        url: `http://HOST:PORT` or `https://HOST:PORT`.
         policy: Time-out and retries.
     """
 
-    def __init__(self, scheme: str, address: str, policy: RetryPolicy) -> None:
-        self._scheme, self._address, self._policy = scheme, address, policy
-        self._local = threading.local()
-        self._connections: list[http.client.HTTPConnection] = []
-        self._lock = threading.Lock()
+    def __init__(self, url: str, policy: RetryPolicy) -> None:
+        self._url, self._policy = url, policy
+        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
     def models(self) -> list[str]:
-        return self._get("/v1/models")["models"]
+        return self._send("/v1/models")["models"]
 
     def status(self, spec: Spec) -> list[dict[str, Any]]:
-        return self._get(_path(spec))["model_version_status"]
+        return self._send(_path(spec))["model_version_status"]
 
     def metadata(self, spec: Spec) -> dict[str, Any]:
-        return self._get(f"{_path(spec)}/metadata")
+        return self._send(f"{_path(spec)}/metadata")
 
     def predict(self, spec: Spec, signature_name: str, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """See `Client.predict`."""
@@ -109,41 +106,28 @@ class RestTransport:
             "signature_name": signature_name,
             "inputs": {name: _json_ready(value) for name, value in inputs.items()},
         }
-        body = json.dumps(document).encode()
-        outputs = self._policy.run(lambda: self._send("POST", f"{_path(spec)}:predict", body))
-        outputs = outputs["outputs"]
+        outputs = self._send(f"{_path(spec)}:predict", json.dumps(document).encode())["outputs"]
         # TF Serving leaves the name out when there is only one output.
         return outputs if isinstance(outputs, dict) else {"output": outputs}
 
     def close(self) -> None:
-        with self._lock:
-            for connection in self._connections:
-                connection.close()
-            self._connections.clear()
-            self._local = threading.local()
+        """Nothing is open."""
 
-    def _get(self, path: str) -> Any:
-        return self._policy.run(lambda: self._send("GET", path, None))
-
-    def _send(self, method: str, path: str, body: bytes | None) -> Any:
-        connection = self._connection()
-        reused = connection.sock is not None
+    def _send(self, path: str, body: bytes | None = None) -> Any:
         headers = {"Content-Type": "application/json"} if body else {}
-        try:
-            connection.request(method, path, body, headers)
-            response = connection.getresponse()
-            content = response.read()
-        except (ConnectionError, http.client.BadStatusLine) as error:
-            connection.close()
-            if reused:  # the server closed an idle connection: no failure yet
-                return self._send(method, path, body)
-            raise self._unreachable(error) from error
-        except (OSError, http.client.HTTPException) as error:
-            connection.close()
-            raise self._unreachable(error) from error
-        return self._parse(response, content)
+        request = urllib.request.Request(self._url + path, body, headers)
+        return self._policy.run(lambda: self._answer(request))
 
-    def _parse(self, response: http.client.HTTPResponse, content: bytes) -> Any:
+    def _answer(self, request: urllib.request.Request) -> Any:
+        try:
+            try:
+                response = self._opener.open(request, timeout=self._policy.timeout_s)
+            except urllib.error.HTTPError as refusal:
+                response = refusal
+            with response:
+                content = response.read()
+        except (OSError, http.client.HTTPException) as error:
+            raise self._unreachable(error) from error
         try:
             document = json.loads(content)
         except ValueError as error:
@@ -160,34 +144,14 @@ class RestTransport:
         )
 
     def _unreachable(self, error: Exception) -> ClientError:
-        if isinstance(error, TimeoutError):
+        reason = getattr(error, "reason", error)  # urllib wraps what happens before the answer
+        if isinstance(reason, TimeoutError):
             return ClientError(f"{self._url} did not answer within {self._policy.timeout_s:g} s")
-        reason = first_line(error)
-        if isinstance(error, http.client.BadStatusLine) and not isinstance(error, OSError):
-            reason = "it does not speak HTTP (gRPC has a port of its own)"
-        return ClientError(f"Cannot reach {self._url}: {reason}")
-
-    @property
-    def _url(self) -> str:
-        return f"{self._scheme}://{self._address}"
-
-    def _connection(self) -> http.client.HTTPConnection:
-        connection = getattr(self._local, "connection", None)
-        if connection is None:
-            if self._scheme == "https":
-                connection = http.client.HTTPSConnection(
-                    self._address,
-                    timeout=self._policy.timeout_s,
-                    context=ssl.create_default_context(),
-                )
-            else:
-                connection = http.client.HTTPConnection(
-                    self._address, timeout=self._policy.timeout_s
-                )
-            self._local.connection = connection
-            with self._lock:
-                self._connections.append(connection)
-        return connection
+        if isinstance(reason, http.client.BadStatusLine) and not isinstance(reason, OSError):
+            text = "it does not speak HTTP (gRPC has a port of its own)"
+        else:
+            text = first_line(reason) if isinstance(reason, Exception) else reason
+        return ClientError(f"Cannot reach {self._url}: {text}")
 
 
 def _path(spec: Spec) -> str:
