@@ -9,10 +9,11 @@ from collections import Counter
 from collections.abc import Sequence
 
 from keras_lightnets.errors import ExportError
-from keras_lightnets.export import batching_parameters, bundle, models_config, warmup
-from keras_lightnets.export.batching_parameters import BATCHING_FILE
+from keras_lightnets.export import bundle, models_config, warmup
 from keras_lightnets.export.models_config import MODELS_FILE
 from keras_lightnets.export.tf_serving import (
+    BATCHING_FILE,
+    DEFAULT_MAX_BATCH_SIZE,
     GRPC_PORT,
     IMAGE,
     METRICS_PATH,
@@ -50,7 +51,7 @@ def warmup_sizes(base_dir: pathlib.Path, wanted: Sequence[int] | None) -> list[i
     if not path.exists():
         return sizes
     try:
-        largest, allowed = batching_parameters.batch_sizes(path)
+        largest, allowed = _batch_sizes(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ExportError(f"Mend or remove {path}: {error}") from None
     if wanted is None:
@@ -61,6 +62,18 @@ def warmup_sizes(base_dir: pathlib.Path, wanted: Sequence[int] | None) -> list[i
             "a server would refuse to warm up."
         )
     return sizes
+
+
+def _batch_sizes(text: str) -> tuple[int, list[int]]:
+    """The largest batch that batching parameters allow, and those that batches are padded to.
+
+    Of a file that TensorFlow Serving takes; it says itself what is wrong with another.
+    """
+    text = re.sub("#.*", "", text)
+    largest = re.search(r"\bmax_batch_size\s*:?\s*{\s*value\s*:\s*(\d+)", text)
+    allowed = " ".join(re.findall(r"\ballowed_batch_sizes\s*:\s*(\d+|\[[^]]*)", text))
+    sizes = [int(size) for size in re.findall(r"\d+", allowed)]
+    return int(largest[1]) if largest else DEFAULT_MAX_BATCH_SIZE, sizes
 
 
 def stage_ready_files(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
 import os
 import pathlib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -59,7 +60,7 @@ class ExportOptions:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Job:
+class Job:
     """What was asked for, checked."""
 
     model: keras.Model
@@ -116,23 +117,30 @@ def export_saved_model(
         ExportError: Something above does not fit, cannot be written, or (ParityError) the
             exported model computes something else. Nothing was published.
     """
-    job = _prepare(model, base_dir, class_names, version, name, transform, held_out, options)
+    job = prepare(model, base_dir, class_names, version, name, transform, held_out, options)
+    return export_job(job, metadata, progress)
+
+
+def export_job(
+    job: Job, metadata: Mapping[str, Any] | None, progress: Callable[[str], None]
+) -> pathlib.Path:
+    """Does the work of `export_saved_model`, whose results and errors it has, after `prepare`."""
     options, base_dir = job.options, job.model_dir.parent
     sizes = deployment.warmup_sizes(base_dir, options.warmup_batch_sizes)
     with (
-        clear_errors(job.model_dir),
+        _clear_errors(job.model_dir),
         bundle.staging(base_dir) as scratch,
-        bundle.staging(job.model_dir, version) as staged,
+        bundle.staging(job.model_dir, job.version) as staged,
     ):
         about = {"warmup_batch_sizes": sizes, **(metadata or {})}
         if options.formats:
             progress(f"Converting to {', '.join(options.formats)}")
             about["formats"] = _write_formats(job, staged / DIRECTORY)
         progress("Writing the SavedModel")
-        served = inference_model(model, options.precision)
+        served = inference_model(job.model, options.precision)
         write_saved_model(served, job.interface, staged, whole_batches=options.whole_batches)
         progress(f"Comparing it with the Keras model on {len(job.held_out.images)} images")
-        expected = parity.reference(model, job.held_out, job.interface.transform)
+        expected = parity.reference(job.model, job.held_out, job.interface.transform)
         report = parity.run(
             staged,
             expected,
@@ -153,27 +161,19 @@ def export_saved_model(
     return published
 
 
-def export_formats(
-    model: keras.Model,
-    base_dir: str | os.PathLike,
-    class_names: Sequence[str] | None = None,
-    version: int | None = None,
-    *,
-    name: str | None = None,
-    transform: EvalTransform | None = None,
-    held_out: parity.HeldOut | None = None,
-    options: ExportOptions | None = None,
-) -> pathlib.Path:
+def export_formats(job: Job) -> pathlib.Path:
     """Writes `options.formats` only, to `base_dir/<name>/formats/<version>`, which no server loads.
 
-    Args and errors are those of `export_saved_model`.
+    Errors are those of `export_saved_model`.
+
+    Args:
+        job: Of `prepare`.
 
     Returns:
         The directory with the files.
     """
-    job = _prepare(model, base_dir, class_names, version, name, transform, held_out, options)
     parent = job.model_dir / DIRECTORY
-    with clear_errors(parent), bundle.staging(parent, version) as staged:
+    with _clear_errors(parent), bundle.staging(parent, job.version) as staged:
         _write_formats(job, staged)
         with bundle.locked(job.model_dir.parent):
             published = parent / str(_number(job))
@@ -181,7 +181,7 @@ def export_formats(
     return published
 
 
-def _prepare(
+def prepare(
     model: keras.Model,
     base_dir: str | os.PathLike,
     class_names: Sequence[str] | None,
@@ -190,26 +190,33 @@ def _prepare(
     transform: EvalTransform | None,
     held_out: parity.HeldOut | None,
     options: ExportOptions | None,
-) -> _Job:
+) -> Job:
+    """Checks what is to be exported; arguments and errors are those of `export_saved_model`."""
     options = options or ExportOptions()
     interface = make_interface(model, class_names, transform, options)
     name = name or model.name
     bundle.check_name(name)
-    held_out = held_out or parity.HeldOut.synthetic(interface.transform.image_size)
-    check_held_out(held_out, interface)
-    job = _Job(model, pathlib.Path(base_dir) / name, version, interface, held_out, options)
+    size = interface.transform.image_size
+    held_out = held_out or parity.HeldOut.synthetic(size)
+    images = held_out.images
+    if images.dtype != "uint8" or images.shape[1:] != (*size, 3) or len(images) == 0:
+        raise ExportError(
+            f"`held_out.images` must be uint8 (n, {size[0]}, {size[1]}, 3), n > 0. "
+            f"Received: {images.dtype} {images.shape}"
+        )
+    job = Job(model, pathlib.Path(base_dir) / name, version, interface, held_out, options)
     _number(job)
     bundle.check_same_classes(job.model_dir, interface.labels)
     return job
 
 
-def _number(job: _Job) -> int:
+def _number(job: Job) -> int:
     """The version that was asked for, or the next one at this moment."""
     return bundle.choose_version([job.model_dir, job.model_dir / DIRECTORY], job.version)
 
 
 def _publish(
-    job: _Job,
+    job: Job,
     staged: pathlib.Path,
     scratch: pathlib.Path,
     report: Mapping[str, Any],
@@ -221,7 +228,7 @@ def _publish(
     with bundle.locked(base_dir):
         version = _number(job)
         # All that needs space on the disk comes before the version appears.
-        described = describe(name, version, job.interface, job.options.precision, report)
+        described = _describe(job, version, report)
         bundle.write_extra(extra, job.interface.labels, described | about)
         bundle.write_json(extra / bundle.PARITY, report)
         ready.mkdir()
@@ -232,7 +239,7 @@ def _publish(
     return job.model_dir / str(version), notes
 
 
-def _write_formats(job: _Job, directory: pathlib.Path) -> dict[str, Any]:
+def _write_formats(job: Job, directory: pathlib.Path) -> dict[str, Any]:
     """Writes files for other runtimes, and what they are, into `directory`; see `convert`."""
     directory.mkdir(exist_ok=True)
     report = convert(
@@ -297,16 +304,6 @@ def make_interface(
     return signatures.Interface(transform, labels, options.input_dtype, top_k, options.features)
 
 
-def check_held_out(held_out: parity.HeldOut, interface: signatures.Interface) -> None:
-    """Raises ExportError unless the pictures have the model's input size and dtype."""
-    images, size = held_out.images, interface.transform.image_size
-    if images.dtype != "uint8" or images.shape[1:] != (*size, 3) or len(images) == 0:
-        raise ExportError(
-            f"`held_out.images` must be uint8 (n, {size[0]}, {size[1]}, 3), n > 0. "
-            f"Received: {images.dtype} {images.shape}"
-        )
-
-
 def write_saved_model(
     served: keras.Model,
     interface: signatures.Interface,
@@ -320,18 +317,13 @@ def write_saved_model(
     tf.saved_model.save(module, str(directory), signatures=endpoints, options=options)
 
 
-def describe(
-    name: str,
-    version: int,
-    interface: signatures.Interface,
-    precision: str,
-    report: Mapping[str, Any],
-) -> dict[str, Any]:
+def _describe(job: Job, version: int, report: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the content of `metadata.json`."""
+    interface = job.interface
     accuracies = [row.get("accuracy") for row in report["signatures"].values()]
     height, width = interface.transform.image_size
     return {
-        "name": name,
+        "name": job.model_dir.name,
         "version": version,
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "input": {
@@ -342,7 +334,7 @@ def describe(
         "transform": interface.transform.to_dict(),
         "classes": len(interface.labels),
         "top_k": interface.top_k,
-        "precision": precision,
+        "precision": job.options.precision,
         "held_out_images": report["images"],
         "held_out_accuracy": accuracies[0] if accuracies else None,
         "versions": {
@@ -353,23 +345,20 @@ def describe(
     }
 
 
-class clear_errors:  # noqa: N801 (used as a context manager, like contextlib's)
+@contextlib.contextmanager
+def _clear_errors(target: pathlib.Path) -> Iterator[None]:
     """Turns what TensorFlow and the system raise when a disk is full into an ExportError."""
+    try:
+        yield
+    except OSError as error:
+        # NumPy's has only a text: so many bytes requested, fewer written
+        text = error.strerror or f"No space left on device? {error}"
+        raise _cannot_write(target, text) from error
+    except tf.errors.OpError as error:
+        # "FILE; No space left on device [Op:SaveV2]", a file that nobody will find.
+        text = re.sub(r"^[^;]*/[^;]*; | \[Op:\w+\]$", "", error.message)
+        raise _cannot_write(target, text) from error
 
-    def __init__(self, target: pathlib.Path) -> None:
-        self._target = target
 
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
-        if isinstance(error, OSError):
-            # NumPy's has only a text: so many bytes requested, fewer written
-            text = error.strerror or f"No space left on device? {error}"
-        elif isinstance(error, tf.errors.OpError):
-            # "FILE; No space left on device [Op:SaveV2]", a file that nobody will find.
-            text = re.sub(r"^[^;]*/[^;]*; | \[Op:\w+\]$", "", error.message)
-        else:
-            return
-        line = text.splitlines()[0].rstrip(".")
-        raise ExportError(f"Cannot write the export to {self._target}: {line}.") from error
+def _cannot_write(target: pathlib.Path, text: str) -> ExportError:
+    return ExportError(f"Cannot write the export to {target}: {text.splitlines()[0].rstrip('.')}.")

@@ -11,3 +11,7 @@ MONITORING_CONFIG = f'prometheus_config {{\n  enable: true\n  path: "{METRICS_PA
 
 # A label may name a version that is not loaded yet; without this, the server refuses the file.
 LABELS_FLAG = "--allow_version_labels_for_unavailable_models=true"
+
+# How its own merging of requests is set.
+BATCHING_FILE = "batching_parameters.txt"
+DEFAULT_MAX_BATCH_SIZE = 1000

@@ -224,11 +224,15 @@ def _write(
 ) -> pathlib.Path:
     from keras_lightnets.export import saved_model as export
 
-    given: dict[str, Any] = {
-        "name": args.name,
-        "transform": network.transform,
-        "held_out": held_out,
-        "options": export.ExportOptions(
+    job = export.prepare(
+        network.model,
+        args.out,
+        network.labels,
+        args.version,
+        name=args.name,
+        transform=network.transform,
+        held_out=held_out,
+        options=export.ExportOptions(
             input_dtype=args.input_dtype,
             top_k=args.top_k,
             features=args.features,
@@ -239,18 +243,10 @@ def _write(
             max_accuracy_drop=args.max_accuracy_drop,
             selftest_images=args.selftest_images,
         ),
-    }
-    if runtimes.TF_SERVING not in formats:
-        return export.export_formats(network.model, args.out, network.labels, args.version, **given)
-    return export.export_saved_model(
-        network.model,
-        args.out,
-        network.labels,
-        args.version,
-        metadata=metadata,
-        progress=console.line,
-        **given,
     )
+    if runtimes.TF_SERVING not in formats:
+        return export.export_formats(job)
+    return export.export_job(job, metadata, console.line)
 
 
 def _print(version: pathlib.Path) -> None:

@@ -7,8 +7,8 @@ import pathlib
 from typing import Any
 
 from keras_lightnets.export import bundle, models_config
-from keras_lightnets.export.batching_parameters import BATCHING_FILE
 from keras_lightnets.export.models_config import MODELS_FILE
+from keras_lightnets.export.tf_serving import BATCHING_FILE
 
 
 @dataclasses.dataclass(frozen=True)
