@@ -9,10 +9,14 @@ import logging
 import os
 import pathlib
 import shlex
+import shutil
 import signal
 import socket
+import subprocess
+import tempfile
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 from keras_lightnets.serving.server import layout, model_server
@@ -106,7 +110,7 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(str(error)) from error
     engine = args.engine
     if engine == "auto":
-        engine = "binary" if model_server.find_binary() else "embedded"
+        engine = "binary" if shutil.which(model_server.BINARY) else "embedded"
     if engine == "embedded":
         return _serve_embedded(models, options, asked=args.engine == "embedded")
     return _serve_real(models, options, batching_file)
@@ -159,7 +163,7 @@ def _serve_embedded(
     try:
         server = EmbeddedServer(models, options)
         server.start()
-    except (ServingError, ValueError) as error:
+    except (ServingError, OSError, ValueError) as error:
         raise UserError(str(error)) from error
     for model in models:
         if model.config is not None and (
@@ -171,7 +175,7 @@ def _serve_embedded(
             )
     _announce(models, options.host, server.rest_port, server.grpc_port)
     _wait_for(stop)
-    return _stop(server)
+    return _stop(server.stop)
 
 
 def _serve_real(
@@ -179,27 +183,40 @@ def _serve_real(
     options: ServerOptions,
     batching_file: pathlib.Path | None,
 ) -> int:
+    binary = shutil.which(model_server.BINARY)
+    if binary is None:
+        raise UserError(f"{model_server.BINARY} is not on PATH: use --engine embedded")
     options = _with_ports(options)  # the real server takes port 0 for "off"
     stop = _stop_event()
+    with tempfile.TemporaryDirectory(prefix="lightnets-serve-") as work_dir:
+        line = model_server.command(binary, models, options, batching_file, pathlib.Path(work_dir))
+        console.line(f"Starting {shlex.join(line)}")
+        console.line(f"{model_server.BINARY} listens on every address of this machine")
+        process = subprocess.Popen(line)
+        try:
+            model_server.wait_until_available(process, models, options.rest_port)
+            console.line(f"Batching: {batching_file or 'off'}")
+            _announce(models, options.host, options.rest_port, options.grpc_port)
+            while not stop.wait(0.2):
+                if process.poll() is not None:
+                    raise model_server.ended(process)
+            return _stop(lambda: _ends(process, options.drain_timeout_s))
+        except ClientError as error:
+            raise UserError(str(error)) from error
+        finally:
+            process.kill()
+            process.wait()
+
+
+def _ends(process: subprocess.Popen[bytes], limit_s: float) -> bool:
+    """Tells the real server to end; whether it did in time."""
+    process.terminate()
     try:
-        server = model_server.ModelServer(models, options, batching_file)
-    except ValueError as error:
-        raise UserError(str(error)) from error
-    console.line(f"Starting {shlex.join(server.command)}")
-    console.line(f"{model_server.BINARY} listens on every address of this machine")
-    try:
-        server.start()
-    except ClientError as error:
-        server.stop()
-        raise UserError(str(error)) from error
-    console.line(f"Batching: {batching_file or 'off'}")
-    _announce(models, options.host, options.rest_port, options.grpc_port)
-    while not stop.is_set():
-        code = server.wait(0.2)
-        if code is not None:
-            server.stop()
-            raise UserError(f"{server.command[0]} ended with exit code {code}")
-    return _stop(server)
+        process.wait(limit_s)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return False
+    return True
 
 
 def _stop_event() -> threading.Event:
@@ -230,9 +247,9 @@ def _wait_for(stop: threading.Event) -> None:
         pass
 
 
-def _stop(server: Any) -> int:
+def _stop(stop: Callable[[], bool]) -> int:
     console.line("Stopping: finishing the requests in flight")
-    if not server.stop():
+    if not stop():
         console.line(
             "lightnets: Requests were still running when the drain time was over", error=True
         )

@@ -14,7 +14,6 @@ import tensorflow as tf
 import tornado.netutil
 
 from keras_lightnets.export import readback, warmup
-from keras_lightnets.serving.server import errors
 from keras_lightnets.serving.server.grpc_api import GrpcServer
 from keras_lightnets.serving.server.layout import ServedModel
 from keras_lightnets.serving.server.log import log
@@ -52,10 +51,12 @@ class EmbeddedServer:
         """Takes the ports, loads the models, warms them up, then begins to answer.
 
         Raises:
-            ServingError: A port in use, or a model that cannot be loaded.
+            OSError: The REST port is in use.
+            ServingError: The gRPC port is in use, or a model cannot be loaded.
         """
         readback.disable_xla(tf)
-        sockets = self._bind()
+        sockets = tornado.netutil.bind_sockets(self.options.rest_port, self.options.host)
+        self.rest_port = sockets[0].getsockname()[1]
         try:
             self._grpc = GrpcServer(self._manager, self._predictor, self.options)
             self.grpc_port = self._grpc.port
@@ -92,18 +93,6 @@ class EmbeddedServer:
         # A request that was answered with 504 may have left a graph that never returns.
         threading.Thread(target=free, name="serving-free", daemon=True).start()
         return freed.wait(limit)
-
-    def _bind(self) -> list[socket.socket]:
-        options = self.options
-        try:
-            sockets = tornado.netutil.bind_sockets(options.rest_port, options.host)
-        except OSError as error:
-            raise errors.ServingError(
-                "UNAVAILABLE",
-                f"Cannot listen on {options.host}:{options.rest_port} (REST): {error.strerror}",
-            ) from error
-        self.rest_port = sockets[0].getsockname()[1]
-        return sockets
 
     def _run_loop(self) -> None:
         asyncio.set_event_loop(self._loop)

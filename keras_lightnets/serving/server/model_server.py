@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import pathlib
-import shutil
 import subprocess
-import tempfile
 import time
 from collections.abc import Sequence
 
@@ -18,11 +16,6 @@ from keras_lightnets.serving.server.options import ServerOptions
 from keras_lightnets.serving.transport import ClientError
 
 BINARY = "tensorflow_model_server"
-
-
-def find_binary() -> str | None:
-    """The path of `tensorflow_model_server`, or None."""
-    return shutil.which(BINARY)
 
 
 def command(
@@ -57,76 +50,31 @@ def command(
     return [binary, *flags]
 
 
-class ModelServer:
-    """`tensorflow_model_server` as a child.
-
-    Args:
-        models: What to serve.
-        options: Addresses; ports must not be 0.
-        batching_file: To merge requests by; None turns merging off.
+def wait_until_available(
+    process: subprocess.Popen[bytes],
+    models: Sequence[ServedModel],
+    rest_port: int,
+    timeout_s: float = 300.0,
+) -> None:
+    """Waits until the server answers for every model.
 
     Raises:
-        ValueError: The program is not on `PATH`.
+        ClientError: It ended, or is not ready in time.
     """
-
-    def __init__(
-        self,
-        models: Sequence[ServedModel],
-        options: ServerOptions,
-        batching_file: pathlib.Path | None,
-    ) -> None:
-        binary = find_binary()
-        if binary is None:
-            raise ValueError(f"{BINARY} is not on PATH: use --engine embedded")
-        self._models, self._options = models, options
-        self._work_dir = tempfile.TemporaryDirectory(prefix="lightnets-serve-")
-        work_dir = pathlib.Path(self._work_dir.name)
-        self.command = command(binary, models, options, batching_file, work_dir)
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self, timeout_s: float = 300.0) -> None:
-        """Starts the server and waits until every model is available.
-
-        Raises:
-            ClientError: The server ended, or is not ready in time.
-        """
-        self._process = subprocess.Popen(self.command)
-        host = "127.0.0.1" if self._options.host == "0.0.0.0" else self._options.host
-        end = time.monotonic() + timeout_s
-        for model in self._models:
-            url = f"http://{host}:{self._options.rest_port}"
-            with Client(url, model.name, timeout_s=2, retries=0) as client:
-                while not self._ready(client):
-                    if self._process.poll() is not None:
-                        code = self._process.returncode
-                        raise ClientError(f"{self.command[0]} ended with exit code {code}")
+    end = time.monotonic() + timeout_s
+    for model in models:
+        with Client(f"http://127.0.0.1:{rest_port}", model.name, timeout_s=2, retries=0) as client:
+            while True:
+                try:
+                    client.wait_until_ready(0.5)
+                    break
+                except ClientError:
+                    if process.poll() is not None:
+                        raise ended(process) from None
                     if time.monotonic() > end:
-                        raise ClientError(f"{model.name} is not available after {timeout_s:g} s")
+                        raise
 
-    def _ready(self, client: Client) -> bool:
-        try:
-            client.wait_until_ready(0.5)
-        except ClientError:
-            return False
-        return True
 
-    def wait(self, timeout_s: float) -> int | None:
-        """The exit code once the server ended, None if it still runs after `timeout_s`."""
-        if self._process is None:
-            return 0
-        try:
-            return self._process.wait(timeout_s)
-        except subprocess.TimeoutExpired:
-            return None
-
-    def stop(self) -> bool:
-        """Ends the server; whether it went by itself within the drain time."""
-        drained = True
-        if self._process is not None and self._process.poll() is None:
-            self._process.terminate()
-            if self.wait(self._options.drain_timeout_s) is None:
-                drained = False
-                self._process.kill()
-                self._process.wait()
-        self._work_dir.cleanup()
-        return drained
+def ended(process: subprocess.Popen[bytes]) -> ClientError:
+    """What to raise when the server has ended by itself."""
+    return ClientError(f"{BINARY} ended with exit code {process.returncode}")
