@@ -23,10 +23,17 @@ def pretend(count: int, capability: tuple[int, int] = (9, 0)) -> None:
 
 
 def of_three(
-    devices: str, gpu_memory: str = "all", started: bool = False, hidden: bool = False
+    devices: str,
+    gpu_memory: str = "all",
+    started: bool = False,
+    hidden: bool = False,
+    deterministic: bool = False,
+    sync_bn: bool = False,
 ) -> dict:
     """What is chosen where there are three GPUs, and how TensorFlow then starts."""
     pretend(3)
+    if deterministic:
+        tf.config.experimental.enable_op_determinism()
     if hidden:
         tf.config.set_visible_devices([], "GPU")
     if started:
@@ -39,7 +46,7 @@ def of_three(
         "replicas": [name.rpartition("device:")[2] for name in chosen.extended.worker_devices],
         "on_gpu": [placement.on_gpu(chosen), in_scope],
         "precision": strategy.precision("auto", chosen),
-        "jit": strategy.jit("auto", chosen),
+        "jit": strategy.jit("auto", chosen, sync_bn),
         "gpus": config.device_count["GPU"],
         "numbers": config.gpu_options.visible_device_list,
         "grows": config.gpu_options.allow_growth,

@@ -1525,4 +1525,40 @@ MUTATIONS = (
         "for gpu in ():",
         "test_strategy.py::test_tensorflow_takes_the_chosen_gpus_only[grow]",
     ),
+    Mutation(
+        "a deterministic run is compiled by XLA on a GPU",
+        "training/distribution/strategy.py",
+        "    if placement.deterministic():\n        obstacle =",
+        "    if False:\n        obstacle =",
+        "test_strategy.py::test_xla_is_refused_where_it_cannot",
+    ),
+    Mutation(
+        "a frozen batch norm keeps the gradient that no GPU has under determinism",
+        "keras_lightnets/layers/fused_batch_normalization.py",
+        "elif training and not by_batch and placement.deterministic():",
+        "elif False:",
+        "test_fused_batch_normalization.py::"
+        "test_frozen_and_deterministic_it_has_a_gradient_on_gpus[float32]",
+    ),
+    Mutation(
+        "XLA may compute in the forward pass what is recomputed",
+        "keras_lightnets/layers/recomputation.py",
+        "*arguments, _ = xla.optimization_barrier(*arguments, after)",
+        "arguments = xla.optimization_barrier(*arguments)",
+        "test_recomputation.py::test_under_xla_a_barrier_holds_the_recomputation_back",
+    ),
+    Mutation(
+        "cuDNN without memory is not explained",
+        "training/run/train.py",
+        "ALLOC\\w*_FAILED|",
+        "ALLOCATED_FAILED|",
+        "test_loop.py::test_libraries_of_gpus_that_get_no_memory_are_explained",
+    ),
+    Mutation(
+        "the advised parts divide the batch, not the share of a replica",
+        "training/run/train.py",
+        "train.batch_size // trainer.replicas if trainer",
+        "train.batch_size if trainer",
+        "test_loop.py::test_the_advised_parts_divide_the_share_of_a_replica",
+    ),
 )

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_lightnets.layers import FusedBatchNormalization
+from keras_lightnets.layers import FusedBatchNormalization, placement
 
 # Relative to the largest value: float32 rounding; half types round once at the output.
 TOLERANCES = {"float32": 1e-5, "mixed_bfloat16": 1e-2, "mixed_float16": 2e-3}
@@ -129,6 +129,19 @@ def test_other_cases_take_keras_own_path(options, shape):
     results = [run(layer, x, training=True) for layer in layers]
     assert_near(*results, 0)
     assert "FusedBatchNormV3" not in op_types(layers[0], shape, training=True)
+
+
+@pytest.mark.parametrize("policy", TOLERANCES)
+def test_frozen_and_deterministic_it_has_a_gradient_on_gpus(policy, monkeypatch):
+    """That of the fused operation raises an error there."""
+    layer, plain = pair(dtype=policy)
+    layer.trainable = plain.trainable = False
+    x = tf.cast(images(), layer.compute_dtype)
+    monkeypatch.setattr(placement, "deterministic", lambda: True)
+    both = run(layer, x, training=True), run(plain, x, training=True)
+    assert_near(*both, TOLERANCES[policy])
+    assert "FusedBatchNormV3" not in op_types(layer, x.shape, training=True)
+    assert "FusedBatchNormV3" in op_types(layer, x.shape, training=False)
 
 
 def test_masked_input_takes_keras_own_path():

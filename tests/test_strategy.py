@@ -1,7 +1,9 @@
 import json
+import types
 
 import pytest
 
+from keras_lightnets.layers import placement
 from lightnets.config.keys import TrainConfig
 from lightnets.distribution import strategy, workers
 from lightnets.support.errors import UsageError, UserError
@@ -53,6 +55,30 @@ def test_tensorflow_takes_the_chosen_gpus_only(memory):
         "numbers": "2",
         "grows": memory == "grow",
     }
+
+
+@pytest.mark.parametrize(
+    ("devices", "options", "compiled"),
+    [
+        ("0,1", {}, True),
+        ("0,1", {"sync_bn": True}, False),
+        ("0", {"sync_bn": True}, True),
+        ("0", {"deterministic": True}, False),
+    ],
+)
+def test_xla_compiles_on_gpus_where_it_can(devices, options, compiled):
+    assert processes.call(gpus.of_three, devices, **options)["jit"] == compiled
+
+
+@pytest.mark.parametrize(
+    ("deterministic", "sync_bn", "message"),
+    [(True, False, "deterministic=true: .* max pooling"), (False, True, "sync_bn=true on several")],
+)
+def test_xla_is_refused_where_it_cannot(monkeypatch, deterministic, sync_bn, message):
+    monkeypatch.setattr(placement, "deterministic", lambda: deterministic)
+    several = types.SimpleNamespace(num_replicas_in_sync=2)
+    with pytest.raises(UsageError, match=message + ".*Use train.jit=off"):
+        strategy.jit("on", several, sync_bn)
 
 
 def test_a_batch_that_cannot_be_shared_out_is_refused_with_the_nearest():

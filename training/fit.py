@@ -87,7 +87,7 @@ class FitModel(keras.Model):
         if sync_bn and self.replicas > 1:
             batch_norm.synchronize(logits)
         scaled = any(layer.compute_dtype == "float16" for layer in network.layers)
-        config = TrainConfig(accumulate=accumulate, recompute=recompute, seed=seed)
+        config = TrainConfig(accumulate=accumulate, recompute=recompute, seed=seed, sync_bn=sync_bn)
         self._parts = _Parts(network, logits, LoopState(scaled), config)
 
     @property
@@ -119,7 +119,8 @@ class FitModel(keras.Model):
             run_eagerly: For debugging.
             steps_per_execution: With several replicas the strategy must come from
                 `lightnets.distribution.strategy.create`, whose reductions work in a loop.
-            jit_compile: XLA for forward and backward pass; `auto`: on a single GPU only.
+            jit_compile: XLA for forward and backward pass; `auto`: on GPUs,
+                but not with `sync_bn` on several of them.
             auto_scale_loss: Must be True: with float16 the step scales the loss.
 
         Raises:
@@ -134,7 +135,7 @@ class FitModel(keras.Model):
         parts = self._parts
         parts.config = dataclasses.replace(parts.config, label_smoothing=_label_smoothing(loss))
         wanted = {True: "on", False: "off", "auto": "auto"}[jit_compile]
-        parts.jit = strategy.jit(wanted, self.distribute_strategy)
+        parts.jit = strategy.jit(wanted, self.distribute_strategy, parts.config.sync_bn)
         super().compile(
             optimizer,
             metrics=metrics,

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_lightnets.layers import recomputation, wide_channels
+from keras_lightnets.layers import placement, recomputation, wide_channels
 from keras_lightnets.layers.replicas import mean_over_replicas
 
 _FUSED_DTYPES = ("float32", "bfloat16", "float16")
@@ -49,6 +49,9 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
         by_batch = bool(training and self.trainable)
         if by_batch and self.synchronized:
             outputs = self._normalize_by_all_replicas(inputs)
+        elif training and not by_batch and placement.deterministic():
+            # On GPUs the gradient of the fused operation then raises an error.
+            outputs = self._normalize_by(inputs, *self._moving())
         else:
             outputs = self._normalize(inputs, by_batch)
         return tf.cast(outputs, self.compute_dtype)
@@ -65,8 +68,7 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
     def _normalize(self, inputs: tf.Tensor, by_batch: bool) -> tf.Tensor:
         """Normalizes by the statistics of this batch, and updates the moving ones, or by those."""
         channels, x = inputs.shape.with_rank(4)[-1], wide_channels.widen(inputs)
-        statistics = () if by_batch else map(_float32, (self.moving_mean, self.moving_variance))
-        values = (*self._scale_offset(channels), *statistics)
+        values = (*self._scale_offset(channels), *(() if by_batch else self._moving()))
         values = [wide_channels.fill_up(v, x.shape.with_rank(4)[-1]) for v in values]
         if not by_batch:
             return wide_channels.narrow(self._fused_op(x, *values).y, channels)
@@ -85,8 +87,15 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
         mean, square = tf.unstack(mean_over_replicas(moments))
         variance = tf.maximum(square - tf.square(mean), 0.0)
         self._update_moving(mean, variance)
+        return self._normalize_by(inputs, mean, variance)
+
+    def _normalize_by(self, inputs: tf.Tensor, mean: tf.Tensor, variance: tf.Tensor) -> tf.Tensor:
         scale, offset = self._scale_offset(inputs.shape.with_rank(4)[-1])
+        inputs = tf.cast(inputs, tf.float32)
         return tf.nn.batch_normalization(inputs, mean, variance, offset, scale, self.epsilon)
+
+    def _moving(self) -> tuple[tf.Tensor, tf.Tensor]:
+        return _float32(self.moving_mean), _float32(self.moving_variance)
 
     def _update_moving(self, mean: tf.Tensor, variance: tf.Tensor) -> None:
         for moving, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import tensorflow as tf
+from tensorflow.python.framework.config import is_op_determinism_enabled
+from tensorflow.python.ops.control_flow_util import GraphOrParentsInXlaContext
 
 
 def on_gpu(strategy: tf.distribute.Strategy | None = None) -> bool:
@@ -16,3 +18,13 @@ def on_gpu(strategy: tf.distribute.Strategy | None = None) -> bool:
     except RuntimeError:
         # TensorFlow's default strategy names no device: operations prefer GPUs.
         return bool(tf.config.get_visible_devices("GPU"))
+
+
+def deterministic() -> bool:
+    """Whether GPUs must give the same bits again (`enable_op_determinism`)."""
+    return is_op_determinism_enabled()
+
+
+def compiled() -> bool:
+    """Whether what is being traced now is compiled by XLA."""
+    return GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph())

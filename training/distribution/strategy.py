@@ -146,18 +146,26 @@ def precision(wanted: str, strategy: tf.distribute.Strategy) -> str:
     return "mixed_bfloat16" if min(capabilities) >= (8, 0) else "mixed_float16"
 
 
-def jit(wanted: str, strategy: tf.distribute.Strategy) -> bool:
-    """Returns whether XLA compiles the forward and backward pass.
+def jit(wanted: str, strategy: tf.distribute.Strategy, sync_bn: bool) -> bool:
+    """Returns whether XLA compiles the forward and backward pass of each replica.
+
+    Args:
+        wanted: `on`, `off`, or `auto`: on GPUs, where it works. On CPUs XLA makes depthwise and
+            grouped convolutions many times slower.
+        strategy: What trains.
+        sync_bn: Whether batch statistics span its replicas.
 
     Raises:
-        UsageError: `on` with several replicas, which XLA cannot compile together.
+        UsageError: `on` where it does not work.
     """
-    if wanted == "on" and strategy.num_replicas_in_sync > 1:
-        raise UsageError("train.jit=on works on one device only. Use train.jit=off.")
-    if wanted == "auto":
-        # XLA makes depthwise and grouped convolutions many times slower on CPUs.
-        return strategy.num_replicas_in_sync == 1 and placement.on_gpu(strategy)
-    return wanted == "on"
+    obstacle = None
+    if placement.deterministic():
+        obstacle = "train.deterministic=true: its gradient of max pooling varies"
+    elif sync_bn and strategy.num_replicas_in_sync > 1:
+        obstacle = "train.sync_bn=true on several devices: it compiles no sums over them"
+    if wanted == "on" and obstacle:
+        raise UsageError(f"XLA does not work with {obstacle}. Use train.jit=off.")
+    return wanted == "on" or (wanted == "auto" and not obstacle and placement.on_gpu(strategy))
 
 
 def check_batch(config: TrainConfig, replicas: int) -> None:

@@ -65,7 +65,7 @@ class Trainer:
         self.replicas = self.strategy.num_replicas_in_sync
         strategy.check_batch(config.train, self.replicas)
         self.policy = strategy.precision(config.train.precision, self.strategy)
-        self._jit = strategy.jit(config.train.jit, self.strategy)
+        self._jit = strategy.jit(config.train.jit, self.strategy, config.train.sync_bn)
         self.splits = data.load(config, saved=out if resume else None, checked=True)
         self._fit_batch()
         self.steps_per_epoch = self.splits.train_examples // self.config.train.batch_size
