@@ -9,6 +9,9 @@ from typing import Any
 
 import keras
 import tensorflow as tf
+from tensorflow.compiler.tf2xla.python import xla
+
+from keras_lightnets.layers import placement
 
 _enabled: contextvars.ContextVar[bool] = contextvars.ContextVar("recompute", default=False)
 _RECIPE = "_lightnets_recipe"  # attribute of a tensor that can be computed again
@@ -89,7 +92,10 @@ def remember(
                 "recompute_activations() has no second derivative. Trace it outside the block."
             )
 
-        # Without the dependency it would run, and take up memory, in the forward pass.
+        # Without the dependency it would run, and take up memory, in the forward pass. XLA drops
+        # dependencies, and takes equal operations for one, unless there is a barrier.
+        if placement.compiled():
+            *arguments, _ = xla.optimization_barrier(*arguments, after)
         with tf.control_dependencies([after]):
             return normalize(*arguments), second_derivative
 
