@@ -1,16 +1,20 @@
 """What ends a run before its last epoch, what goes on after it, and what is written besides."""
 
 import contextlib
+import dataclasses
 import importlib.util
 import io
 import json
 import os
 import signal
+import types
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from lightnets.config import keys as configs
+from lightnets.distribution import strategy
 from lightnets.run import train
 from lightnets.support import progress
 from lightnets.support.errors import UsageError, UserError
@@ -157,9 +161,41 @@ def test_tensorboard_gets_every_epoch(tmp_path):
     assert file.read_bytes().count(b"val_accuracy") >= len(rows) == 3
 
 
-def take_all_memory():
-    import tensorflow as tf
+@pytest.mark.parametrize(
+    ("words", "explained"),
+    [
+        ("Failed to create cuDNN handle: CUDNN_STATUS_ALLOC_FAILED", True),
+        ("cuBLAS: CUBLAS_STATUS_ALLOC_FAILED: the resource allocation failed", True),
+        ("failed to allocate 32.00M: CUDA_ERROR_OUT_OF_MEMORY: out of memory", True),
+        ("Failed to load the CUDA driver", False),
+    ],
+)
+def test_libraries_of_gpus_that_get_no_memory_are_explained(monkeypatch, words, explained):
+    def fail(*_, **__):
+        raise tf.errors.InternalError(None, None, words)
 
+    monkeypatch.setattr(train, "Trainer", fail)
+    kind, message = (UserError, "Out of memory") if explained else (tf.errors.InternalError, words)
+    with pytest.raises(kind, match=message):
+        train.train(toy.config(), None)
+
+
+@pytest.mark.parametrize(
+    ("batch", "replicas", "accumulate", "advised"),
+    [(24, 1, 1, 2), (24, 1, 4, 6), (24, 4, 1, 2), (24, 4, 2, 3), (24, 4, 3, 6), (24, 4, 6, None)],
+)
+def test_the_advised_parts_divide_the_share_of_a_replica(batch, replicas, accumulate, advised):
+    config = toy.config(batch_size=batch, accumulate=accumulate)
+    trainer = types.SimpleNamespace(config=config, replicas=replicas)
+    message = train._how_to_save_memory(config, trainer)
+    if advised is None:
+        assert "Try train.recompute=true" in message
+        return
+    assert f"Try train.accumulate={advised} (same result)" in message
+    strategy.check_batch(dataclasses.replace(config.train, accumulate=advised), replicas)
+
+
+def take_all_memory():
     tf.zeros((10**7, 10**7))
 
 
@@ -171,10 +207,11 @@ def test_too_little_memory_is_explained(tmp_path):
 
 
 @pytest.mark.slow
-def test_xla_changes_the_result_by_rounding_only(tmp_path):
+@pytest.mark.parametrize("devices", ["cpu:1", "cpu:2"])
+def test_xla_changes_the_result_by_rounding_only(tmp_path, devices):
     for jit in ("off", "on"):
         # Without dropout, whose masks XLA draws by another generator.
-        config = toy.config(jit=jit, model__dropout_rate=0.0)
+        config = toy.config(jit=jit, devices=devices, model__dropout_rate=0.0)
         processes.call(toy.run, config, tmp_path / jit)
     off, on = (
         processes.call(toy.weights_of, tmp_path / jit / "weights" / "last.keras")

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import pathlib
+import re
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import tensorflow as tf
@@ -45,17 +45,26 @@ def train(config: Config, out: pathlib.Path | None, *, resume: bool = False) -> 
     place = contextlib.nullcontext()
     if out is not None and (members is None or members.is_chief):
         place = run_lock.held(out)
-    with place, workers.explain_failures(members, again), _explain_memory(config):
-        trainer = Trainer(config, out, resume=resume)
+    trainer: Trainer | None = None
+    with place, workers.explain_failures(members, again):
+        try:
+            trainer = Trainer(config, out, resume=resume)
+            return _run(trainer, config)
+        except (tf.errors.OpError, MemoryError) as error:
+            if not _lacks_memory(error):
+                raise
+            raise UserError(_how_to_save_memory(config, trainer)) from None
 
-        def steps() -> range:
-            step = int(trainer.state.step.numpy())
-            # Batches are made in advance, and an error may overtake those before it.
-            return range(step, step + config.train.steps_per_execution + 32)
 
-        batch = trainer.config.train.batch_size
-        with failures.explain(trainer.splits, config, global_batch=batch, steps=steps):
-            return _dry_run(trainer) if out is None else Loop(trainer, out).run()
+def _run(trainer: Trainer, config: Config) -> dict[str, Any]:
+    def steps() -> range:
+        step = int(trainer.state.step.numpy())
+        # Batches are made in advance, and an error may overtake those before it.
+        return range(step, step + config.train.steps_per_execution + 32)
+
+    batch = trainer.config.train.batch_size
+    with failures.explain(trainer.splits, config, global_batch=batch, steps=steps):
+        return _dry_run(trainer) if trainer.out is None else Loop(trainer, trainer.out).run()
 
 
 def _dry_run(trainer: Trainer) -> dict[str, Any]:
@@ -85,24 +94,24 @@ def _dry_run(trainer: Trainer) -> dict[str, Any]:
     return {"step_seconds": step, "estimated_seconds": total}
 
 
-@contextlib.contextmanager
-def _explain_memory(config: Config) -> Iterator[None]:
-    try:
-        yield
-    except (tf.errors.ResourceExhaustedError, MemoryError):
-        train = config.train
-        parts = next(
-            (
-                k
-                for k in range(train.accumulate + 1, train.batch_size + 1)
-                if train.batch_size % k == 0
-            ),
-            None,
-        )
-        cut = f"train.accumulate={parts} (same result) or " if parts else ""
-        recompute = "a smaller model.image_size" if train.recompute else "train.recompute=true"
-        raise UserError(
-            f"Out of memory at train.batch_size={train.batch_size}, "
-            f"train.accumulate={train.accumulate}, model.image_size={config.model.image_size}. "
-            f"Try {cut}{recompute}."
-        ) from None
+# cuDNN, cuBLAS and the driver that get no memory raise InternalError, in these words.
+_NO_MEMORY = re.compile(r"ALLOC\w*_FAILED|out.of.memory|allocation failed", re.IGNORECASE)
+
+
+def _lacks_memory(error: Exception) -> bool:
+    kinds = (MemoryError, tf.errors.ResourceExhaustedError)
+    return isinstance(error, kinds) or bool(_NO_MEMORY.search(str(error)))
+
+
+def _how_to_save_memory(config: Config, trainer: Trainer | None) -> str:
+    """Says what lacked memory; `trainer` is None if it was the network itself."""
+    train = trainer.config.train if trainer else config.train
+    share = train.batch_size // trainer.replicas if trainer else 0  # of a replica
+    parts = range(train.accumulate + 1, share + 1)
+    cut = next((f"train.accumulate={k} (same result) or " for k in parts if share % k == 0), "")
+    recompute = "a smaller model.image_size" if train.recompute else "train.recompute=true"
+    return (
+        f"Out of memory at train.batch_size={train.batch_size}, "
+        f"train.accumulate={train.accumulate}, model.image_size={config.model.image_size}. "
+        f"Try {cut}{recompute}."
+    )
