@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from keras_lightnets.export import bundle, deployment, models_config, tf_serving
-from keras_lightnets.export.tf_serving import GRPC_PORT, METRICS_PATH, REST_PORT
+from keras_lightnets.export.tf_serving import GRPC_PORT, REST_PORT
 from keras_lightnets.serving.server import layout
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -81,7 +81,7 @@ def test_compose_mounts_what_its_flags_name(ready):
         "enable:",
         "true",
         "path:",
-        f'"{METRICS_PATH}"',
+        '"/monitoring/prometheus/metrics"',
         "}",
     ]
 

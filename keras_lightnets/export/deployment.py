@@ -16,9 +16,8 @@ from keras_lightnets.export.tf_serving import (
     DEFAULT_MAX_BATCH_SIZE,
     GRPC_PORT,
     IMAGE,
-    METRICS_PATH,
-    MONITORING_CONFIG,
     REST_PORT,
+    TEMPLATES,
 )
 
 _MOUNT = "/models"
@@ -30,13 +29,7 @@ _HOST_LENGTH = 45
 _STAMP = "Written by lightnets export, which leaves this file alone once it is changed:"
 
 # What the templates name: a server that they start.
-_SERVER = {
-    "image": IMAGE,
-    "grpc_port": GRPC_PORT,
-    "rest_port": REST_PORT,
-    "metrics_path": METRICS_PATH,
-}
-_TEMPLATES = pathlib.Path(__file__).parent / "templates"
+_SERVER = {"image": IMAGE, "grpc_port": GRPC_PORT, "rest_port": REST_PORT}
 
 
 def warmup_sizes(base_dir: pathlib.Path, wanted: Sequence[int] | None) -> list[int]:
@@ -101,7 +94,7 @@ def stage_ready_files(
         Lines for a person: what was left alone, what of it does not fit.
     """
     files = {
-        "monitoring.config": MONITORING_CONFIG,
+        "monitoring.config": _filled("monitoring.config"),
         # A start: nobody has measured it.
         BATCHING_FILE: _filled(
             BATCHING_FILE,
@@ -194,7 +187,7 @@ def _extended(
 
 def _filled(template: str, **values: object) -> str:
     """Returns a file of `templates` with `{key}` replaced; all other braces are its own."""
-    text = (_TEMPLATES / template).read_text(encoding="utf-8")
+    text = (TEMPLATES / template).read_text(encoding="utf-8")
     for key, value in values.items():
         text = text.replace(f"{{{key}}}", str(value))
     return text

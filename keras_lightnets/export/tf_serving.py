@@ -1,13 +1,15 @@
 """Facts about TensorFlow Serving that exports, and whoever starts it, must agree on."""
 
+import pathlib
+
 # Of the files beside a bundle. No container engine was at hand: this image was not run here.
 IMAGE = "tensorflow/serving:2.19.1"
 
 # Its default ports, also inside its image.
 GRPC_PORT, REST_PORT = 8500, 8501
 
-METRICS_PATH = "/monitoring/prometheus/metrics"
-MONITORING_CONFIG = f'prometheus_config {{\n  enable: true\n  path: "{METRICS_PATH}"\n}}\n'
+# Files for it, which exports fill in.
+TEMPLATES = pathlib.Path(__file__).parent / "templates"
 
 # A label may name a version that is not loaded yet; without this, the server refuses the file.
 LABELS_FLAG = "--allow_version_labels_for_unavailable_models=true"

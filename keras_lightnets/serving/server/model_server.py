@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from keras_lightnets.export import models_config
 from keras_lightnets.export.models_config import MODELS_FILE
-from keras_lightnets.export.tf_serving import LABELS_FLAG, MONITORING_CONFIG
+from keras_lightnets.export.tf_serving import LABELS_FLAG, TEMPLATES
 from keras_lightnets.serving.client import Client
 from keras_lightnets.serving.server.layout import ServedModel
 from keras_lightnets.serving.server.options import ServerOptions
@@ -36,14 +36,13 @@ def command(
     """
     entries = [models_config.entry(m.name, str(m.base_path), m.config) for m in models]
     (work_dir / MODELS_FILE).write_text(models_config.text(entries), encoding="utf-8")
-    (work_dir / "monitoring.config").write_text(MONITORING_CONFIG, encoding="utf-8")
     # The REST API listens on every address in TF Serving: only gRPC can be bound.
     flags = [
         f"--port={options.grpc_port}",
         f"--rest_api_port={options.rest_port}",
         f"--model_config_file={work_dir / MODELS_FILE}",
         LABELS_FLAG,
-        f"--monitoring_config_file={work_dir / 'monitoring.config'}",
+        f"--monitoring_config_file={TEMPLATES / 'monitoring.config'}",
     ]
     if batching_file is not None:
         flags += ["--enable_batching=true", f"--batching_parameters_file={batching_file}"]
