@@ -714,6 +714,13 @@ MUTATIONS = (
         "test_config.py::test_all_that_is_known_of_a_key_stands_where_it_is_declared",
     ),
     Mutation(
+        "evaluate: the margin is that of the answer, not of the true class",
+        "training/commands/evaluate.py",
+        "margin = row[label] - np.delete(row, label).max()",
+        "margin = row.max() - np.sort(row)[-2]",
+        "test_wrong_labels.py::test_most_of_the_wrong_labels_are_among_the_first_suspects",
+    ),
+    Mutation(
         "choices: a batch as large as the data set",
         "training/config/choices.py",
         "facts.images < STEPS * batch:",
