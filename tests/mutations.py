@@ -718,7 +718,7 @@ MUTATIONS = (
         "training/commands/evaluate.py",
         "margin = row[label] - np.delete(row, label).max()",
         "margin = row.max() - np.sort(row)[-2]",
-        "test_wrong_labels.py::test_most_of_the_wrong_labels_are_among_the_first_suspects",
+        "test_evaluate_command.py::test_predictions_name_the_file_of_every_row",
     ),
     Mutation(
         "choices: a batch as large as the data set",
