@@ -1568,4 +1568,19 @@ MUTATIONS = (
         "train.batch_size if trainer",
         "test_loop.py::test_the_advised_parts_divide_the_share_of_a_replica",
     ),
+    Mutation(
+        "1x1 convolutions are matrix products on GPUs too",
+        "keras_lightnets/layers/grouped_conv2d.py",
+        "if self._is_matrix_product() and not placement.on_gpu():",
+        "if self._is_matrix_product():",
+        "test_grouped_conv2d.py::test_on_a_gpu_nothing_is_a_matrix_product[1-False]",
+    ),
+    Mutation(
+        "evaluation waits for each batch before it gives the next one to the device",
+        "training/evaluation/evaluate.py",
+        "            self._read(before, columns)  # while a GPU is at work on these\n"
+        "            before = outputs\n",
+        "            self._read(outputs, columns)\n",
+        "test_evaluate.py::test_a_device_has_the_next_batch_before_results_are_waited_for",
+    ),
 )

@@ -1,5 +1,8 @@
 """Evaluation counts every image once, for any size of the set and any number of replicas."""
 
+import contextlib
+
+import numpy as np
 import pytest
 
 from lightnets.distribution.workers import Cluster
@@ -56,3 +59,27 @@ def test_two_workers_give_the_same_and_both_know_it(one):
     children = [processes.Child(scores, "cpu:1", Cluster(addresses, index)) for index in range(2)]
     for child in children:
         assert_equal(child.result(), one)
+
+
+def order_of_reading():
+    seen = []
+
+    class Output:
+        def numpy(self):
+            seen.append("read")
+            return np.zeros((BATCH,))
+
+    def step(batch):
+        seen.append("step")
+        return [Output()]
+
+    evaluator = Evaluator(toy.build_model(toy.config(), toy.ToySplits(0)))
+    evaluator._step = step
+    with contextlib.suppress(ValueError):  # there are three columns in truth
+        evaluator(toy.ToySplits(0, eval_examples=3 * BATCH), BATCH)
+    return seen
+
+
+def test_a_device_has_the_next_batch_before_results_are_waited_for():
+    seen = processes.call(order_of_reading)
+    assert seen == ["step", "step", "read", "step", "read", "read"]

@@ -10,7 +10,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_lightnets.layers import GroupedConv2D, grouped_conv_form
+from keras_lightnets.layers import (
+    GroupedConv2D,
+    grouped_conv_form,
+    placement,
+    recompute_activations,
+)
+from tests.graphs import used_operations
 
 CASES = [
     {"kernel_size": 1, "activation": "relu"},
@@ -193,6 +199,34 @@ def test_save_and_clone(tmp_path):
     x = images((2, 16, 16, 12))
     for other in (loaded, clone):
         np.testing.assert_allclose(other(x), model(x), rtol=1e-5)
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize("groups", [1, 3])
+def test_on_a_gpu_nothing_is_a_matrix_product(groups, recompute, monkeypatch):
+    """Between TensorFlow's layouts of convolutions each would cost transposes."""
+    layer = GroupedConv2D(12, 1, groups=groups, use_bias=False)
+    x = images((2, 5, 5, 12))
+    layer(x)
+    found = []
+    for on_gpu in (False, True):
+        monkeypatch.setattr(placement, "on_gpu", lambda strategy=None, there=on_gpu: there)
+
+        @tf.function
+        def gradients(x):
+            with tf.GradientTape() as tape:
+                tape.watch(x)
+                loss = tf.reduce_sum(layer(x, training=True) ** 2)
+            return tape.gradient(loss, [x, layer.kernel.value])
+
+        with recompute_activations(recompute):
+            graph = gradients.get_concrete_function(x).graph
+        found.append(({op.type for op in used_operations(graph)}, gradients(x)))
+    (on_cpu, expected), (operations, received) = found
+    assert "MatMul" in on_cpu
+    assert "MatMul" not in operations
+    for one, other in zip(received, expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
 
 
 # TF Serving disables XLA, and loads the model into a Session of a process without this package.

@@ -29,6 +29,18 @@ def test_the_command_turns_onednn_on_unless_told(chosen):
     assert run(code, env=environment).stdout == f"{chosen is None}\n"
 
 
+@pytest.mark.parametrize("chosen", [None, "0"])
+def test_the_command_asks_for_cudnns_batch_norm_unless_told(chosen):
+    name = "TF_USE_CUDNN_BATCHNORM_SPATIAL_PERSISTENT"
+    environment = {k: v for k, v in os.environ.items() if k != name}
+    environment |= {name: chosen} if chosen else {}
+    code = (
+        "import os; from lightnets.support import quiet; quiet.quieten();"
+        f"print(os.environ['{name}'])"
+    )
+    assert run(code, env=environment).stdout == f"{chosen or 1}\n"
+
+
 def test_what_comes_after_the_import_reaches_standard_error():
     result = run(
         "from lightnets.support import quiet; quiet.quieten(); import tensorflow, os, sys;"

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import keras
 import tensorflow as tf
 
-from keras_lightnets.layers import recomputation, wide_channels
+from keras_lightnets.layers import placement, recomputation, wide_channels
 
 Form = Literal["native", "split"]
 
@@ -55,8 +55,8 @@ class GroupedConv2D(keras.layers.Conv2D):
     * backward: the gradients of a split, one convolution (a matrix product for 1x1 kernels) per
       group and a concatenation. TensorFlow has its own gradient of a grouped convolution only
       with oneDNN, and there only in float32 and bfloat16;
-    * `groups=1` and a 1x1 kernel, in training: a matrix product. It and its gradients cost less
-      per call than oneDNN's convolutions: MobileNet v2 trains 1.1 times as fast.
+    * `groups=1` and a 1x1 kernel, in training on a CPU: a matrix product. It and its gradients cost
+      less per call than oneDNN's convolutions: MobileNet v2 trains 1.1 times as fast.
       In inference a convolution, into which batch norm and activation can be fused.
 
     So it trains and runs in float32, bfloat16 and float16, with and without oneDNN or XLA.
@@ -114,12 +114,12 @@ class GroupedConv2D(keras.layers.Conv2D):
 
     def _train_product(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
         if recomputation.recomputes():
-            return recomputation.convolve(inputs, kernel, self._multiply, self._split_gradients)
+            return recomputation.convolve(inputs, kernel, self._split, self._split_gradients)
         inputs = wide_channels.widen(inputs)
         kernel = wide_channels.fill_up(kernel, inputs.shape.with_rank(4)[-1], axis=2)
         if self.pad_filters and wide_channels.pay(inputs):
             kernel = wide_channels.fill_up(kernel, wide_channels.suitable(self.filters))
-        return wide_channels.narrow(self._multiply(inputs, kernel), self.filters)
+        return wide_channels.narrow(self._split(inputs, kernel), self.filters)
 
     def _native(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
         """One grouped operation.
@@ -149,7 +149,8 @@ class GroupedConv2D(keras.layers.Conv2D):
         return gradients
 
     def _split(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
-        if self._is_matrix_product():
+        # On GPUs TensorFlow chooses the layout of convolutions, and transposes around products.
+        if self._is_matrix_product() and not placement.on_gpu():
             return self._multiply(inputs, kernel)
         groups = zip(
             tf.split(inputs, self.groups, axis=-1),

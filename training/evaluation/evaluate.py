@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -51,19 +51,26 @@ class Evaluator:
             order of the data.
         """
         columns: list[list[np.ndarray]] = [[], [], []]
+        before: Any = ()
         for elements in distribute(
             lambda shard, shards: splits.evaluation(batch, shard=shard, shards=shards),
             batch,
             self.strategy,
         ):
-            for column, values in zip(columns, self._step(elements), strict=True):
-                local = self.strategy.experimental_local_results(values)
-                if self._several_workers:  # gathered: each replica holds those of all
-                    local = local[:1]
-                column += [value.numpy() for value in local]
+            outputs = self._step(elements)
+            self._read(before, columns)  # while a GPU is at work on these
+            before = outputs
             each_batch()
+        self._read(before, columns)
         true, probabilities, weights = (np.concatenate(column) for column in columns)
         return true[weights > 0], probabilities[weights > 0]
+
+    def _read(self, outputs: Sequence[Any], columns: list[list[np.ndarray]]) -> None:
+        for column, values in zip(columns, outputs, strict=False):
+            local = self.strategy.experimental_local_results(values)
+            if self._several_workers:  # gathered: each replica holds those of all
+                local = local[:1]
+            column += [value.numpy() for value in local]
 
 
 def evaluate(model: keras.Model, splits: Splits, batch: int = 64) -> dict[str, Any]:
