@@ -356,8 +356,8 @@ MUTATIONS = (
     Mutation(
         "learning: L2 outside the momentum",
         "training/optimization/optimizers.py",
-        "gradient += self.l2 * tf.convert_to_tensor(variable)",
-        "self.assign_sub(variable, learning_rate * self.l2 * tf.convert_to_tensor(variable))",
+        "gradient += self._l2 * tf.convert_to_tensor(variable)",
+        "self.assign_sub(variable, 0.1 * self._l2 * tf.convert_to_tensor(variable))",
         "test_optimizers.py::test_sgd_is_that_of_torch[False]",
     ),
     Mutation(
@@ -370,14 +370,14 @@ MUTATIONS = (
     Mutation(
         "learning: decoupled decay of everything",
         "training/optimization/optimizers.py",
-        "if v.path in excluded",
-        "if False",
+        "optimizer.exclude_from_weight_decay(var_list=spared)",
+        "pass",
         "test_optimizers.py::test_adamw_decays_the_weights_and_not_the_gradient",
     ),
     Mutation(
         "learning: depthwise kernels count as others",
         "training/optimization/optimizers.py",
-        "keep = config.optimizer.decay_depthwise or not depthwise",
+        "keep = options.decay_depthwise or not depthwise",
         "keep = True",
         "test_optimizers.py::test_who_is_spared_the_decay[options1-expected1]",
     ),
@@ -392,15 +392,15 @@ MUTATIONS = (
     Mutation(
         "learning: decay counts from the start",
         "training/optimization/schedules.py",
-        "tf.maximum(step - self.warmup_steps, 0.0)",
+        "tf.maximum(step - self._warmup, 0.0)",
         "step",
         "test_schedules.py::test_decay_counts_from_the_end_of_the_warm_up",
     ),
     Mutation(
         "learning: warm-up in coarse steps",
         "training/optimization/schedules.py",
-        "(1.0 - start) * step / self.warmup_steps",
-        "(1.0 - start) * (step // 10) * 10 / self.warmup_steps",
+        "(1.0 - start) * step / self._warmup",
+        "(1.0 - start) * (step // 10) * 10 / self._warmup",
         "test_schedules.py::test_warm_up_is_per_step_and_reaches_the_peak[linear]",
     ),
     Mutation(

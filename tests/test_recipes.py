@@ -8,7 +8,8 @@ import keras_lightnets
 from lightnets.config import keys as configs
 from lightnets.config.recipes import RECIPES
 from lightnets.config.validate import validate
-from lightnets.optimization import optimizers, schedules
+from lightnets.optimization import optimizers
+from lightnets.optimization.schedules import Schedule
 
 
 def resolve(name):
@@ -45,7 +46,7 @@ def test_builds_its_network_and_optimizer(name):
     optimizer = optimizers.build(config, steps_per_epoch, net)
     assert optimizer.built
     train = config.train
-    schedule = schedules.build(config.optimizer, steps_per_epoch, train.epochs, train.batch_size)
+    schedule = Schedule(config.optimizer, steps_per_epoch, train.epochs, train.batch_size)
     rates = [float(schedule(step)) for step in (0, steps_per_epoch * train.epochs - 1)]
     assert max(rates) < 1.001 * schedule.peak
     assert 0 < rates[1] < 0.05 * schedule.peak  # it has decayed by the end

@@ -18,9 +18,9 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from lightnets.config.keys import Config
-from lightnets.optimization import schedules
+from lightnets.config.keys import Config, OptimizerConfig
 from lightnets.optimization.muon import Muon
+from lightnets.optimization.schedules import Schedule
 
 
 def build(config: Config, steps_per_epoch: int, model: keras.Model) -> keras.optimizers.Optimizer:
@@ -36,63 +36,24 @@ def build(config: Config, steps_per_epoch: int, model: keras.Model) -> keras.opt
         model: The network.
     """
     options = config.optimizer
-    rate = schedules.build(options, steps_per_epoch, config.train.epochs, config.train.batch_size)
-    without_decay = [v.path for v in variables_without_decay(model, config)]
-    if options.name == "sgd":
-        optimizer = SGD(
-            rate,
-            momentum=options.momentum,
-            nesterov=options.nesterov,
-            l2=options.weight_decay,
-            without_l2=without_decay,
-        )
-    elif options.name == "rmsprop":
-        optimizer = RMSprop(
-            rate,
-            rho=options.rho,
-            momentum=options.momentum,
-            epsilon=1e-7 if options.epsilon is None else options.epsilon,
-            l2=options.weight_decay,
-            without_l2=without_decay,
-        )
+    rate = Schedule(options, steps_per_epoch, config.train.epochs, config.train.batch_size)
+    kind, names = _KINDS[options.name]
+    # None is not handed on: the optimizers' own defaults differ from one another.
+    given = {name: getattr(options, name) for name in names.split()}
+    given = {name: value for name, value in given.items() if value is not None}
+    spared = variables_without_decay(model, options)
+    if issubclass(kind, _L2):
+        optimizer = kind(rate, l2=options.weight_decay, without_l2=spared, **given)
     else:
-        optimizer = _decoupled(config, rate, model)
-        excluded = set(without_decay)
-        optimizer.exclude_from_weight_decay(
-            var_list=[v for v in model.trainable_variables if v.path in excluded]
-        )
+        if kind is Muon:
+            given["matrices"] = matrices_for_muon(model)
+        optimizer = kind(rate, weight_decay=options.weight_decay, **given)
+        optimizer.exclude_from_weight_decay(var_list=spared)
     optimizer.build(model.trainable_variables)
     return optimizer
 
 
-def _decoupled(
-    config: Config, rate: schedules.Schedule, model: keras.Model
-) -> keras.optimizers.Optimizer:
-    options = config.optimizer
-    # Only what the user set: the optimizers' own defaults differ from one another.
-    betas = {
-        key: value
-        for key, value in (("beta_1", options.beta_1), ("beta_2", options.beta_2))
-        if value is not None
-    }
-    epsilon = {} if options.epsilon is None else {"epsilon": options.epsilon}
-    decay = {"weight_decay": options.weight_decay}
-    if options.name == "adamw":
-        return keras.optimizers.AdamW(rate, **betas, **epsilon, **decay)
-    if options.name == "lion":
-        return keras.optimizers.Lion(rate, **betas, **decay)
-    return Muon(
-        rate,
-        matrices=matrices_for_muon(model),
-        momentum=options.momentum,
-        nesterov=options.nesterov,
-        **betas,
-        **epsilon,
-        **decay,
-    )
-
-
-def variables_without_decay(model: keras.Model, config: Config) -> list[keras.Variable]:
+def variables_without_decay(model: keras.Model, options: OptimizerConfig) -> list[keras.Variable]:
     """Returns the trainable variables of `model` that get no weight decay.
 
     Those are the vectors (batch norm's gamma and beta, biases) unless
@@ -103,9 +64,9 @@ def variables_without_decay(model: keras.Model, config: Config) -> list[keras.Va
         depthwise = isinstance(layer, keras.layers.DepthwiseConv2D)
         for variable in layer.trainable_variables:
             if len(variable.shape) <= 1:
-                keep = config.optimizer.decay_norm_and_bias
+                keep = options.decay_norm_and_bias
             else:
-                keep = config.optimizer.decay_depthwise or not depthwise
+                keep = options.decay_depthwise or not depthwise
             if not keep:
                 excluded.append(variable)
     return excluded
@@ -135,93 +96,78 @@ def _leaf_layers(model: keras.Model) -> Iterator[keras.layers.Layer]:
 
 
 class _L2(keras.optimizers.Optimizer):
-    """Mixin: adds `l2 * variable` to the gradient of all variables but those named."""
+    """Base of optimizers with an L2 penalty on all variables but those named."""
 
     def __init__(
-        self, *args: Any, l2: float = 0.0, without_l2: Sequence[str] = (), **kwargs: Any
+        self,
+        *args: Any,
+        l2: float = 0.0,
+        without_l2: Sequence[keras.Variable] = (),
+        **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
-        self.l2 = l2
-        self.without_l2 = list(without_l2)
+        self._l2 = l2
+        self._without_l2 = {variable.path for variable in without_l2}
 
     def build(self, variables: Iterable[keras.Variable]) -> None:
-        if self.built:
-            return
-        variables = list(variables)
-        excluded = set(self.without_l2)
-        self._has_l2 = [v.path not in excluded for v in variables]
-        super().build(variables)
+        if not self.built:
+            variables = list(variables)
+            self._has_l2 = [variable.path not in self._without_l2 for variable in variables]
+            super().build(variables)
 
-    def update_step(self, gradient: tf.Tensor, variable: Any, learning_rate: Any) -> None:
+    def _penalized(self, gradient: tf.Tensor, variable: Any) -> tf.Tensor:
         gradient = tf.cast(gradient, variable.dtype)
-        if self.l2 and self._has_l2[self._get_variable_index(variable)]:
-            gradient += self.l2 * tf.convert_to_tensor(variable)
-        super().update_step(gradient, variable, learning_rate)
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "l2": self.l2, "without_l2": list(self.without_l2)}
+        if self._l2 and self._has_l2[self._get_variable_index(variable)]:
+            gradient += self._l2 * tf.convert_to_tensor(variable)
+        return gradient
 
 
-class _Momentum(keras.optimizers.Optimizer):
-    """`m = momentum * m + gradient; variable -= rate * m`, as PyTorch and TensorFlow 1 have it.
+class SGD(_L2):
+    """Stochastic gradient descent with momentum and L2 penalty; equal to `torch.optim.SGD`.
 
+    `m = momentum * m + gradient; variable -= rate * m`, as PyTorch and TensorFlow 1 have it.
     Keras puts the rate into `m`, so that a change of the rate acts on old gradients too.
+
+    Args:
+        learning_rate: A number or a schedule.
+        momentum: Share of the old direction kept at each step.
+        nesterov: Whether to look one step ahead.
+        **kwargs: `l2`: the penalty's gradient is `l2 * variable`; `without_l2`: the variables
+            that have no penalty.
     """
 
     def __init__(
         self, learning_rate: Any, momentum: float = 0.9, nesterov: bool = False, **kwargs: Any
     ) -> None:
         super().__init__(learning_rate, **kwargs)
-        self.momentum = momentum
-        self.nesterov = nesterov
+        self._momentum = momentum
+        self._nesterov = nesterov
 
     def build(self, variables: Iterable[keras.Variable]) -> None:
-        if self.built:
-            return
-        super().build(variables)
-        self._momentums = self.add_optimizer_variables(variables, "momentum")
+        if not self.built:
+            super().build(variables)
+            self._momentums = self.add_optimizer_variables(variables, "momentum")
 
     def update_step(self, gradient: tf.Tensor, variable: Any, learning_rate: Any) -> None:
-        rate = tf.cast(learning_rate, variable.dtype)
+        gradient = self._penalized(gradient, variable)
         slot = self._momentums[self._get_variable_index(variable)]
-        momentum = self.momentum * tf.convert_to_tensor(slot) + gradient
+        momentum = self._momentum * tf.convert_to_tensor(slot) + gradient
         self.assign(slot, momentum)
-        step = gradient + self.momentum * momentum if self.nesterov else momentum
-        self.assign_sub(variable, rate * step)
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "momentum": self.momentum, "nesterov": self.nesterov}
+        step = gradient + self._momentum * momentum if self._nesterov else momentum
+        self.assign_sub(variable, tf.cast(learning_rate, variable.dtype) * step)
 
 
-@keras.saving.register_keras_serializable(package="lightnets")
-class SGD(_L2, _Momentum):
-    """Stochastic gradient descent with momentum and L2 penalty; equal to `torch.optim.SGD`.
-
-    Args:
-        learning_rate: A number or a schedule.
-        momentum: Share of the old direction kept at each step.
-        nesterov: Whether to look one step ahead.
-        l2: The penalty's gradient is `l2 * variable`.
-        without_l2: Paths of the variables that have no penalty.
-    """
-
-
-@keras.saving.register_keras_serializable(package="lightnets")
 class RMSprop(_L2, keras.optimizers.RMSprop):
     """RMSprop of TensorFlow 1, with which Google trained MobileNet v1 and v2; L2 penalty.
 
     Epsilon lies inside the square root, `rate * gradient / sqrt(mean_square + epsilon)`, as in
     Keras (PyTorch adds it outside), and the mean of squares starts at 1 (Keras: 0), which damps
-    the first steps.
-
-    Args:
-        learning_rate: A number or a schedule.
-        rho: Decay of the mean of squares.
-        momentum: Decay of the sum of steps.
-        epsilon: Added to the mean of squares; 1.0 in TF-Slim's recipes.
-        l2: The penalty's gradient is `l2 * variable`.
-        without_l2: Paths of the variables that have no penalty.
+    the first steps. Arguments as of `keras.optimizers.RMSprop`, and `l2` and `without_l2` as of
+    `SGD`.
     """
+
+    def update_step(self, gradient: tf.Tensor, variable: Any, learning_rate: Any) -> None:
+        super().update_step(self._penalized(gradient, variable), variable, learning_rate)
 
     def add_optimizer_variables(
         self, trainable_variables: Any, name: Any, initializer: Any = "zeros"
@@ -229,3 +175,13 @@ class RMSprop(_L2, keras.optimizers.RMSprop):
         if name == "velocity":  # Keras' name for the mean of squares
             initializer = "ones"
         return super().add_optimizer_variables(trainable_variables, name, initializer)
+
+
+# What each is made with: the class, and the keys of the configuration that it takes.
+_KINDS: dict[str, tuple[Any, str]] = {
+    "sgd": (SGD, "momentum nesterov"),
+    "rmsprop": (RMSprop, "rho momentum epsilon"),
+    "adamw": (keras.optimizers.AdamW, "beta_1 beta_2 epsilon"),
+    "lion": (keras.optimizers.Lion, "beta_1 beta_2"),
+    "muon": (Muon, "momentum nesterov beta_1 beta_2 epsilon"),
+}
