@@ -36,11 +36,10 @@ COMMANDS = {
     "data": "check, show or convert a data set",
     "train": "train a network",
     "evaluate": "measure a run, a model file, an export or a server",
-    "predict": "classify image files",
+    "predict": "classify image files, also with a server",
     "export": "write a TF Serving bundle and other formats",
     "verify": "compare exported files with their SHA256SUMS",
     "serve": "serve exported models on this machine",
-    "ping": "classify image files with a server",
 }
 
 

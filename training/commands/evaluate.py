@@ -7,7 +7,6 @@ import contextlib
 import json
 import os
 import pathlib
-import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
     from lightnets.data.held_out import HeldOut
 
 HELP = "Measure accuracy on held-out images: of a run, a model file, an export or a server."
-_URL = re.compile(r"^(https?|grpc)://")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,9 +37,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ".tflite, .onnx, or the URL of a served model (http://127.0.0.1:8501/v1/models/NAME)",
     )
     networks.add_arguments(parser)
-    parser.add_argument(
-        "--weights", metavar="TAG|FILE", help="of --model (default: the most accurate)"
-    )
     parser.add_argument(
         "--run", type=pathlib.Path, metavar="RUN", help="take the held-out images of this run"
     )
@@ -127,7 +122,7 @@ def _check(args: argparse.Namespace) -> pathlib.Path | None:
     source = _find_run(args)
     if args.model is not None:
         args.target = f"{args.model} ({args.weights or 'imagenet'})"
-    elif not _URL.match(args.target) and not pathlib.Path(args.target).exists():
+    elif not networks.is_url(args.target) and not pathlib.Path(args.target).exists():
         raise UserError(f"There is no {args.target}.")
     return source
 
@@ -163,7 +158,7 @@ def _find_run(args: argparse.Namespace) -> pathlib.Path | None:
     if args.run:
         runs.check_is_run(args.run)
         return args.run
-    if args.target is None or _URL.match(args.target):
+    if args.target is None or networks.is_url(args.target):
         return None
     target = pathlib.Path(args.target)
     for folder in (target, *target.resolve().parents):

@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="RUN",
         help="directory of `lightnets train`, .keras or published weight file",
     )
-    networks.add_arguments(parser)
+    networks.add_arguments(parser, of_run="best|last")
     add("--out", type=pathlib.Path, required=True, metavar="DIR", help="where the models are")
     add(
         "--formats",
@@ -54,11 +54,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--name", help="of the model in URLs (default: the network's)")
     add("--version", metavar="N", help="default: one more than the newest")
-    add(
-        "--weights",
-        metavar="best|last|TAG|FILE",
-        help="of the run (default: best), or of --model (default: the most accurate)",
-    )
     add("--dataset", metavar="PLACE", help="where the data of the run is now, if it has moved")
     add("--precision", choices=("float32", "bfloat16"), default="float32", help="of the arithmetic")
     add("--whole-batches", action="store_true", help="for a GPU: not in parts that fit the cache")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import sys
 
 from keras_lightnets.catalogue.registry import ModelInfo, model_info
 from lightnets.run import networks
+from lightnets.support import console
 
 HELP = "show one network: parameters, MACs, paper, weights"
 
@@ -26,12 +26,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(dataclasses.asdict(info), indent=2))
         return 0
-    facts = _facts(info)
-    if sys.stdout.isatty():
-        _print_table(facts)
-    else:
-        for label, value in facts:
-            print(f"{label}\t{value}")
+    console.columns(None, _facts(info))
     return 0
 
 
@@ -51,24 +46,8 @@ def _facts(info: ModelInfo) -> list[tuple[str, str]]:
     for row in info.weights:
         top5 = "" if row.top5 is None else f", top-5 {row.top5:g} %"
         checked = "" if row.digest else ", no published checksum"
-        facts.append(
-            (
-                f"weights={row.tag!r}",
-                f"top-1 {row.top1:g} %{top5}, {row.licence}{checked}, {row.url}",
-            )
-        )
+        measured = f"top-1 {row.top1:g} %{top5}"
+        facts.append((f"weights={row.tag!r}", f"{measured}, {row.licence}{checked}, {row.url}"))
     if not info.weights:
         facts.append(("weights", "none published"))
     return facts
-
-
-def _print_table(facts: list[tuple[str, str]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(show_header=False, box=None)
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
-    for label, value in facts:
-        table.add_row(label, value)
-    Console().print(table)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 
-from keras_lightnets.catalogue.registry import list_models, model_info
+from keras_lightnets.catalogue.registry import ModelInfo, list_models, model_info
+from lightnets.support import console
 from lightnets.support.errors import UsageError
 from lightnets.support.words import nearest
 
-HELP = "list the networks"
+HELP = "list the networks; MACs are those of one 224x224 image"
+_HEADERS = "network", "parameters (M)", "MACs (M)", "paper's top-1 (%)", "weights"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,21 +30,17 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(
             f"No network matches {args.pattern!r}.{nearest(args.pattern, list_models())}"
         )
-    rows = [_row(name) for name in names]
+    networks = list(map(model_info, names))
     if args.json:
-        print(json.dumps(rows, indent=2))
-    elif sys.stdout.isatty():
-        _print_table(rows)
+        print(json.dumps(list(map(_record, networks)), indent=2))
     else:
-        for row in rows:  # for grep, cut and sort: one tab between columns
-            print("\t".join(_cells(row)))
+        console.columns(_HEADERS, map(_cells, networks))
     return 0
 
 
-def _row(name: str) -> dict[str, object]:
-    info = model_info(name)
+def _record(info: ModelInfo) -> dict[str, object]:
     return {
-        "name": name,
+        "name": info.name,
         "alias_of": info.alias_of,
         "parameters": info.parameters,
         "macs": info.macs,
@@ -52,26 +49,11 @@ def _row(name: str) -> dict[str, object]:
     }
 
 
-def _cells(row: dict) -> list[str]:
-    top1 = row["paper_top1"]
+def _cells(info: ModelInfo) -> list[str]:
     return [
-        row["name"],
-        f"{row['parameters'] / 1e6:.2f}",
-        f"{row['macs'] / 1e6:.0f}",
-        "-" if top1 is None else f"{top1:.1f}",
-        ", ".join(row["weights"]) or "-",
+        info.name,
+        f"{info.parameters / 1e6:.2f}",
+        f"{info.macs / 1e6:.0f}",
+        "-" if info.paper_top1 is None else f"{info.paper_top1:.1f}",
+        ", ".join(row.tag for row in info.weights) or "-",
     ]
-
-
-def _print_table(rows: list[dict]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(caption="MACs of one 224x224 image; top-1 as printed in the papers")
-    table.add_column("network", no_wrap=True)
-    for title in ("parameters (M)", "MACs (M)", "top-1 (%)"):
-        table.add_column(title, justify="right")
-    table.add_column("weights")
-    for row in rows:
-        table.add_row(*_cells(row))
-    Console().print(table)

@@ -13,12 +13,17 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from keras_lightnets.serving.client import Client
+from keras_lightnets.serving.transport import ClientError
 from lightnets.run import networks
 from lightnets.support import console
 from lightnets.support.errors import UsageError, UserError
 from lightnets.support.writing import check_file, csv_text, write_text
 
-HELP = "Classify image files with a run, a .keras file or an exported model."
+# A file, and its classes with their probabilities or why it has none.
+Answer = tuple[pathlib.Path, list[tuple[str, float]] | str]
+
+HELP = "Classify image files with a run, a model file, an exported model or a server."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,17 +31,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "target",
         metavar="MODEL",
-        help="run directory, .keras or published weight file, SavedModel; left out with --model",
+        help="run directory, .keras or published weight file, SavedModel, or the URL of a server; "
+        "left out with --model",
     )
     parser.add_argument("files", nargs="*", metavar="FILE", help="image files, folders or globs")
     networks.add_arguments(parser)
-    parser.add_argument(
-        "--weights", metavar="TAG|FILE", help="of --model (default: the most accurate)"
-    )
     parser.add_argument("--top", type=int, default=5, metavar="K", help="classes per image")
     parser.add_argument("--format", choices=("table", "csv", "json", "jsonl"), default="table")
     parser.add_argument("--out", type=pathlib.Path, metavar="FILE", help="write there instead")
     parser.add_argument("--batch-size", type=int, default=32, help="images in one call")
+    parser.add_argument(
+        "--timeout", type=float, default=30.0, metavar="SECONDS", help="for a server to answer"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -46,13 +52,56 @@ def run(args: argparse.Namespace) -> int:
     networks.check(args, args.weights)
     if args.model is not None:
         args.target, args.files = None, [args.target, *args.files]
-    elif not pathlib.Path(args.target).exists():
+    elif not (networks.is_url(args.target) or pathlib.Path(args.target).exists()):
         raise UserError(f"There is no {args.target}.")
     if not args.files:
         raise UsageError("Which images? Name files, folders or globs.")
     if args.out:
         check_file(args.out, "--out")
     paths = list(find(args.files))
+    by_server = args.target is not None and networks.is_url(args.target)
+    rows, failed = [], 0
+    for path, best in (_by_server if by_server else _by_network)(args, paths):
+        if isinstance(best, str):
+            console.line(f"lightnets: {path}: {best}", error=True)
+            failed += 1
+        else:
+            rows.append((path, best))
+    if args.out:
+        text = io.StringIO()
+        with contextlib.redirect_stdout(text):
+            show(rows, args.format)
+        write_text(args.out, text.getvalue())
+    else:
+        show(rows, args.format)
+    return 1 if failed else 0
+
+
+def _by_server(args: argparse.Namespace, paths: Sequence[pathlib.Path]) -> Iterator[Answer]:
+    """Yields the classes that a server gives to each file."""
+    try:
+        client = Client(args.target, timeout_s=args.timeout)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    with client:
+        try:
+            _ = client.model  # what is wrong here is not the fault of an image
+            for path in paths:
+                try:
+                    (best,) = client.classify(path, args.top)
+                except ClientError as error:
+                    if error.status is None:  # no server: the other images would fare no better
+                        raise
+                    best = str(error).removeprefix(f"{path}: ")
+                except OSError as error:
+                    best = str(error.strerror)
+                yield path, best
+        except ClientError as error:
+            raise UserError(str(error)) from None
+
+
+def _by_network(args: argparse.Namespace, paths: Sequence[pathlib.Path]) -> Iterator[Answer]:
+    """Yields the most probable classes of each file."""
     from lightnets.run import artifacts
 
     artifact = artifacts.open(
@@ -64,23 +113,13 @@ def run(args: argparse.Namespace) -> int:
     )
     if artifact.transform is None:
         raise networks.no_transform(str(args.target or args.model))
-    rows, failed = [], 0
     for path, scores in predictions(artifact, paths, args.batch_size):
         if isinstance(scores, str):
-            console.line(f"lightnets: {path}: {scores}", error=True)
-            failed += 1
+            yield path, scores
             continue
-        best = scores.argsort()[::-1][: args.top]
         names = artifact.labels or [str(number) for number in range(len(scores))]
-        rows.append((path, [(names[number], float(scores[number])) for number in best]))
-    if args.out:
-        text = io.StringIO()
-        with contextlib.redirect_stdout(text):
-            show(rows, args.format)
-        write_text(args.out, text.getvalue())
-    else:
-        show(rows, args.format)
-    return 1 if failed else 0
+        best = scores.argsort()[::-1][: args.top]
+        yield path, [(names[number], float(scores[number])) for number in best]
 
 
 def find(names: Sequence[str]) -> Iterator[pathlib.Path]:
@@ -89,12 +128,12 @@ def find(names: Sequence[str]) -> Iterator[pathlib.Path]:
     Raises:
         UserError: One of them stands for nothing.
     """
-    from lightnets.data.sources import listing
-
     for name in names:
         files = []
         for match in _matches(pathlib.Path(name)):
             if match.is_dir():
+                from lightnets.data.sources import listing
+
                 found = listing.find_images(match)
                 files += map(pathlib.Path, found.images)
                 if found.skipped:

@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import pathlib
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -75,7 +74,7 @@ def open(
     target = str(target)
     if transform_of is not None and not networks.is_weight_file(pathlib.Path(target)):
         raise UserError(f"--transform-of is for weight files: {target} knows its own transform.")
-    if re.match(r"^(https?|grpc)://", target):
+    if networks.is_url(target):
         return _open_url(target)
     path = pathlib.Path(target)
     if not path.exists():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import pathlib
+import re
 from typing import TYPE_CHECKING, NamedTuple
 
 from keras_lightnets.catalogue.published import WeightsRow
@@ -32,9 +33,19 @@ class Network(NamedTuple):
     transform: EvalTransform | None
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the flags of the commands that take a network which is no run."""
+def add_arguments(parser: argparse.ArgumentParser, of_run: str = "") -> None:
+    """Declares the flags of the commands that take a network which is no run.
+
+    Args:
+        of_run: What `--weights` may be for a run, as `best|last`.
+    """
     parser.add_argument("--model", metavar="NAME", help="a network of `lightnets list`")
+    parser.add_argument(
+        "--weights",
+        metavar=f"{of_run}|TAG|FILE".strip("|"),
+        help="of --model (default: the most accurate)"
+        + (", or of the run (default: best)" if of_run else ""),
+    )
     parser.add_argument(
         "--transform-of",
         metavar="RUN|TAG",
@@ -77,6 +88,11 @@ def fetch(name: str, size: int, images: int) -> None:
             f"  to start from random weights, for which {count(images, 'picture')} are few: "
             "--weights none",
         ) from None
+
+
+def is_url(target: str) -> bool:
+    """Whether a target is a server's model."""
+    return re.match(r"(https?|grpc)://", target) is not None
 
 
 def is_weight_file(path: pathlib.Path) -> bool:

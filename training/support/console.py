@@ -34,7 +34,16 @@ def fields(*values: object) -> None:
     print("\t".join(map(visible, values)), flush=True)
 
 
-def table(headers: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+def columns(headers: Sequence[str] | None, rows: Iterable[Sequence[Any]]) -> None:
+    """Prints a table on a terminal; elsewhere, for grep, cut and sort, rows with tabs alone."""
+    if sys.stdout.isatty():
+        table(headers, rows)
+    else:
+        for row in rows:
+            fields(*row)
+
+
+def table(headers: Sequence[str] | None, rows: Iterable[Sequence[Any]]) -> None:
     """Prints a table: the first column to the left, numbers to the right.
 
     On a terminal long cells wrap to its width; in a file or pipe they stay on one line.
@@ -44,8 +53,8 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     from rich.text import Text
 
     rows = [[str(cell) for cell in row] for row in rows]
-    shown = Table(box=None, pad_edge=False)
-    for number, header in enumerate(headers):
+    shown = Table(box=None, pad_edge=False, show_header=headers is not None)
+    for number, header in enumerate(headers or [""] * len(rows[0])):
         numeric = rows and all(_is_number(row[number]) for row in rows)
         shown.add_column(header, justify="right" if numeric and number else "left")
     for row in rows:
