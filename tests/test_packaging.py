@@ -39,17 +39,19 @@ def test_every_folder_of_code_is_a_package_that_is_installed():
 
 
 def test_every_file_beside_the_code_is_installed():
-    # Mutation: no line for `templates/*` in setup.cfg: exports fail once installed from a wheel.
+    # Mutation: no line for `templates/*` or `*.yaml` in setup.cfg: a wheel lacks them.
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg")
     installed = {
         path
         for package, patterns in setup["options.package_data"].items()
         for pattern in patterns.split()
-        for path in (ROOT / package.replace(".", "/")).glob(pattern)
+        for path in (ROOT / re.sub("^lightnets", "training", package).replace(".", "/")).glob(pattern)
     }
-    files = {path for path in (ROOT / "keras_lightnets").rglob("*") if path.is_file()}
-    assert {path for path in files - installed if path.suffix not in (".py", ".pyc")} == set()
+    folders = (ROOT / "keras_lightnets", ROOT / "training")
+    files = {path for folder in folders for path in folder.rglob("*") if path.is_file()}
+    code = (".py", ".pyc", ".md")
+    assert {path for path in files - installed if path.suffix not in code} == set()
 
 
 def test_every_public_name_resolves_and_is_documented():
