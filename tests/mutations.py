@@ -313,7 +313,7 @@ MUTATIONS = (
     ),
     Mutation(
         "weights of a run do not say how images are prepared",
-        "training/evaluation/judge.py",
+        "training/run/build.py",
         ", transform=splits.transform.to_dict())",
         ")",
         "test_export_command.py::test_weights_of_a_run_can_be_copied_anywhere_and_used_alone",
@@ -673,35 +673,35 @@ MUTATIONS = (
     ),
     Mutation(
         "evaluation: a worker knows its own images only",
-        "training/evaluation/evaluate.py",
+        "training/evaluation/evaluator.py",
         "            if not self._several_workers:\n",
         "            if True:\n",
-        "test_evaluate.py::test_two_workers_give_the_same_and_both_know_it",
+        "test_evaluator.py::test_two_workers_give_the_same_and_both_know_it",
     ),
     Mutation(
         "evaluation: padding counts",
-        "training/evaluation/evaluate.py",
+        "training/evaluation/evaluator.py",
         "return true[weights > 0], probabilities[weights > 0]",
         "return true, probabilities",
-        "test_evaluate.py::test_every_number_of_replicas_gives_the_same[2]",
+        "test_evaluator.py::test_every_number_of_replicas_gives_the_same[2]",
     ),
     Mutation(
         "workers: each stops in its own step",
         "training/run/loop.py",
-        "alone = self.trainer.members is None",
+        "alone = self.training.members is None",
         "alone = True",
         "test_workers.py::test_a_worker_told_to_stop_stops_all_after_saving",
     ),
     Mutation(
         "workers: each stops in its own batch of an evaluation",
         "training/run/loop.py",
-        "self._interrupt_if(self.trainer.total(int(self.interrupts.signum > 0)))",
+        "self._interrupt_if(self.training.total(int(self.interrupts.signum > 0)))",
         "self._interrupt_if(int(self.interrupts.signum > 0))",
         "test_workers.py::test_a_worker_told_to_stop_in_evaluation_stops_all_there",
     ),
     Mutation(
         "resume: the average of weights starts anew",
-        "training/run/trainer.py",
+        "training/run/training.py",
         '"average": self.average.variables if self.average else [],',
         '"average": [],',
         "test_workers.py::test_a_worker_told_to_stop_stops_all_after_saving",
@@ -1430,8 +1430,8 @@ MUTATIONS = (
     Mutation(
         "the halved batch is what the run keeps",
         "training/run/loop.py",
-        "Run.create(self.out, trainer.asked,",
-        "Run.create(self.out, trainer.config,",
+        "Run.create(self.out, training.asked,",
+        "Run.create(self.out, training.config,",
         "test_loop.py::test_a_batch_larger_than_the_training_set_is_halved_until_it_fits",
     ),
     Mutation(
@@ -1577,10 +1577,10 @@ MUTATIONS = (
     ),
     Mutation(
         "evaluation waits for each batch before it gives the next one to the device",
-        "training/evaluation/evaluate.py",
+        "training/evaluation/evaluator.py",
         "            self._read(before, columns)  # while a GPU is at work on these\n"
         "            before = outputs\n",
         "            self._read(outputs, columns)\n",
-        "test_evaluate.py::test_a_device_has_the_next_batch_before_results_are_waited_for",
+        "test_evaluator.py::test_a_device_has_the_next_batch_before_results_are_waited_for",
     ),
 )

@@ -21,8 +21,7 @@ import tensorflow as tf
 import lightnets.data
 from lightnets.config import keys as configuration
 from lightnets.data import service
-from lightnets.evaluation import judge
-from lightnets.run import train
+from lightnets.run import build, train
 from lightnets.support.errors import UserError
 from tests import processes, toy
 
@@ -133,7 +132,7 @@ def test_a_killed_worker_is_done_without_and_two_end_the_run(pictures, two_worke
 
 def train_on_the_service(config, out):
     """Trains the toy network on real pictures; returns the results and what it printed."""
-    judge.build_model = toy.build_model
+    build.build_model = toy.build_model
     toy.SIDE = config.model.image_size
     with contextlib.redirect_stdout(io.StringIO()) as printed:
         return train.train(config, pathlib.Path(out)), printed.getvalue()

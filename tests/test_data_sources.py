@@ -18,7 +18,7 @@ from lightnets.data.sources import order
 from lightnets.data.sources.digits import Digits
 from lightnets.distribution import strategy
 from lightnets.doctor import convert
-from lightnets.evaluation.evaluate import distribute
+from lightnets.evaluation.evaluator import distribute
 from lightnets.support.errors import UserError
 from tests import processes
 

@@ -20,8 +20,7 @@ from lightnets import data
 from lightnets.cli import main
 from lightnets.commands import export
 from lightnets.config import keys as configs
-from lightnets.evaluation import judge
-from lightnets.run import artifacts
+from lightnets.run import artifacts, build
 from lightnets.run.directory import Run
 from tests import processes
 
@@ -266,7 +265,7 @@ def test_weights_of_a_run_can_be_copied_anywhere_and_used_alone(run, tmp_path, c
     settings |= {"data": {"dataset": str(run.parent / "pictures"), "resize_shorter": 50}}
     config = configs.from_dict(settings)
     splits = data.load(config)
-    judge.build_model(config, splits).save(tmp_path / "best.keras")
+    build.build_model(config, splits).save(tmp_path / "best.keras")
     artifact = artifacts.open(tmp_path / "best.keras")
     assert (artifact.labels, artifact.transform) == (list(LABELS), splits.transform)
     picture = run.parent / "pictures" / "val" / "red" / "0.jpg"

@@ -15,8 +15,7 @@ import lightnets.data
 from lightnets.config import keys as configuration
 from lightnets.data import failures
 from lightnets.data.sources import order
-from lightnets.evaluation import judge
-from lightnets.run import train, trainer
+from lightnets.run import build, train, training
 from lightnets.support.errors import UserError
 from tests import processes, toy
 
@@ -33,16 +32,16 @@ def pictures(tmp_path, monkeypatch):
 def damage_while_training(dataset, victim, out, replicas):
     """Trains the toy network on pictures; after the first epoch a file becomes damaged."""
     os.environ["XDG_CACHE_HOME"] = str(out.parent / "cache")
-    judge.build_model = toy.build_model
+    build.build_model = toy.build_model
     toy.SIDE = 16
-    take_steps = trainer.Trainer.take_steps
+    take_steps = training.Training.take_steps
 
     def watched(self, *arguments):
         if int(self.state.step.numpy()) >= 12:
             victim.write_bytes(victim.read_bytes()[:100])
         return take_steps(self, *arguments)
 
-    trainer.Trainer.take_steps = watched
+    training.Training.take_steps = watched
     values = {"batch_size": 4, "epochs": 4, "devices": f"cpu:{replicas}", "steps_per_execution": 3}
     config = configuration.from_dict(
         {

@@ -11,7 +11,7 @@ import tensorflow as tf
 from lightnets import fit, fit_batches
 from lightnets.distribution import strategy
 from lightnets.optimization import optimizers
-from lightnets.run import trainer
+from lightnets.run import training
 from tests import processes, toy
 
 # Not a multiple of the batch: the last batch has one image, fewer than there are replicas.
@@ -51,7 +51,7 @@ def both(devices, dropout):
     config = toy.config(
         devices=devices, accumulate=2, model__dropout_rate=dropout, optimizer__clipnorm=0.3
     )
-    loop = trainer.Trainer(config, None)
+    loop = training.Training(config, None)
     start = loop.model.get_weights()
     batches = loop.batches()
     for _ in range(12):

@@ -9,8 +9,7 @@ import time
 
 import pytest
 
-from lightnets.evaluation import judge
-from lightnets.run import checkpoint, history, loop, trainer
+from lightnets.run import checkpoint, history, loop, training
 from tests import processes, toy
 
 # All that keeps state: dropout, batch norm, momentum, average, accumulation, partial epochs.
@@ -20,11 +19,11 @@ STEPS, EPOCH_ENDS, CHECKPOINTS = range(18), (6, 12, 18), (4, 6, 8, 12, 16, 18)
 # What happens in a run -> where it is done, the steps after which, how many of ten kills fall
 # on it. Events of the same step happen in this order.
 EVENTS = {
-    "evaluation": (trainer.Trainer, "evaluate", EPOCH_ENDS, 2),
-    "weights": (judge.Judge, "save", EPOCH_ENDS[:1], 1),
+    "evaluation": (training.Training, "evaluate", EPOCH_ENDS, 2),
+    "weights": (loop.Loop, "_save_weights", EPOCH_ENDS[:1], 1),
     "history": (history.History, "write", EPOCH_ENDS, 1),
     "checkpoint": (checkpoint.Checkpoints, "save", CHECKPOINTS, 2),
-    "step": (trainer.Trainer, "take_steps", STEPS, 3),
+    "step": (training.Training, "take_steps", STEPS, 3),
     "results": (loop.Loop, "_finish", EPOCH_ENDS[-1:], 1),
 }
 
@@ -54,7 +53,7 @@ def dying(config, out, moment):
 
         def watched(self, *args):
             nonlocal step
-            if owner is trainer.Trainer:
+            if owner is training.Training:
                 step = int(self.state.step.numpy())
             # The end of the run comes in any case, also when this event was before the kill.
             if event == "results" or (event == killed_in and step >= killed_after):

@@ -38,12 +38,12 @@ keras_lightnets.NoSuch
 FAULTS = """from keras_lightnets.preprocessing import EvalTransform
 from lightnets.config.keys import Config
 from lightnets.data import Splits
-from lightnets.run.trainer import Trainer
+from lightnets.run.training import Training
 
 
 def faults(config: Config, splits: Splits) -> str:
-    Trainer(config, None, resum=True)
-    Trainer(config, "runs/1")
+    Training(config, None, resum=True)
+    Training(config, "runs/1")
     splits.dataset.describe()
     EvalTransform(image_size=224)
     print(config.train.epoch)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from lightnets.config import resolve
-from lightnets.run import trainer
+from lightnets.run import training
 from lightnets.support.errors import UserError
 from lightnets.support.interrupts import Interrupted
 from tests import processes, toy
@@ -47,14 +47,14 @@ def start_to_be_told_in_evaluation(out):
 
 def told_in_evaluation(config, out):
     evaluations = iter(range(100))
-    evaluate = trainer.Trainer.evaluate
+    evaluate = training.Training.evaluate
 
     def watched(*args):
         if next(evaluations) == 1:
             be_told_to_stop()
         return evaluate(*args)
 
-    trainer.Trainer.evaluate = watched
+    training.Training.evaluate = watched
     toy.run(config, out)
 
 

@@ -15,8 +15,7 @@ from PIL import Image
 from keras_lightnets.layers import FusedBatchNormalization
 from lightnets import data
 from lightnets.config import keys as configs
-from lightnets.evaluation import judge
-from lightnets.run import loop, train, trainer
+from lightnets.run import build, loop, train, training
 
 SIDE, CLASSES = 8, 4
 
@@ -131,7 +130,7 @@ def install(**splits) -> None:
         return ToySplits(config.train.seed, **splits)
 
     data.load = load
-    judge.build_model = build_model
+    build.build_model = build_model
     # Pictures take longer than the toy; tests/test_train.py draws them.
     loop.report = types.SimpleNamespace(
         per_class=lambda *_: [],
@@ -153,14 +152,14 @@ def run(config, out, *, resume=True, at_step=None, **splits):
     if at_step:
         number, function = at_step
         steps = itertools.count()
-        take_steps = trainer.Trainer.take_steps
+        take_steps = training.Training.take_steps
 
         def watched(*args):
             if next(steps) == number:
                 function()
             return take_steps(*args)
 
-        trainer.Trainer.take_steps = watched
+        training.Training.take_steps = watched
     return train.train(config, pathlib.Path(out), resume=resume)
 
 

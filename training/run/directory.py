@@ -214,6 +214,38 @@ def _git_commit() -> str | None:
     return None
 
 
+def save_network(model: keras.Model, path: pathlib.Path) -> None:
+    """Writes a `.keras` file, whole or not at all.
+
+    Raises:
+        UserError: It cannot be written; a previous file stays.
+    """
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp.keras")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        model.save(temporary)
+        temporary.replace(path)
+    except OSError as error:
+        raise UserError(
+            f"Cannot write {path}: {error.strerror or error}. "
+            "The checkpoints are intact: resume when it can be written."
+        ) from None
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load_weights(model: keras.Model, path: pathlib.Path) -> None:
+    """Reads the weights that `save_network` wrote into the same network.
+
+    Raises:
+        UserError: The file is missing or damaged.
+    """
+    try:
+        model.load_weights(path)
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"Cannot read the weights in {path}: {first_line(error)}") from None
+
+
 def load_network(path: pathlib.Path) -> keras.Model:
     """Returns the model of a `.keras` file, not compiled.
 

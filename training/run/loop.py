@@ -16,9 +16,9 @@ from lightnets.distribution.workers import resume_command
 from lightnets.evaluation import advice, page, report, scoring
 from lightnets.optimization import batch_norm
 from lightnets.optimization.step import seen_so_far
-from lightnets.run.directory import Run, move_dataset
+from lightnets.run import directory
 from lightnets.run.history import History
-from lightnets.run.trainer import Trainer
+from lightnets.run.training import Training
 from lightnets.support.errors import UserError
 from lightnets.support.interrupts import Interrupted, Interrupts
 from lightnets.support.progress import Progress
@@ -29,24 +29,27 @@ _SIGNAL, _TIME = 0, 1  # places in the vector of reasons to stop
 
 
 class Loop:
-    """Runs a trainer to its end, or to its next interruption."""
+    """Runs a training to its end, or to its next interruption."""
 
-    def __init__(self, trainer: Trainer, out: pathlib.Path):
-        self.trainer = trainer
-        self.train = trainer.config.train
+    def __init__(self, training: Training, out: pathlib.Path):
+        self.training = training
+        self.options = training.config.train
         self.out = out
-        self.history = History(self.train.monitor)
-        self.checkpoints = trainer.checkpoints(out, self.history)
+        self.history = History(self.options.monitor)
+        self.checkpoints = training.checkpoints(out, self.history)
         self.progress = Progress(
-            self.train.epochs, trainer.steps_per_epoch, self.train.batch_size, shown=trainer.chief
+            self.options.epochs,
+            training.steps_per_epoch,
+            self.options.batch_size,
+            shown=training.chief,
         )
         self.deadline = math.inf
-        if self.train.time_limit_minutes:
-            self.deadline = time.monotonic() + 60 * self.train.time_limit_minutes
+        if self.options.time_limit_minutes:
+            self.deadline = time.monotonic() + 60 * self.options.time_limit_minutes
         self.interrupts = Interrupts()
         self.stuck = False
         self.tensorboard = None
-        if self.train.tensorboard and trainer.chief:
+        if self.options.tensorboard and training.chief:
             self.tensorboard = _tensorboard(out / "tensorboard")
 
     def run(self) -> dict[str, Any]:
@@ -61,7 +64,7 @@ class Loop:
     @property
     def step(self) -> int:
         """Batches taken since the start of the run."""
-        return int(self.trainer.state.step.numpy())
+        return int(self.training.state.step.numpy())
 
     @property
     def epoch(self) -> int:
@@ -69,26 +72,26 @@ class Loop:
         return len(self.history.rows)
 
     def _start(self) -> None:
-        trainer = self.trainer
+        training = self.training
         restored = self._restore()
-        if restored is None and trainer.chief:
-            Run.create(self.out, trainer.asked, trainer.splits)
-        if restored is not None and trainer.chief:
-            move_dataset(self.out, trainer.config.data.dataset)
-        for line in trainer.describe():
+        if restored is None and training.chief:
+            directory.Run.create(self.out, training.asked, training.splits)
+        if restored is not None and training.chief:
+            directory.move_dataset(self.out, training.config.data.dataset)
+        for line in training.describe():
             self.progress.say(line)
-        if self.epoch == self.train.epochs:
+        if self.epoch == self.options.epochs:
             self.progress.say(f"The run is finished. {self._way_on()}")
         elif restored is not None:
             self.progress.say(f"Resuming after step {restored}, in epoch {self.epoch + 1}.")
-        steps = trainer.steps_per_epoch * self.train.epochs
-        warning = batch_norm.few_steps_warning(steps, trainer.config.model.bn_momentum)
-        if warning and batch_norm.statistics(trainer.judge.model):
+        steps = training.steps_per_epoch * self.options.epochs
+        warning = batch_norm.few_steps_warning(steps, training.config.model.bn_momentum)
+        if warning and batch_norm.statistics(training.evaluator.model):
             self.progress.say(f"Warning: {warning}")
 
     def _way_on(self) -> str:
         """How to train on from the end: the schedule of this run is over."""
-        model, dataset = self.trainer.config.model, self.trainer.config.data.dataset
+        model, dataset = self.training.config.model, self.training.config.data.dataset
         words = ["train", "--weights", self.out, "--model", model.name, "--dataset", dataset]
         words += ["--image-size", model.image_size]
         words += ["--small-input"] if model.small_input else []
@@ -97,51 +100,51 @@ class Loop:
 
     def _restore(self) -> int | None:
         """Reads the newest checkpoint, the same one on all workers; returns its step."""
-        trainer = self.trainer
+        training = self.training
         restored, problems = None, []
-        if trainer.resume and trainer.chief:
+        if training.resume and training.chief:
             restored, problems = self.checkpoints.restore()
         for problem in problems:
             self.progress.say(f"{problem} Taking the checkpoint of step {restored} instead.")
         if (
             restored is None
-            and trainer.resume
-            and trainer.chief
+            and training.resume
+            and training.chief
             and (self.out / "history.json").exists()
         ):
             raise UserError(
                 f"{self.out} has a history but no checkpoints: it cannot be resumed. "
                 "Restore the checkpoints folder from a copy, or train anew with --overwrite."
             )
-        chosen = trainer.agree(-1 if restored is None else restored)
-        if chosen >= 0 and not trainer.chief:
+        chosen = training.agree(-1 if restored is None else restored)
+        if chosen >= 0 and not training.chief:
             self.checkpoints.restore_step(chosen)
         return None if chosen < 0 else chosen
 
     def _epochs(self) -> tuple[str | None, str]:
         """Trains the epochs that are left; returns why it stopped early, and how to go on."""
         batches = None
-        while self.epoch < self.train.epochs:
-            patience = self.train.early_stopping_epochs
+        while self.epoch < self.options.epochs:
+            patience = self.options.early_stopping_epochs
             if patience and self.history.epochs_since_best >= patience:
-                return f"no better {self.train.monitor} for {patience} epochs", self._way_on()
-            batches = batches or self.trainer.batches()
+                return f"no better {self.options.monitor} for {patience} epochs", self._way_on()
+            batches = batches or self.training.batches()
             if not self._train_epoch(batches):
-                again = f"Continue with: {resume_command(self.train, self.out)}"
-                return f"time limit of {self.train.time_limit_minutes:g} minutes", again
+                again = f"Continue with: {resume_command(self.options, self.out)}"
+                return f"time limit of {self.options.time_limit_minutes:g} minutes", again
             self._end_epoch()
         return None, self._way_on()
 
     def _train_epoch(self, batches: Iterator[Any]) -> bool:
         """Takes the steps that are left of this epoch; returns False when time is up."""
-        epoch, per_epoch = self.epoch, self.trainer.steps_per_epoch
+        epoch, per_epoch = self.epoch, self.training.steps_per_epoch
         step, end = self.step, (epoch + 1) * per_epoch
-        self.trainer.start_epoch(epoch)
+        self.training.start_epoch(epoch)
         self.progress.start_epoch(epoch + 1, step - epoch * per_epoch)
         shown = time.monotonic()
         while step < end:
             count = self._steps_until_pause(step, end)
-            wishes = self.trainer.take_steps(batches, count, self._reasons_to_stop())
+            wishes = self.training.take_steps(batches, count, self._reasons_to_stop())
             step += count
             stopping = self._stopping(wishes)
             self._interrupt_if(stopping[_SIGNAL])
@@ -149,7 +152,7 @@ class Loop:
                 shown = time.monotonic()
                 self._check_finite()
                 self.progress.update(step - epoch * per_epoch)
-            every = self.train.checkpoint_steps
+            every = self.options.checkpoint_steps
             time_is_up = stopping[_TIME] and step < end
             if time_is_up or (every and step % every == 0 and step < end):
                 self._save()
@@ -160,8 +163,8 @@ class Loop:
         return True
 
     def _steps_until_pause(self, step: int, end: int) -> int:
-        count = min(self.train.steps_per_execution, end - step)
-        if every := self.train.checkpoint_steps:
+        count = min(self.options.steps_per_execution, end - step)
+        if every := self.options.checkpoint_steps:
             count = min(count, every - step % every)
         return count
 
@@ -173,30 +176,30 @@ class Loop:
 
         One machine need not wait for the device to know its own.
         """
-        alone = self.trainer.members is None
+        alone = self.training.members is None
         return self._reasons_to_stop() if alone else wishes.numpy().tolist()
 
     def _end_epoch(self) -> None:
         """Evaluates, records, writes. The checkpoint comes last: a kill before repeats it."""
-        trainer = self.trainer
-        true, probabilities = trainer.evaluate(self._interrupt_together)
+        training = self.training
+        true, probabilities = training.evaluate(self._interrupt_together)
         numbers = scoring.score(true, probabilities)
         if not math.isfinite(numbers["loss"]):
             self._stop_not_finite(f"The held-out loss is not finite after step {self.step}")
-        row = {"epoch": self.epoch + 1, "step": self.step, **seen_so_far(trainer.state)}
-        row["learning_rate"] = float(keras.ops.convert_to_numpy(trainer.optimizer.learning_rate))
+        row = {"epoch": self.epoch + 1, "step": self.step, **seen_so_far(training.state)}
+        row["learning_rate"] = float(keras.ops.convert_to_numpy(training.optimizer.learning_rate))
         row |= {f"val_{key}": value for key, value in numbers.items() if key != "images"}
-        if trainer.state.scaled:
-            row["loss_scale"] = float(trainer.state.loss_scale.numpy())
-            row["skipped_steps"] = int(trainer.state.skipped.numpy())
+        if training.state.scaled:
+            row["loss_scale"] = float(training.state.loss_scale.numpy())
+            row["skipped_steps"] = int(training.state.skipped.numpy())
         best = self.history.add(row)
-        if trainer.chief:
+        if training.chief:
             if best:
-                trainer.judge.save(self._weights("best"))
+                self._save_weights("best")
             self.history.write(self.out)
             if self.tensorboard is not None:
                 self.tensorboard(row)
-        trainer.state.start_epoch()
+        training.state.start_epoch()
         self._save()
         self.progress.end_epoch(row, best=best)
         self._warn_if_stuck(row, true)
@@ -204,12 +207,12 @@ class Loop:
 
     def _warn_if_stuck(self, row: dict[str, float], true: np.ndarray) -> None:
         """Says, the first time, that an epoch ended no better than guessing."""
-        config = self.trainer.config
-        classes = len(self.trainer.splits.labels)
+        config = self.training.config
+        classes = len(self.training.splits.labels)
         shares = np.bincount(true, minlength=classes) / len(true)
         if config.data.class_weights == "balanced":
             shares = np.full(classes, 1 / classes)
-        guessing = scoring.guessing_loss(shares, self.train.label_smoothing)
+        guessing = scoring.guessing_loss(shares, self.options.label_smoothing)
         if self.stuck or row["loss"] < 0.99 * guessing:
             return
         self.stuck = True
@@ -223,10 +226,10 @@ class Loop:
 
     def _finish(self, stopped: str | None, way_on: str) -> dict[str, Any]:
         """Writes the last weights, and the numbers and pictures of the best ones."""
-        trainer = self.trainer
+        training = self.training
         if stopped:
             self.progress.say(f"Stopped: {stopped}. {way_on}")
-        last = scoring.score(*trainer.evaluate(self._interrupt_together))
+        last = scoring.score(*training.evaluate(self._interrupt_together))
         results = {
             "best_epoch": self.history.best and self.history.best["epoch"],
             "epochs": self.epoch,
@@ -234,24 +237,24 @@ class Loop:
             "stopped": stopped,
             "last": last,
         }
-        if trainer.chief:
-            trainer.judge.save(self._weights("last"))
+        if training.chief:
+            self._save_weights("last")
             if self.history.best is None:  # the time was up before the first epoch was
-                trainer.judge.save(self._weights("best"))
-        if self.train.reestimate_bn_batches:
+                self._save_weights("best")
+        if self.options.reestimate_bn_batches:
             results["reestimated"] = self._reestimate()
-        trainer.agree(0)  # the files are there for all
-        trainer.judge.load(self._weights("best"))
-        predictions = trainer.judge.predict(self._interrupt_together)
+        training.agree(0)  # the files are there for all
+        directory.load_weights(training.evaluator.model, self._weights("best"))
+        predictions = training.evaluator.predict(self._interrupt_together)
         results = {**scoring.score(*predictions), **results}
         results["advice"] = self._advice(*predictions)
-        if trainer.chief:
+        if training.chief:
             write_json(self.out / "results.json", results)
             self._report(results, *predictions)
         return results
 
     def _advice(self, true: np.ndarray, probabilities: np.ndarray) -> list[str]:
-        config, splits = self.trainer.config, self.trainer.splits
+        config, splits = self.training.config, self.training.splits
         lines = advice.of_predictions(
             config.data.dataset, splits.labels, true, probabilities.argmax(-1)
         )
@@ -263,27 +266,30 @@ class Loop:
 
     def _reestimate(self) -> dict[str, Any]:
         """Measures batch norm's statistics on training data; keeps them if that is better."""
-        judge = self.trainer.judge
-        judge.reestimate_batch_norm(self.train.reestimate_bn_batches, self.train.batch_size)
-        numbers = scoring.score(*judge.predict(self._interrupt_together))
+        evaluator = self.training.evaluator
+        evaluator.reestimate_batch_norm(self.options.reestimate_bn_batches, self.options.batch_size)
+        numbers = scoring.score(*evaluator.predict(self._interrupt_together))
         row = {f"val_{key}": value for key, value in numbers.items()}
         kept = self.history.beats_best(row)
-        if self.trainer.chief:
-            judge.save(self._weights("last"))
+        if self.training.chief:
+            self._save_weights("last")
             if kept:
-                judge.save(self._weights("best"))
+                self._save_weights("best")
         return {**numbers, "is_best": kept}
 
     def _report(self, results: dict[str, Any], true: np.ndarray, probabilities: np.ndarray) -> None:
-        labels = self.trainer.splits.labels
+        labels = self.training.splits.labels
         rows = report.per_class(true, probabilities, labels)
         report.write_per_class(rows, self.out / "per_class.csv")
         report.write_confusion_matrix(
             true, probabilities, labels, self.out / "confusion_matrix.png"
         )
         report.write_curves(self.history.rows, self.out / "curves.png")
-        config, splits = self.trainer.config, self.trainer.splits
+        config, splits = self.training.config, self.training.splits
         page.write(config, splits, results, true, probabilities, self.out / page.NAME)
+
+    def _save_weights(self, name: str) -> None:
+        directory.save_network(self.training.evaluator.model, self._weights(name))
 
     def _weights(self, name: str) -> pathlib.Path:
         return self.out / "weights" / f"{name}.keras"
@@ -293,14 +299,14 @@ class Loop:
         self.checkpoints.save(self.step)
 
     def _check_finite(self) -> None:
-        failed = int(self.trainer.state.failed_step.numpy())
+        failed = int(self.training.state.failed_step.numpy())
         if failed >= 0:
             self._stop_not_finite(f"The loss or its gradient was not finite in step {failed}")
 
     def _stop_not_finite(self, what: str) -> NoReturn:
         good = self.checkpoints.steps()
         kept = f"The last good checkpoint is that of step {good[-1]}. " if good else ""
-        precision = "" if self.trainer.policy == "float32" else ", train.precision=float32"
+        precision = "" if self.training.policy == "float32" else ", train.precision=float32"
         raise UserError(
             f"{what}. {kept}Try a lower optimizer.learning_rate, a longer "
             f"optimizer.warmup_epochs, optimizer.global_clipnorm=1{precision}."
@@ -308,7 +314,7 @@ class Loop:
 
     def _interrupt_together(self) -> None:
         """Stops now if this process, or any worker, was told to; all workers must call it."""
-        self._interrupt_if(self.trainer.total(int(self.interrupts.signum > 0)))
+        self._interrupt_if(self.training.total(int(self.interrupts.signum > 0)))
 
     def _interrupt_if(self, told: float) -> None:
         if not told:
@@ -317,7 +323,7 @@ class Loop:
         who = "Interrupted" if self.interrupts.signum else "Another worker was interrupted"
         raise Interrupted(
             f"{who}; saved after step {self.step}. Continue with: "
-            f"{resume_command(self.train, self.out)}",
+            f"{resume_command(self.options, self.out)}",
             self.interrupts.signum,
         )
 

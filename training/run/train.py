@@ -22,7 +22,7 @@ from lightnets.distribution import workers
 from lightnets.optimization.step import seen_so_far
 from lightnets.run import run_lock
 from lightnets.run.loop import Loop
-from lightnets.run.trainer import Trainer
+from lightnets.run.training import Training
 from lightnets.support import console
 from lightnets.support.errors import UserError
 from lightnets.support.progress import duration
@@ -45,49 +45,49 @@ def train(config: Config, out: pathlib.Path | None, *, resume: bool = False) -> 
     place = contextlib.nullcontext()
     if out is not None and (members is None or members.is_chief):
         place = run_lock.held(out)
-    trainer: Trainer | None = None
+    training: Training | None = None
     with place, workers.explain_failures(members, again):
         try:
-            trainer = Trainer(config, out, resume=resume)
-            return _run(trainer, config)
+            training = Training(config, out, resume=resume)
+            return _run(training, config)
         except (tf.errors.OpError, MemoryError) as error:
             if not _lacks_memory(error):
                 raise
-            raise UserError(_how_to_save_memory(config, trainer)) from None
+            raise UserError(_how_to_save_memory(config, training)) from None
 
 
-def _run(trainer: Trainer, config: Config) -> dict[str, Any]:
+def _run(training: Training, config: Config) -> dict[str, Any]:
     def steps() -> range:
-        step = int(trainer.state.step.numpy())
+        step = int(training.state.step.numpy())
         # Batches are made in advance, and an error may overtake those before it.
         return range(step, step + config.train.steps_per_execution + 32)
 
-    batch = trainer.config.train.batch_size
-    with failures.explain(trainer.splits, config, global_batch=batch, steps=steps):
-        return _dry_run(trainer) if trainer.out is None else Loop(trainer, trainer.out).run()
+    batch = training.config.train.batch_size
+    with failures.explain(training.splits, config, global_batch=batch, steps=steps):
+        return _dry_run(training) if training.out is None else Loop(training, training.out).run()
 
 
-def _dry_run(trainer: Trainer) -> dict[str, Any]:
+def _dry_run(training: Training) -> dict[str, Any]:
     """Times a few steps; prints sizes and an estimate."""
-    for line in trainer.describe():
+    for line in training.describe():
         console.line(line)
-    train = trainer.config.train
-    batches = trainer.batches()
+    train = training.config.train
+    batches = training.batches()
     seconds = []
     for number in range(4):
         started = time.perf_counter()
-        trainer.take_steps(batches, 1, [0.0, 0.0])
-        trainer.state.step.numpy()  # waits for the device
+        training.take_steps(batches, 1, [0.0, 0.0])
+        training.state.step.numpy()  # waits for the device
         seconds.append(time.perf_counter() - started)
         if number == 0:
             console.line(f"First step {seconds[0]:.1f} s (includes building)")
     step = min(seconds[1:])
-    total = step * trainer.steps_per_epoch * train.epochs
+    total = step * training.steps_per_epoch * train.epochs
     console.line(
         f"Then {step * 1e3:.0f} ms a step, {train.batch_size / step:.0f} images/s; "
         f"about {duration(total)} of training in all"
     )
-    console.line(f"Loss after {len(seconds)} steps: {seen_so_far(trainer.state)['loss']:.4f}")
+    console.line(f"Loss after {len(seconds)} steps: {seen_so_far(training.state)['loss']:.4f}")
     for folder in tfds_source.prepared:
         console.line(f"Prepared {folder}, which a run will use.")
     console.line("No run was written.")
@@ -103,10 +103,10 @@ def _lacks_memory(error: Exception) -> bool:
     return isinstance(error, kinds) or bool(_NO_MEMORY.search(str(error)))
 
 
-def _how_to_save_memory(config: Config, trainer: Trainer | None) -> str:
-    """Says what lacked memory; `trainer` is None if it was the network itself."""
-    train = trainer.config.train if trainer else config.train
-    share = train.batch_size // trainer.replicas if trainer else 0  # of a replica
+def _how_to_save_memory(config: Config, training: Training | None) -> str:
+    """Says what lacked memory; `training` is None if it was the network itself."""
+    train = training.config.train if training else config.train
+    share = train.batch_size // training.replicas if training else 0  # of a replica
     parts = range(train.accumulate + 1, share + 1)
     cut = next((f"train.accumulate={k} (same result) or " for k in parts if share % k == 0), "")
     recompute = "a smaller model.image_size" if train.recompute else "train.recompute=true"

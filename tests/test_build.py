@@ -3,7 +3,7 @@
 import pytest
 
 from lightnets.config import keys as configs
-from lightnets.evaluation import judge
+from lightnets.run import build
 from lightnets.support.errors import UsageError
 
 
@@ -21,9 +21,9 @@ from lightnets.support.errors import UsageError
 )
 def test_what_a_builder_does_not_take_is_named_with_what_it_takes(model, message):
     with pytest.raises(UsageError, match=message):
-        judge.check_arguments(configs.from_dict({"model": model}).model)
+        build.check_arguments(configs.from_dict({"model": model}).model)
 
 
 def test_what_a_builder_takes_passes():
     model = {"name": "shufflenet_v1", "alpha": 0.5, "args": {"groups": 8, "bn_epsilon": 1e-3}}
-    judge.check_arguments(configs.from_dict({"model": model}).model)
+    build.check_arguments(configs.from_dict({"model": model}).model)

@@ -7,7 +7,7 @@ import pytest
 
 from lightnets.distribution.workers import Cluster
 from lightnets.evaluation import scoring
-from lightnets.evaluation.evaluate import Evaluator
+from lightnets.evaluation.evaluator import Evaluator
 from tests import processes, toy
 
 SIZES = [1, 7, 359, 360]
@@ -25,10 +25,9 @@ def scores(devices, members=None):
     results = []
     with chosen.scope():
         model = toy.build_model(toy.config(), toy.ToySplits(0))
-    evaluator = Evaluator(model, chosen)
     for size in SIZES:
-        true, probabilities = evaluator(toy.ToySplits(0, eval_examples=size), BATCH)
-        results.append(scoring.score(true, probabilities))
+        evaluator = Evaluator(model, toy.ToySplits(0, eval_examples=size), BATCH, chosen)
+        results.append(scoring.score(*evaluator.predict()))
     return results
 
 
@@ -62,6 +61,8 @@ def test_two_workers_give_the_same_and_both_know_it(one):
 
 
 def order_of_reading():
+    import tensorflow as tf
+
     seen = []
 
     class Output:
@@ -73,10 +74,12 @@ def order_of_reading():
         seen.append("step")
         return [Output()]
 
-    evaluator = Evaluator(toy.build_model(toy.config(), toy.ToySplits(0)))
+    model = toy.build_model(toy.config(), toy.ToySplits(0))
+    splits = toy.ToySplits(0, eval_examples=3 * BATCH)
+    evaluator = Evaluator(model, splits, BATCH, tf.distribute.get_strategy())
     evaluator._step = step
     with contextlib.suppress(ValueError):  # there are three columns in truth
-        evaluator(toy.ToySplits(0, eval_examples=3 * BATCH), BATCH)
+        evaluator.predict()
     return seen
 
 

@@ -18,18 +18,18 @@ import keras_lightnets
 from lightnets import data
 from lightnets.config.keys import Config
 from lightnets.distribution import strategy, workers
-from lightnets.evaluation import judge
-from lightnets.evaluation.evaluate import distribute
+from lightnets.evaluation.evaluator import Evaluator, distribute
 from lightnets.optimization import batch_norm, finetune, optimizers
 from lightnets.optimization.ema import WeightAverage
 from lightnets.optimization.step import LoopState, TrainStep
+from lightnets.run import build
 from lightnets.run.checkpoint import Checkpoints
 from lightnets.run.history import History
 from lightnets.support.errors import UsageError
 from lightnets.support.words import count
 
 
-class Trainer:
+class Training:
     """Everything built from a configuration; writes nothing by itself.
 
     Attributes:
@@ -40,7 +40,7 @@ class Trainer:
         chief: Whether this process writes files and talks to the user.
         splits: The data.
         model: What is trained: images to logits.
-        judge: The copy that is evaluated and saved.
+        evaluator: Holds the copy that is evaluated and saved.
         state: Step, sums and loss scale.
         steps_per_epoch: Global batches in an epoch.
     """
@@ -53,7 +53,7 @@ class Trainer:
             out: Run directory; None for a dry run.
             resume: Whether `out` may hold the run already.
         """
-        judge.check_arguments(config.model)
+        build.check_arguments(config.model)
         self.asked = self.config = config
         self.out = out
         self.resume = resume
@@ -94,10 +94,11 @@ class Trainer:
     def _build(self) -> None:
         config = self.config
         batch = strategy.eval_batch(config.train, self.replicas)
-        self.judge = judge.Judge(config, self.splits, batch, self.strategy)
+        evaluated = build.build_model(config, self.splits)
+        self.evaluator = Evaluator(evaluated, self.splits, batch, self.strategy)
         with _dtype_policy(self.policy):
-            trained = judge.build_model(config, self.splits)
-        trained.set_weights(self.judge.model.get_weights())
+            trained = build.build_model(config, self.splits)
+        trained.set_weights(evaluated.get_weights())
         self.model = keras_lightnets.logits_model(trained)
         if config.train.sync_bn and self.replicas > 1:
             batch_norm.synchronize(self.model)
@@ -164,7 +165,7 @@ class Trainer:
         return iter(distribute(share, size, self.strategy))
 
     def evaluate(self, each_batch: Callable[[], None]) -> tuple[np.ndarray, np.ndarray]:
-        """Judges the average of the weights, or the weights where there is none.
+        """Evaluates the average of the weights, or the weights where there is none.
 
         Args:
             each_batch: Called after every batch; may raise to end it.
@@ -172,8 +173,8 @@ class Trainer:
         Returns:
             True classes `(images,)` and probabilities `(images, classes)`.
         """
-        self.judge.take(self.model, self.average.by_path() if self.average else {})
-        return self.judge.predict(each_batch)
+        self.evaluator.copy(self.model, self.average.by_path() if self.average else {})
+        return self.evaluator.predict(each_batch)
 
     def agree(self, value: int) -> int:
         """Returns the chief's `value` on all workers, once all have asked."""
@@ -219,7 +220,7 @@ class Trainer:
         batch = f"{train.batch_size}"
         if train.batch_size < self.asked.train.batch_size:
             batch += f" (not {self.asked.train.batch_size}: there are fewer images)"
-        weights = sum(math.prod(v.shape) for v in self.judge.model.trainable_variables)
+        weights = sum(math.prod(v.shape) for v in self.evaluator.model.trainable_variables)
         devices = count(self.replicas, "replica")
         if self.members is not None:
             devices += f" in {count(len(self.members.addresses), 'worker')}"

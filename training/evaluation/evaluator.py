@@ -1,0 +1,143 @@
+"""Evaluation: the same images and the same numbers for any number of replicas."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+import keras_lightnets
+from lightnets.data import Splits
+from lightnets.optimization import batch_norm
+
+
+class Evaluator:
+    """A float32 network, a copy of the one that is trained, which is evaluated and saved.
+
+    The weights to evaluate (the present ones or their average) are copied to it, bit by bit.
+    Nothing that is trained is ever swapped or averaged away, and what is evaluated is what is
+    saved.
+
+    Attributes:
+        model: From 0..255 images to probabilities.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        splits: Splits,
+        batch: int,
+        strategy: tf.distribute.Strategy,
+    ):
+        """Prepares to evaluate.
+
+        Args:
+            model: Made inside the scope of `strategy`.
+            splits: The data.
+            batch: Images in a global batch, a multiple of the replicas. The last batch is
+                filled up with images of weight 0, which are left out again.
+            strategy: Where it is evaluated.
+        """
+        self.model = model
+        self._splits = splits
+        self._batch = batch
+        self._strategy = strategy
+        self._targets = keras_lightnets.logits_model(model).weights
+        resolver = strategy.cluster_resolver
+        self._several_workers = resolver is not None and bool(resolver.cluster_spec().as_dict())
+
+        def predict(images, labels, weights):
+            probabilities = tf.cast(model(tf.cast(images, tf.float32), training=False), tf.float32)
+            outputs = (tf.argmax(labels, -1), probabilities, weights)
+            if not self._several_workers:
+                return outputs
+            # Inputs have no device, which gathering needs; copies have the replica's.
+            outputs = tf.nest.map_structure(tf.identity, outputs)
+            return tf.distribute.get_replica_context().all_gather(outputs, axis=0)
+
+        self._step = tf.function(lambda batch: strategy.run(predict, args=batch))
+
+    def copy(self, logits: keras.Model, averages: Mapping[str, tf.Variable]) -> None:
+        """Copies the weights of the trained network, which ends at the logits.
+
+        Args:
+            logits: The trained network.
+            averages: By path, what is copied in place of a weight.
+        """
+        for source, target in zip(logits.weights, self._targets, strict=True):
+            target.assign(averages.get(source.path, source.value))
+
+    def predict(
+        self, each_batch: Callable[[], None] = lambda: None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Predicts all held-out images.
+
+        Args:
+            each_batch: Called after every batch; may raise to end the evaluation.
+
+        Returns:
+            Class numbers `(images,)` and float32 probabilities `(images, classes)`, in the
+            order of the data.
+        """
+
+        def share(shard: int, shards: int) -> tf.data.Dataset:
+            return self._splits.evaluation(self._batch, shard=shard, shards=shards)
+
+        columns: list[list[np.ndarray]] = [[], [], []]
+        before: Any = ()
+        for elements in distribute(share, self._batch, self._strategy):
+            outputs = self._step(elements)
+            self._read(before, columns)  # while a GPU is at work on these
+            before = outputs
+            each_batch()
+        self._read(before, columns)
+        true, probabilities, weights = (np.concatenate(column) for column in columns)
+        return true[weights > 0], probabilities[weights > 0]
+
+    def _read(self, outputs: Sequence[Any], columns: list[list[np.ndarray]]) -> None:
+        for column, values in zip(columns, outputs, strict=False):
+            local = self._strategy.experimental_local_results(values)
+            if self._several_workers:  # gathered: each replica holds those of all
+                local = local[:1]
+            column += [value.numpy() for value in local]
+
+    def reestimate_batch_norm(self, batches: int, batch: int) -> None:
+        """Replaces the moving statistics by those of the training data.
+
+        Args:
+            batches: How many global batches of training, the first ones, are looked at.
+            batch: Images in a global batch.
+        """
+
+        def share(shard: int, shards: int) -> tf.data.Dataset:
+            return self._splits.train(0, global_batch=batch, shard=shard, shards=shards)
+
+        if batch_norm.statistics(self.model):
+            data = distribute(share, batch, self._strategy)
+            batch_norm.reestimate(self.model, data, batches, self._strategy)
+
+
+def distribute(
+    dataset: Callable[[int, int], tf.data.Dataset], batch: int, strategy: tf.distribute.Strategy
+) -> Any:
+    """Returns global batches cut into consecutive pieces, one for each replica.
+
+    `tf.distribute` would cut them too, but not the same way on one and on several machines.
+
+    Args:
+        dataset: `(shard, shards)` -> a machine's share of every global batch.
+        batch: Images in a global batch.
+        strategy: Where the pieces go.
+    """
+
+    def local(context: tf.distribute.InputContext) -> tf.data.Dataset:
+        batches = dataset(context.input_pipeline_id, context.num_input_pipelines)
+        piece = batch // strategy.num_replicas_in_sync
+        if piece * context.num_input_pipelines != batch:
+            batches = batches.rebatch(piece, drop_remainder=True)
+        return batches.prefetch(2)
+
+    return strategy.distribute_datasets_from_function(local)
