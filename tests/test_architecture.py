@@ -42,7 +42,7 @@ ARROWS = {
         "catalogue config data data/sources distribution doctor evaluation export preprocessing "
         "run serving serving/server support"
     ),
-    "training": "config data/sources distribution optimization run serving support",
+    "training": "config distribution optimization run serving support",
 }
 
 

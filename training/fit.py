@@ -42,7 +42,6 @@ class _Parts:
     state: LoopState
     config: TrainConfig
     jit: bool = False
-    order: tuple[int, int] = (0, 0)  # seed of the order of arrays in this epoch
     step: TrainStep = dataclasses.field(init=False)  # when Keras builds its function
 
 
@@ -173,7 +172,7 @@ class FitModel(keras.Model):
 
         _, sums = self._parts.step.take(
             images,
-            _one_hot(labels, self.output_shape[-1]),
+            fit_batches.one_hot(labels, self.output_shape[-1]),
             tf.maximum(weights, 0.0),
             tf.zeros((1,)),
             observe,
@@ -183,12 +182,12 @@ class FitModel(keras.Model):
         return self.get_metrics_result()
 
     def test_step(self, data: Any) -> dict[str, tf.Tensor]:
-        """Judges a replica's share of a batch."""
+        """Evaluates a replica's share of a batch."""
         images, labels, weights = _unpack(data)
         counted = weights >= 0.0
         logits = tf.cast(self._parts.logits(images, training=False), tf.float32)
         smoothing = self._parts.config.label_smoothing
-        losses = cross_entropy(_one_hot(labels, logits.shape[-1]), logits, smoothing)
+        losses = cross_entropy(fit_batches.one_hot(labels, logits.shape[-1]), logits, smoothing)
         self.metrics[0].update_state(losses, sample_weight=tf.maximum(weights, 0.0))
         self._count(labels, weights, counted, logits)
         return self.get_metrics_result()
@@ -229,8 +228,8 @@ class FitModel(keras.Model):
             epochs: Passes over the data.
             sample_weight: At least 0 each.
             class_weight: Factor on the weights of a class' samples; 1 for those not named.
-            shuffle: Whether arrays come in another order in each epoch, which follows from the
-                seed and the steps taken so far, on any number of replicas.
+            shuffle: Whether arrays come in another order in each epoch, the same on any number
+                of replicas.
             validation_data: `(x, y)`, `(x, y, weights)` or a dataset.
             validation_split: Share of the arrays, the last ones, that is held out.
             validation_batch_size: None: `batch_size`.
@@ -244,32 +243,24 @@ class FitModel(keras.Model):
         """
         if validation_split and validation_data is None:
             (x, y, sample_weight), validation_data = _split(x, y, sample_weight, validation_split)
-        parts = self.replicas * self._parts.config.accumulate
         if validation_data is not None:
             if not isinstance(validation_data, tf.data.Dataset):
                 validation_batch_size = validation_batch_size or batch_size
             held_out = keras.utils.unpack_x_y_sample_weight(validation_data)
-            validation_data = self._judged(*held_out, batch_size=validation_batch_size)
-        if isinstance(x, tf.data.Dataset):
-            data = fit_batches.batches(
-                x, y, sample_weight, batch_size=batch_size, classes=self.output_shape[-1]
-            )
-            spec: Any = data.element_spec
-            _check_batch(spec[0].shape[0], parts)
-        else:
-            _check_batch(batch_size or 32, parts)
-            data = fit_batches.batches(
-                x,
-                y,
-                sample_weight,
-                batch_size=batch_size,
-                multiple=parts,
-                classes=self.output_shape[-1],
-                order=(lambda: self._parts.order) if shuffle else None,
-            )
+            validation_data = self._batches(*held_out, batch_size=validation_batch_size)
+        taken = int(self._parts.state.step.numpy())  # or each call would shuffle in the same way
+        data = self._batches(
+            x,
+            y,
+            sample_weight,
+            batch_size,
+            multiple=self.replicas * self._parts.config.accumulate,
+            exact=True,
+            seed=self._parts.config.seed + taken if shuffle else None,
+        )
         if class_weight:
             data = _with_class_weights(data, class_weight, self.output_shape[-1])
-        guard = _Guard(self._parts)
+        guard = _Guard(self._parts.state)
         if isinstance(callbacks, keras.callbacks.CallbackList):
             callbacks.append(guard)
         else:  # first, so that no other sees weights that are broken
@@ -283,18 +274,6 @@ class FitModel(keras.Model):
             **kwargs,
         )
 
-    def train_on_batch(self, x: Any, y: Any = None, *args: Any, **kwargs: Any) -> Any:
-        """Takes one step; see `keras.Model.train_on_batch`."""
-        if y is not None:
-            fit_batches.check_labels(y, self.output_shape[-1])
-        return super().train_on_batch(x, y, *args, **kwargs)
-
-    def test_on_batch(self, x: Any, y: Any = None, *args: Any, **kwargs: Any) -> Any:
-        """Judges one batch; see `keras.Model.test_on_batch`."""
-        if y is not None:
-            fit_batches.check_labels(y, self.output_shape[-1])
-        return super().test_on_batch(x, y, *args, **kwargs)
-
     def evaluate(
         self,
         x: Any = None,
@@ -304,12 +283,12 @@ class FitModel(keras.Model):
         sample_weight: Any = None,
         **kwargs: Any,
     ) -> Any:
-        """Judges every image once, on any number of replicas; see `keras.Model.evaluate`."""
-        return super().evaluate(self._judged(x, y, sample_weight, batch_size), **kwargs)
+        """Counts every image once, on any number of replicas; see `keras.Model.evaluate`."""
+        return super().evaluate(self._batches(x, y, sample_weight, batch_size), **kwargs)
 
     def predict(self, x: Any, batch_size: int | None = None, **kwargs: Any) -> np.ndarray:
         """Returns probabilities, float32 `(n, classes)`; see `keras.Model.predict`."""
-        data = fit_batches.batches(x, batch_size=batch_size, multiple=self.replicas)
+        data = self._batches(x, batch_size=batch_size)
         data = data.map(lambda images, *others: (images, others[-1]))
         probabilities, counted = super().predict(data, **kwargs)
         return probabilities[counted]
@@ -321,30 +300,22 @@ class FitModel(keras.Model):
         """
         self._parts.network.save(filepath, overwrite=overwrite, **kwargs)
 
-    def _judged(self, x: Any, y: Any, weights: Any, batch_size: int | None) -> tf.data.Dataset:
-        return fit_batches.batches(
-            x,
-            y,
-            weights,
-            batch_size=batch_size,
-            multiple=self.replicas,
-            classes=self.output_shape[-1],
-        )
+    def _batches(
+        self, x: Any, y: Any = None, weights: Any = None, batch_size: int | None = None, **how: Any
+    ) -> tf.data.Dataset:
+        how = {"multiple": self.replicas, "classes": self.output_shape[-1], **how}
+        return fit_batches.batches(x, y, weights, batch_size, **how)
 
 
 class _Guard(keras.callbacks.Callback):
-    """Orders each epoch by the steps before it; ends training in the step that breaks it."""
+    """Ends training in the step that breaks it."""
 
-    def __init__(self, parts: _Parts):
+    def __init__(self, state: LoopState):
         super().__init__()
-        self._parts = parts
-
-    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        # Not read by the pipeline itself, which starts at some moment of the first step.
-        self._parts.order = (self._parts.config.seed, int(self._parts.state.step.numpy()))
+        self._state = state
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        failed = int(self._parts.state.failed_step.numpy())
+        failed = int(self._state.failed_step.numpy())
         if failed >= 0:
             raise FloatingPointError(
                 f"The loss or its gradient was not finite in step {failed}. Try a lower learning "
@@ -363,20 +334,17 @@ def _unpack(data: Any) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     return images, labels, tf.cast(weights, tf.float32)
 
 
-def _one_hot(labels: tf.Tensor, classes: int) -> tf.Tensor:
-    """Returns `(b, classes)` of one-hot labels, or of class numbers `(b,)` or `(b, 1)`."""
-    if labels.shape.rank == 2 and labels.shape[1] == classes:
-        return tf.cast(labels, tf.float32)
-    return tf.one_hot(tf.reshape(tf.cast(labels, tf.int32), (-1,)), classes)
-
-
 def _with_class_weights(
     data: tf.data.Dataset, class_weight: Mapping[int, float], classes: int
 ) -> tf.data.Dataset:
     factors = tf.constant([float(class_weight.get(number, 1.0)) for number in range(classes)])
 
     def weigh(images, labels, weights):
-        return images, labels, weights * tf.linalg.matvec(_one_hot(labels, classes), factors)
+        return (
+            images,
+            labels,
+            weights * tf.linalg.matvec(fit_batches.one_hot(labels, classes), factors),
+        )
 
     return data.map(weigh)
 
@@ -389,14 +357,6 @@ def _split(x: Any, y: Any, weights: Any, share: float) -> tuple[tuple, tuple]:
     arrays = [x, y, weights]
     trained = tuple(None if array is None else array[:first] for array in arrays)
     return trained, tuple(None if array is None else array[first:] for array in arrays)
-
-
-def _check_batch(size: int, parts: int) -> None:
-    if size % parts:
-        raise ValueError(
-            f"A batch of {size} images cannot be cut into {parts} equal parts (replicas x "
-            f"accumulate). Use a batch of {-(-size // parts) * parts}."
-        )
 
 
 def _check_optimizer(optimizer: keras.Optimizer) -> None:

@@ -6,24 +6,22 @@ replica gets none. Here a last batch is filled up with its own images, which do 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
-
-from lightnets.data.sources.order import index_shuffle
 
 
 def batches(
     x: Any,
     y: Any = None,
     weights: Any = None,
-    *,
     batch_size: int | None = None,
+    *,
+    classes: int,
     multiple: int = 1,
-    classes: int | None = None,
-    order: Callable[[], tuple[int, int]] | None = None,
+    exact: bool = False,
+    seed: int | None = None,
 ) -> tf.data.Dataset:
     """Returns batches `(images, labels, weights)`, or `(images, weights)` without labels.
 
@@ -33,10 +31,10 @@ def batches(
         y: Labels of an array of images.
         weights: Weights of an array of images, at least 0; None: 1 each.
         batch_size: Of arrays; None: 32.
+        classes: Number of classes, which labels of arrays are checked against.
         multiple: Batches are filled up to a multiple of this.
-        classes: Number of classes that labels are checked against; None: they are not.
-        order: Called at the start of each pass over arrays; returns the seed of its order. None:
-            as they are.
+        exact: Refuse a `batch_size`, or batches of a dataset, that are no such multiple.
+        seed: Decides the order of arrays, another one in each pass; None: as they are.
 
     Returns:
         Every batch has the size of the first one. Weights are float32 `(batch,)`; those of the
@@ -44,7 +42,6 @@ def batches(
 
     Raises:
         ValueError: `x` is something else, the sizes differ, or an array's labels are wrong.
-            Those of a dataset are checked as they come: `tf.errors.InvalidArgumentError`.
     """
     if isinstance(x, tf.data.Dataset):
         if y is not None or weights is not None or batch_size is not None:
@@ -52,7 +49,9 @@ def batches(
                 "A tf.data.Dataset brings its own labels, weights and batches. "
                 "Leave out y, sample_weight and batch_size."
             )
-        return _filled(x, _batch_size(x), multiple, classes)
+        size = _batch_size(x)
+        _check_size(size, multiple if exact else 1)
+        return _filled(x, size, multiple)
     if not isinstance(x, (np.ndarray, tf.Tensor, list)):
         raise ValueError(
             "x must be an array of images or a tf.data.Dataset of batches (a generator becomes one "
@@ -66,28 +65,23 @@ def batches(
             "x, y and sample_weight must have the same number of samples, at least 1. "
             f"Received: {', '.join(map(str, counts))}."
         )
-    if y is not None and classes is not None:
+    if y is not None:
         check_labels(arrays[1], classes)
+    _check_size(batch_size or 32, multiple if exact else 1)
     size = min(batch_size or 32, counts[0])
-    return _filled(_of_arrays(arrays, size, order), size, multiple)
+    positions = tf.data.Dataset.range(counts[0])
+    if seed is not None:
+        positions = positions.shuffle(counts[0], seed)
+    data = positions.batch(size).map(lambda at: tuple(tf.gather(array, at) for array in arrays))
+    return _filled(data, size, multiple)
 
 
-def _of_arrays(
-    arrays: tuple[tf.Tensor, ...], size: int, order: Callable[[], tuple[int, int]] | None
-) -> tf.data.Dataset:
-    count = len(arrays[0])
-    positions = tf.data.Dataset.range(count)
-    if order is not None:
-        # A generator is asked at the start of every pass, so each has an order of its own.
-        seeds = tf.data.Dataset.from_generator(
-            lambda: [order()], output_signature=tf.TensorSpec((2,), tf.int64)
+def _check_size(size: int, parts: int) -> None:
+    if size % parts:
+        raise ValueError(
+            f"A batch of {size} images cannot be cut into {parts} equal parts (replicas x "
+            f"accumulate). Use a batch of {-(-size // parts) * parts}."
         )
-        positions = seeds.flat_map(
-            lambda seed: tf.data.Dataset.range(count).map(
-                lambda position: index_shuffle(position, seed, count - 1)
-            )
-        ).apply(tf.data.experimental.assert_cardinality(count))
-    return positions.batch(size).map(lambda at: tuple(tf.gather(array, at) for array in arrays))
 
 
 def _batch_size(dataset: tf.data.Dataset) -> int:
@@ -137,18 +131,23 @@ def check_labels(labels: Any, classes: int) -> list[tf.Operation]:
     return [tf.debugging.Assert(tf.reduce_all(right), [rule, "Received:", wrong], summarize=5)]
 
 
-def _filled(
-    dataset: tf.data.Dataset, size: int, multiple: int, classes: int | None = None
-) -> tf.data.Dataset:
+def one_hot(labels: tf.Tensor, classes: int) -> tf.Tensor:
+    """Returns float32 `(b, classes)` of labels that pass `check_labels`."""
+    with tf.control_dependencies(check_labels(labels, classes)):
+        if labels.shape.rank == 2 and labels.shape[1] == classes:
+            return tf.cast(labels, tf.float32)
+        return tf.one_hot(tf.reshape(tf.cast(labels, tf.int32), (-1,)), classes)
+
+
+def _filled(dataset: tf.data.Dataset, size: int, multiple: int) -> tf.data.Dataset:
     """Adds weights and gives every batch `size` images, rounded up to a multiple."""
     size = -(-size // multiple) * multiple
 
     def fill(*parts):
         count = tf.shape(parts[0])[0]
-        checks = check_labels(parts[1], classes) if classes and len(parts) > 1 else []
         *parts, weights = parts if len(parts) == 3 else (*parts, tf.ones((count,)))
         within = tf.debugging.assert_less_equal(count, size, "A batch is larger than the first.")
-        with tf.control_dependencies([within, *checks]):
+        with tf.control_dependencies([within]):
             place = tf.range(size)
         *parts, weights = (tf.gather(part, place % count) for part in (*parts, weights))
         weights = tf.reshape(tf.cast(weights, tf.float32), (size,))
