@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
+from google.protobuf.message import DecodeError
 
 from keras_lightnets.paths import literal_path
 from keras_lightnets.text import first_line
@@ -153,15 +154,13 @@ class Checkpoints:
                 self._checkpoint.read(str(folder / path.name)).assert_consumed()
         # Truncated data raises IndexError, damaged ones OpError (measured on TF 2.21), a
         # damaged table of objects whatever its parser finds.
-        except (IndexError, KeyError, TypeError, tf.errors.OpError, json.JSONDecodeError) as error:
-            return f"{_damaged(path, error)} is damaged ({first_line(error)})."
+        except (KeyError, TypeError, DecodeError) as error:
+            return f"{path}.index is damaged ({first_line(error)})."
+        except (IndexError, tf.errors.OpError, json.JSONDecodeError) as error:
+            end = "index" if "index" in str(error) else "data-00000-of-00001"
+            return f"{path}.{end} is damaged ({first_line(error)})."
         except (AssertionError, ValueError) as error:
             return f"{path}.index does not fit this run ({first_line(error)})."
-        except Exception as error:
-            # protobuf's DecodeError is no public name of TensorFlow.
-            if type(error).__name__ != "DecodeError":
-                raise
-            return f"{path}.index is damaged ({first_line(error)})."
         return None
 
     def _clear_remains(self) -> None:
@@ -177,9 +176,3 @@ class Checkpoints:
                     shutil.rmtree(path, ignore_errors=True)
                 else:
                     path.unlink(missing_ok=True)
-
-
-def _damaged(path: pathlib.Path, error: Exception) -> str:
-    """Returns the file of a checkpoint that an error is about."""
-    on_index = "index" in str(error) or isinstance(error, (KeyError, TypeError))
-    return f"{path}.index" if on_index else f"{path}.data-00000-of-00001"
