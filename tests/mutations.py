@@ -709,8 +709,8 @@ MUTATIONS = (
     Mutation(
         "a resumed run may change how large its batches are",
         "training/config/keys.py",
-        '256, "images a step, over all devices, workers and parts", low=1, flag="--batch-size"',
-        '256, "images a step", low=1, flag="--batch-size", resumable=True',
+        '256, "images a step, over all devices, workers and parts", low=1, flag=True',
+        '256, "images a step", low=1, flag=True, resumable=True',
         "test_config.py::test_all_that_is_known_of_a_key_stands_where_it_is_declared",
     ),
     Mutation(

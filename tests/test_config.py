@@ -90,7 +90,7 @@ def test_all_that_is_known_of_a_key_stands_where_it_is_declared():
     known = {one.name: one for one in configs.declared()}
     assert configs.value_of(Config(), "train.epochs") == known["train.epochs"].default == 90
     assert all(one.key.help for one in known.values())
-    flags = [one.key.flag for one in known.values() if one.key.flag]
+    flags = [one.flag for one in known.values() if one.flag]
     assert len(flags) == len(set(flags)) > 20
     # Where a run goes on may differ, what it computes may not.
     assert known["train.devices"].key.resumable

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import json
 import math
 import pathlib
 import types
@@ -33,7 +34,7 @@ class Key:
         help: Its meaning and unit, for `--help`.
         low: Lowest value that is allowed, or None.
         high: Highest value that is allowed, or None.
-        flag: A flag that sets it, beside `--set section.key=value`.
+        flag: A flag that sets it, beside `--set section.key=value`; True: named as the key.
         group: Heading under which `--help` lists the flag; None: that of the section.
         resumable: Whether `--resume` may change it: it decides how a run is computed, not what.
     """
@@ -41,7 +42,7 @@ class Key:
     help: str
     low: float | None = None
     high: float | None = None
-    flag: str | None = None
+    flag: str | bool = False
     group: str | None = None
     resumable: bool = False
 
@@ -60,22 +61,22 @@ class ModelConfig:
 
     name: str = key("shufflenet_v1", "network, a name of `lightnets list`", flag="--model")
     args: Mapping[str, Any] = key(dict, "further arguments of the builder")
-    alpha: float | None = key(None, "width multiplier", low=0.05, high=8, flag="--alpha")
+    alpha: float | None = key(None, "width multiplier", low=0.05, high=8, flag=True)
     image_size: int = key(
-        224, "pixels of the square the network sees", low=32, high=4096, flag="--image-size"
+        224, "pixels of the square the network sees", low=32, high=4096, flag=True
     )
     small_input: bool = key(
-        False, "stem for images of 32 to 64 pixels: stride 1, no pooling", flag="--small-input"
+        False, "stem for images of 32 to 64 pixels: stride 1, no pooling", flag=True
     )
     dropout_rate: float | None = key(None, "None: the builder's default", low=0, high=0.99)
     bn_momentum: float = key(
         0.9, "share of the old moving statistics kept at each step", low=0, high=0.9999
     )
     weights: str | None = key(
-        None, "start from these weights: a file or a tag as `imagenet`", flag="--weights"
+        None, "start from these weights: a file or a tag as `imagenet`", flag=True
     )
     freeze: str | None = key(
-        None, "layers that do not learn: `backbone` or a regular expression", flag="--freeze"
+        None, "layers that do not learn: `backbone` or a regular expression", flag=True
     )
     head_warmup_epochs: int = key(0, "epochs in which only the head learns", low=0)
     unfreeze_epochs: int = key(
@@ -90,26 +91,18 @@ class DataConfig:
     dataset: str = key(
         "",
         "TFDS name, folder of class folders, CSV or JSONL file",
-        flag="--dataset",
+        flag=True,
         resumable=True,  # what is there is verified
     )
-    data_dir: str | None = key(
-        None, "where TFDS keeps prepared data", flag="--data-dir", resumable=True
-    )
-    download: bool = key(
-        False, "let TFDS download what is not prepared", flag="--download", resumable=True
-    )
+    data_dir: str | None = key(None, "where TFDS keeps prepared data", flag=True, resumable=True)
+    download: bool = key(False, "let TFDS download what is not prepared", flag=True, resumable=True)
     layout: Literal["auto", "classes", "splits"] = key(
-        "auto", "what the folders in a folder are, where both make sense", flag="--layout"
+        "auto", "what the folders in a folder are, where both make sense", flag=True
     )
     train_split: str | None = key(None, "TFDS split syntax; None: found")
     eval_split: str | None = key(None, "TFDS split syntax; None: found")
     val_split: float = key(
-        0.2,
-        "share held out when the data has no split of its own",
-        low=0.001,
-        high=0.9,
-        flag="--val-split",
+        0.2, "share held out when the data has no split of its own", low=0.001, high=0.9, flag=True
     )
     resize_shorter: int | None = key(
         None, "pixels before the centre crop; None: image_size / 0.875"
@@ -137,13 +130,11 @@ class DataConfig:
     cutmix: float = key(0.0, "parameter of the beta distribution", low=0)
     random_erasing: float = key(0.0, "probability", low=0, high=1)
     cache: Literal["auto", "memory", "disk", "none"] = key(
-        "auto", "where undecoded images are kept", flag="--cache", resumable=True
+        "auto", "where undecoded images are kept", flag=True, resumable=True
     )
-    skip_corrupt: bool = key(
-        False, "train without damaged images instead of stopping", flag="--skip-corrupt"
-    )
+    skip_corrupt: bool = key(False, "train without damaged images instead of stopping", flag=True)
     data_service: str | None = key(
-        None, "address of a tf.data service dispatcher", flag="--data-service", resumable=True
+        None, "address of a tf.data service dispatcher", flag=True, resumable=True
     )
     num_threads: int = key(0, "0: one per core", low=0, high=256, resumable=True)
     class_weights: Literal["none", "balanced"] = key("none", "weights of the classes in the loss")
@@ -159,7 +150,7 @@ class OptimizerConfig:
     name: Literal["sgd", "rmsprop", "adamw", "lion", "muon"] = key(
         "sgd", "update rule", flag="--optimizer"
     )
-    learning_rate: float = key(0.1, "peak, after the warm-up", low=0, flag="--learning-rate")
+    learning_rate: float = key(0.1, "peak, after the warm-up", low=0, flag=True)
     scale_to_batch: int = key(0, "multiply the rate by global batch / this; 0: leave it", low=0)
     momentum: float = key(0.9, "of sgd and rmsprop", low=0, high=1)
     nesterov: bool = key(True, "of sgd")
@@ -170,7 +161,7 @@ class OptimizerConfig:
     )
     beta_2: float | None = key(None, "likewise", low=0, high=1)
     weight_decay: float = key(
-        4e-5, "L2 for sgd and rmsprop, decoupled for the others", low=0, flag="--weight-decay"
+        4e-5, "L2 for sgd and rmsprop, decoupled for the others", low=0, flag=True
     )
     decay_norm_and_bias: bool = key(False, "whether batch norm and biases decay, too")
     decay_depthwise: bool = key(True, "whether depthwise kernels decay, too")
@@ -178,7 +169,7 @@ class OptimizerConfig:
     clipnorm: float | None = key(None, "per variable", low=1e-9)
     clipvalue: float | None = key(None, "per value", low=1e-9)
     schedule: Literal["constant", "linear", "cosine", "polynomial", "exponential", "step"] = key(
-        "cosine", "learning rate over time", flag="--schedule"
+        "cosine", "learning rate over time", flag=True
     )
     warmup_epochs: float = key(0.0, "epochs in which the rate rises", low=0)
     warmup_start: float = key(0.0, "share of the peak rate at step 0", low=0, high=1)
@@ -194,76 +185,58 @@ class OptimizerConfig:
 class TrainConfig:
     """The loop: length, batch, precision, devices, checkpoints."""
 
-    epochs: int = key(90, "passes over the training images", low=1, flag="--epochs")
+    epochs: int = key(90, "passes over the training images", low=1, flag=True)
     batch_size: int = key(
-        256, "images a step, over all devices, workers and parts", low=1, flag="--batch-size"
+        256, "images a step, over all devices, workers and parts", low=1, flag=True
     )
     eval_batch_size: int = key(0, "0: batch_size", low=0)
-    accumulate: int = key(
-        1, "parts into which each batch is cut to save memory", low=1, flag="--accumulate"
-    )
+    accumulate: int = key(1, "parts into which each batch is cut to save memory", low=1, flag=True)
     seed: int = key(
         0,
         "decides initial weights, order, augmentation and dropout",
         low=0,
         high=2**31 - 1,
-        flag="--seed",
+        flag=True,
     )
     precision: Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"] = key(
-        "auto", "of the arithmetic; auto: by device", flag="--precision", group="machine"
+        "auto", "of the arithmetic; auto: by device", flag=True, group="machine"
     )
     devices: str = key(
-        "all",
-        "all, 0,1 (GPUs) or cpu:2 (logical CPUs)",
-        flag="--devices",
-        group="machine",
-        resumable=True,
+        "all", "all, 0,1 (GPUs) or cpu:2 (logical CPUs)", flag=True, group="machine", resumable=True
     )
     gpu_memory: Literal["all", "grow"] = key(
         "all", "all: taken at the start; grow: as it is needed", resumable=True
     )
     workers: str | None = key(
-        None, "host:port,... of all machines", flag="--workers", group="machine", resumable=True
+        None, "host:port,... of all machines", flag=True, group="machine", resumable=True
     )
     worker_index: int = key(
-        0,
-        "which of --workers this is",
-        low=0,
-        flag="--worker-index",
-        group="machine",
-        resumable=True,
+        0, "which of --workers this is", low=0, flag=True, group="machine", resumable=True
     )
     worker_wait_minutes: float = key(
         10.0, "at the start, for workers that are not there yet", low=0, resumable=True
     )
     deterministic: bool = key(False, "the same bits again on GPUs too, slower; CPUs always are")
-    sync_bn: bool = key(
-        False, "batch statistics over all devices", flag="--sync-bn", group="machine"
-    )
+    sync_bn: bool = key(False, "batch statistics over all devices", flag=True, group="machine")
     reestimate_bn_batches: int = key(
         0, "after training: batches to measure BN statistics on", low=0
     )
     ema: float = key(
-        0.0, "decay of the average of weights; 0: none", low=0, high=0.999999, flag="--ema"
+        0.0, "decay of the average of weights; 0: none", low=0, high=0.999999, flag=True
     )
     label_smoothing: float = key(0.0, "share of the label given to all", low=0, high=0.9)
     recompute: bool = key(False, "batch norms and ReLUs again in the backward pass: less memory")
     steps_per_execution: int = key(
-        1,
-        "steps in one call of the graph",
-        low=1,
-        flag="--steps-per-execution",
-        group="machine",
-        resumable=True,
+        1, "steps in one call of the graph", low=1, flag=True, group="machine", resumable=True
     )
     jit: Literal["off", "on", "auto"] = key(
-        "auto", "compile the step with XLA", flag="--jit", group="machine", resumable=True
+        "auto", "compile the step with XLA", flag=True, group="machine", resumable=True
     )
     checkpoint_steps: int = key(
         0,
         "steps between checkpoints; 0: each epoch",
         low=0,
-        flag="--checkpoint-steps",
+        flag=True,
         group="output",
         resumable=True,
     )
@@ -281,11 +254,7 @@ class TrainConfig:
         resumable=True,
     )
     tensorboard: bool = key(
-        False,
-        "write TensorBoard logs into the run",
-        flag="--tensorboard",
-        group="output",
-        resumable=True,
+        False, "write TensorBoard logs into the run", flag=True, group="output", resumable=True
     )
 
 
@@ -307,6 +276,13 @@ class Declared(typing.NamedTuple):
     type: Any
     default: Any
     key: Key
+
+    @property
+    def flag(self) -> str | None:
+        """The flag that sets it, if there is one."""
+        if self.key.flag is True:
+            return "--" + self.name.partition(".")[2].replace("_", "-")
+        return self.key.flag or None
 
     @property
     def metavar(self) -> str:
@@ -344,13 +320,7 @@ def value_of(config: Config, name: str) -> Any:
 
 def to_dict(config: Config) -> dict[str, Any]:
     """Returns nested dictionaries that YAML and `from_dict` take."""
-    return _plain(dataclasses.asdict(config))
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
+    return json.loads(json.dumps(dataclasses.asdict(config)))  # a tuple becomes a list
 
 
 def from_dict(values: Mapping[str, Any], *, where: str = "configuration") -> Config:
@@ -417,52 +387,53 @@ def parse_assignment(text: str) -> dict[str, Any]:
     return nested
 
 
+# What YAML makes of a bare `off`, `on` and `null`.
 _YAML_WORDS = {False: "off", True: "on", None: "none"}
+_KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 _MOST = 2**31 - 1  # TensorFlow counts much in 32 bits
 
 
 def _checked(value: Any, hint: Any, name: str, where: str) -> Any:
     """Returns `value` as the type `hint`, or explains what was expected."""
+
+    def refused(wanted: str, more: str = "") -> UsageError:
+        return UsageError(f"{name} in {where} {wanted}. Received: {value!r}.{more}")
+
     options = typing.get_args(hint)
     origin = typing.get_origin(hint)
     if origin in (types.UnionType, typing.Union):
-        if value is None and type(None) in options:
+        if value is None:
             return None
         hint = next(option for option in options if option is not type(None))
         return _checked(value, hint, name, where)
     if origin is Literal:
-        # YAML reads a bare `off`, `on` and `null` as something else than text.
-        is_word = value is None or isinstance(value, bool)
-        word = _YAML_WORDS[value] if is_word else value
+        word = _YAML_WORDS[value] if value is None or isinstance(value, bool) else value
         if word not in options:
-            choices = ", ".join(map(str, options))
-            hint_text = nearest(str(value), map(str, options))
-            raise UsageError(
-                f"{name} in {where} must be one of {choices}. Received: {value!r}.{hint_text}"
-            )
+            raise refused(f"must be one of {', '.join(options)}", nearest(str(value), options))
         return word
     if origin is tuple:
         if not isinstance(value, (list, tuple)) or len(value) != len(options):
-            raise UsageError(f"{name} in {where} takes {len(options)} values. Received: {value!r}.")
+            raise refused(f"takes {len(options)} values")
         pairs = zip(value, options, strict=True)
         return tuple(_checked(item, option, name, where) for item, option in pairs)
     if origin is not None and issubclass(origin, Mapping):
         if not isinstance(value, Mapping):
-            raise UsageError(f"{name} in {where} takes keys and values. Received: {value!r}.")
+            raise refused("takes keys and values")
         return dict(value)
     if hint is float and isinstance(value, str):
         # YAML 1.1 reads 4e-5 as text; it wants 4.0e-5.
         with contextlib.suppress(ValueError):
             value = float(value)
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(min(value, 10**300))
-    if hint is str and isinstance(value, (int, float)) and not isinstance(value, bool):
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if hint is str and number:
         return str(value)
-    if hint is float and isinstance(value, float) and not math.isfinite(value):
-        raise UsageError(f"{name} in {where} must be a finite number. Received: {value!r}.")
-    if hint is int and isinstance(value, int) and abs(value) > _MOST:
-        raise UsageError(f"{name} in {where} must be at most {_MOST}. Received: {value!r}.")
+    if hint is float and number:
+        if isinstance(value, int):
+            value = float(min(value, 10**300))  # a float holds no larger ones
+        if not math.isfinite(value):
+            raise refused("must be a finite number")
     if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
-        kind = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}[hint]
-        raise UsageError(f"{name} in {where} must be {kind}. Received: {value!r}.")
+        raise refused(f"must be {_KINDS[hint]}")
+    if hint is int and abs(value) > _MOST:
+        raise refused(f"must be at most {_MOST}")
     return value

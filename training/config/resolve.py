@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     groups = {name: parser.add_argument_group(name) for name in _GROUPS}
     home = {section: name for name, sections in _GROUPS.items() for section in sections.split()}
     for one in configs.declared():
-        if one.key.flag is None:
+        if one.flag is None:
             continue
         default = "" if one.default in (None, False, "") else f", default: {one.default}"
         kind: dict[str, Any] = {"metavar": one.metavar}
@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             kind = {"action": argparse.BooleanOptionalAction}
         group = one.key.group or home[one.name.partition(".")[0]]
         groups[group].add_argument(
-            one.key.flag,
+            one.flag,
             dest=one.name,
             help=f"{one.key.help} ({one.name}{default})",
             default=argparse.SUPPRESS,

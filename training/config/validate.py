@@ -20,8 +20,8 @@ def validate(config: Config) -> None:
     low, high = config.data.crop_area
     if not 0 < low <= high <= 1:
         raise UsageError(
-            "data.crop_area must be two shares of the image area, the smaller one first, "
-            f"between 0 and 1. Received: [{low}, {high}]."
+            "data.crop_area must be two shares of the image area between 0 and 1, the smaller one "
+            f"first. Received: [{low}, {high}]."
         )
     background = config.data.background
     if not all(0 <= level <= 255 for level in background):
