@@ -2,7 +2,6 @@
 
 A command is a module of `lightnets.commands` with
 
-    HELP                    one line
     add_arguments(parser)   declares flags
     run(args) -> int        the exit code: 0 ok, 1 failed; 2 is kept for usage errors
 
@@ -31,15 +30,15 @@ from lightnets.support.words import nearest
 
 # Name -> what it does, in the order of a first day with the package.
 COMMANDS = {
-    "list": "list the networks",
+    "list": "list the networks, with the MACs of one 224x224 image",
     "info": "show one network: parameters, MACs, paper, weights",
-    "data": "check, show or convert a data set",
-    "train": "train a network",
-    "evaluate": "measure a run, a model file, an export or a server",
-    "predict": "classify image files, also with a server",
-    "export": "write a TF Serving bundle and other formats",
+    "data": "check a data set, show it as a network sees it, or convert it",
+    "train": "train a network; leaves a folder with weights, numbers and pictures",
+    "evaluate": "measure a run, a model file, an export or a server on held-out images",
+    "predict": "classify image files with any of these",
+    "export": "write a run as a bundle for TensorFlow Serving, and in other formats",
     "verify": "compare exported files with their SHA256SUMS",
-    "serve": "serve exported models on this machine",
+    "serve": "serve exported models over TensorFlow Serving's REST and gRPC APIs",
 }
 
 
@@ -102,7 +101,7 @@ def _run(argv: list[str]) -> int:
         meant = nearest(name, [*COMMANDS, *_OF_DATA])
         raise UsageError(f"Unknown command {name!r}.{meant} See lightnets --help.")
     command = importlib.import_module(f"lightnets.commands.{name}")
-    parser = Parser(prog=f"lightnets {name}", description=command.HELP)
+    parser = Parser(prog=f"lightnets {name}", description=COMMANDS[name])
     parser.add_argument(
         "--verbose", action="store_true", help="show what TensorFlow prints while it starts"
     )

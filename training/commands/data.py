@@ -15,8 +15,6 @@ from lightnets.support.errors import UsageError, UserError
 from lightnets.support.words import command, count
 from lightnets.support.writing import check_file, check_folder, replacing
 
-HELP = "Check a data set, show it as a network sees it, or convert it to ArrayRecord."
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares one parser for each action."""

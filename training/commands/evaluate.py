@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
     from lightnets.data.held_out import HeldOut
 
-HELP = "Measure accuracy on held-out images: of a run, a model file, an export or a server."
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares what is measured and on which images."""

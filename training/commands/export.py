@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from keras_lightnets.export.parity import HeldOut
     from lightnets.data import Splits
 
-HELP = "write a trained run as a versioned SavedModel for TensorFlow Serving"
 
 # Most sets held out are smaller; of larger ones as many are enough to find a difference.
 GATE_IMAGES = 5000

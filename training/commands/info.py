@@ -10,8 +10,6 @@ from keras_lightnets.catalogue.registry import ModelInfo, model_info
 from lightnets.run import networks
 from lightnets.support import console
 
-HELP = "show one network: parameters, MACs, paper, weights"
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's arguments."""

@@ -10,7 +10,6 @@ from lightnets.support import console
 from lightnets.support.errors import UsageError
 from lightnets.support.words import nearest
 
-HELP = "list the networks; MACs are those of one 224x224 image"
 _HEADERS = "network", "parameters (M)", "MACs (M)", "paper's top-1 (%)", "weights"
 
 

@@ -23,8 +23,6 @@ from lightnets.support.writing import check_file, csv_text, write_text
 # A file, and its classes with their probabilities or why it has none.
 Answer = tuple[pathlib.Path, list[tuple[str, float]] | str]
 
-HELP = "Classify image files with a run, a model file, an exported model or a server."
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the model, the files and the form of the answer."""

@@ -17,8 +17,6 @@ from lightnets.support import console
 from lightnets.support.errors import UsageError, UserError
 from lightnets.support.words import command, is_path
 
-HELP = "Train a network and leave a run directory with weights, numbers and pictures."
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the flags; those of the configuration stand in `lightnets.config.resolve`."""

@@ -9,8 +9,6 @@ from keras_lightnets.export import bundle, checksums
 from lightnets.support import console
 from lightnets.support.errors import UserError
 
-HELP = "compare exported versions with their SHA256SUMS"
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's flags."""
