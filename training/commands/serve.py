@@ -26,25 +26,32 @@ from lightnets.support import console
 from lightnets.support.errors import UsageError, UserError
 from lightnets.support.words import command
 
-HELP = "serve exported models over TF Serving's REST and gRPC APIs"
-
-_DEFAULTS = ServerOptions()
-
 # What the extra `serve` installs, by the names to import.
 _EXTRA = ("grpc_health", "orjson", "tornado")
+
+# Flags that set a field of `ServerOptions`.
+_ADDRESSES = {
+    "--host": ("host", "address to bind"),
+    "--rest-port": ("rest_port", "0: any free"),
+    "--port": ("grpc_port", "gRPC; 0: any free"),
+    "--poll-seconds": ("poll_interval_s", "between looks for new versions"),
+}
+_LIMITS = {
+    "--max-requests": ("max_requests", "at once"),
+    "--request-seconds": ("request_timeout_s", "from its arrival to an error"),
+    "--client-seconds": (
+        "client_timeout_s",
+        "for a client to send headers, a body, to take an answer",
+    ),
+    "--drain-seconds": ("drain_timeout_s", "for requests in flight after SIGTERM"),
+    "--threads": ("threads", "inside one TensorFlow op; 0: one per core"),
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
     parser.add_argument(
         "directory", type=pathlib.Path, help="a model, a bundle, or a folder of bundles"
-    )
-    parser.add_argument("--host", default=_DEFAULTS.host, help="address to bind (%(default)s)")
-    parser.add_argument(
-        "--rest-port", type=int, default=_DEFAULTS.rest_port, help="0: any free (%(default)s)"
-    )
-    parser.add_argument(
-        "--port", type=int, default=_DEFAULTS.grpc_port, help="gRPC; 0: any free (%(default)s)"
     )
     parser.add_argument(
         "--engine",
@@ -59,37 +66,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"of the real server; default: {layout.BATCHING_FILE} of the bundle, if there is one",
     )
     parser.add_argument("--no-batching", action="store_true", help="without that file")
-    parser.add_argument(
-        "--poll-seconds",
-        type=float,
-        default=_DEFAULTS.poll_interval_s,
-        help="between looks for new versions (%(default)s)",
-    )
     limits = parser.add_argument_group("limits of the embedded server")
-    limits.add_argument(
-        "--max-body-mib", type=int, default=_DEFAULTS.max_body_bytes // MIB, help="(%(default)s)"
-    )
-    limits.add_argument(
-        "--max-requests", type=int, default=_DEFAULTS.max_requests, help="at once (%(default)s)"
-    )
-    limits.add_argument(
-        "--request-seconds", type=float, default=_DEFAULTS.request_timeout_s, help="(%(default)s)"
-    )
-    limits.add_argument(
-        "--client-seconds",
-        type=float,
-        default=_DEFAULTS.client_timeout_s,
-        help="for a client to send headers, a body, to take an answer (%(default)s)",
-    )
-    limits.add_argument(
-        "--drain-seconds",
-        type=float,
-        default=_DEFAULTS.drain_timeout_s,
-        help="for requests in flight after SIGTERM (%(default)s)",
-    )
-    limits.add_argument(
-        "--threads", type=int, default=0, help="inside one TensorFlow op; 0: one per core"
-    )
+    for group, flags in ((parser, _ADDRESSES), (limits, _LIMITS)):
+        for flag, (name, text) in flags.items():
+            default = getattr(ServerOptions, name)
+            shown = f"{text} (default: {default})"
+            kind = flag.rpartition("-")[2].upper()
+            group.add_argument(
+                flag, dest=name, type=type(default), default=default, metavar=kind, help=shown
+            )
+    mib = ServerOptions.max_body_bytes // MIB
+    limits.add_argument("--max-body-mib", type=int, default=mib, metavar="MIB", help="of a request")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -117,18 +104,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _options(args: argparse.Namespace) -> ServerOptions:
-    return ServerOptions(
-        host=args.host,
-        rest_port=args.rest_port,
-        grpc_port=args.port,
-        max_body_bytes=args.max_body_mib * MIB,
-        max_requests=args.max_requests,
-        request_timeout_s=args.request_seconds,
-        client_timeout_s=args.client_seconds,
-        drain_timeout_s=args.drain_seconds,
-        poll_interval_s=args.poll_seconds,
-        threads=args.threads,
-    )
+    given = {name: vars(args)[name] for name, _ in (_ADDRESSES | _LIMITS).values()}
+    return ServerOptions(max_body_bytes=args.max_body_mib * MIB, **given)
 
 
 def _batching_file(
@@ -142,15 +119,11 @@ def _batching_file(
     return given or layout.batching_file(args.directory, models)
 
 
-def _serve_embedded(
-    models: list[layout.ServedModel],
-    options: ServerOptions,
-    asked: bool,
-) -> int:
+def _serve_embedded(models: list[layout.ServedModel], options: ServerOptions, asked: bool) -> int:
     # Both before seconds go into importing TensorFlow.
     for name in _EXTRA:
         if importlib.util.find_spec(name) is None:
-            raise _missing_extra(name)
+            raise UserError(f"Serving needs {name}: pip install 'keras-lightnets[serve]'")
     _with_ports(options)
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING)
     logging.getLogger("keras_lightnets.serving").setLevel(logging.INFO)
@@ -289,7 +262,3 @@ def _announce(models: list[layout.ServedModel], host: str, rest_port: int, grpc_
         console.line(f"  REST http://{host}:{rest_port}/v1/models/{name}")
         console.line(f"  gRPC grpc://{host}:{grpc_port}/{name}")
     console.line(f"Ready at http://{host}:{rest_port}")
-
-
-def _missing_extra(name: str) -> UserError:
-    return UserError(f"Serving needs {name}: pip install 'keras-lightnets[serve]'")
