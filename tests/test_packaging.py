@@ -46,7 +46,9 @@ def test_every_file_beside_the_code_is_installed():
         path
         for package, patterns in setup["options.package_data"].items()
         for pattern in patterns.split()
-        for path in (ROOT / re.sub("^lightnets", "training", package).replace(".", "/")).glob(pattern)
+        for path in (ROOT / re.sub("^lightnets", "training", package).replace(".", "/")).glob(
+            pattern
+        )
     }
     folders = (ROOT / "keras_lightnets", ROOT / "training")
     files = {path for folder in folders for path in folder.rglob("*") if path.is_file()}
