@@ -19,12 +19,12 @@ import os
 import pathlib
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
 
 from keras_lightnets._version import __version__
 from keras_lightnets.paths import home
 from keras_lightnets.text import is_utf8
 from lightnets.support import console, interrupts, quiet
+from lightnets.support.arguments import Parser
 from lightnets.support.errors import UsageError, UserError
 from lightnets.support.words import nearest
 
@@ -127,51 +127,6 @@ def _check_names(args: argparse.Namespace) -> None:
     for value in given:
         if isinstance(value, (str, pathlib.Path)) and not is_utf8(str(value)):
             raise UsageError(f"The name '{value}' is not UTF-8. Rename it, or give another name.")
-
-
-class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Leaves out defaults that say nothing, or that the text states itself."""
-
-    def _get_help_string(self, action: argparse.Action) -> str | None:
-        told = action.help is not None and "default:" in action.help
-        if told or action.default in (None, False, []):
-            return action.help
-        return super()._get_help_string(action)
-
-
-class Parser(argparse.ArgumentParser):
-    """An argument parser whose complaints name the nearest known flag or choice."""
-
-    def __init__(self, **kwargs) -> None:
-        kwargs.setdefault("allow_abbrev", False)
-        kwargs.setdefault("formatter_class", _Formatter)
-        super().__init__(**kwargs)
-
-    def parse_args(self, args=None, namespace=None):
-        namespace, unknown = self.parse_known_args(args, namespace)
-        if unknown:
-            name = unknown[0].partition("=")[0]
-            parser = self
-            for action in self._actions:
-                if isinstance(action, argparse._SubParsersAction):
-                    parser = action.choices[getattr(namespace, action.dest)]
-            flags = [flag for action in parser._actions for flag in action.option_strings]
-            near = nearest(name, [flag for flag in flags if flag.startswith("--")])
-            what = "flag" if name.startswith("-") else "argument"
-            raise UsageError(f"Unknown {what} {name!r}.{near} See {parser.prog} --help.")
-        return namespace
-
-    def _check_value(self, action, value) -> None:
-        if action.choices is not None and value not in action.choices:
-            names = [str(choice) for choice in action.choices]
-            what = "/".join(action.option_strings) or action.metavar or action.dest
-            raise UsageError(
-                f"{what} must be one of {', '.join(names)}. "
-                f"Received: {value!r}.{nearest(str(value), names)}"
-            )
-
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message[:1].upper()}{message[1:]}. See {self.prog} --help.")
 
 
 def _overview() -> str:

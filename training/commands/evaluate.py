@@ -14,7 +14,7 @@ from keras_lightnets.text import first_line
 from lightnets.config import keys as configs
 from lightnets.run import directory as runs
 from lightnets.run import networks
-from lightnets.support import console
+from lightnets.support import arguments, console
 from lightnets.support.errors import UsageError, UserError
 from lightnets.support.words import count, some
 from lightnets.support.writing import check_file, check_folder, csv_text, write_json, write_text
@@ -44,8 +44,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--layout", choices=configs.LAYOUTS, help="what the folders in DATA are")
     parser.add_argument("--data-dir", help="where TFDS keeps prepared data")
-    parser.add_argument("--batch-size", type=int, default=32, help="images in one call")
-    parser.add_argument("--top", type=int, default=5, metavar="K", help="K of the top-K accuracy")
+    whole = arguments.whole(1)
+    parser.add_argument("--batch-size", type=whole, default=32, help="images in one call")
+    parser.add_argument("--top", type=whole, default=5, metavar="K", help="K of the top-K accuracy")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--out", type=pathlib.Path, help="folder for tables and pictures")
     parser.add_argument(
@@ -108,13 +109,11 @@ def run(args: argparse.Namespace) -> int:
 
 def _check(args: argparse.Namespace) -> pathlib.Path | None:
     """Checks what can be checked in a moment; returns the run whose data is meant."""
-    if args.batch_size < 1 or args.top < 1:
-        raise UsageError("--batch-size and --top must be at least 1.")
     if args.out:
         check_folder(args.out, "--out")
     if args.predictions:
         check_file(args.predictions, "--predictions")
-    networks.check(args, args.weights)
+    networks.check(args)
     if (args.target is None) == (args.model is None):
         raise UsageError("Name what is measured: a TARGET, or --model NAME.")
     source = _find_run(args)
@@ -160,10 +159,10 @@ def _find_run(args: argparse.Namespace) -> pathlib.Path | None:
         return None
     target = pathlib.Path(args.target)
     for folder in (target, *target.resolve().parents):
-        if (folder / "config.yaml").is_file() and (folder / "labels.txt").is_file():
+        # Without labels it is a damaged run, or no run at all: only the target itself is asked.
+        whole = folder == target or (folder / "labels.txt").is_file()
+        if whole and (folder / "config.yaml").is_file():
             return folder
-    if target.is_dir() and (target / "config.yaml").is_file():
-        return target
     return None
 
 

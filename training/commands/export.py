@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import functools
 import json
 import pathlib
-import re
 from typing import TYPE_CHECKING, Any
 
 from keras_lightnets.export import bundle, runtimes
 from lightnets.config import keys as configs
 from lightnets.run import directory as runs
 from lightnets.run import networks
-from lightnets.support import console
+from lightnets.support import arguments, console
 from lightnets.support.errors import UsageError, UserError
 from lightnets.support.words import command
 from lightnets.support.writing import check_folder
@@ -52,48 +50,43 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"of {', '.join(runtimes.FORMATS)} (default: %(default)s)",
     )
     add("--name", help="of the model in URLs (default: the network's)")
-    add("--version", metavar="N", help="default: one more than the newest")
+    version = arguments.whole(1, bundle.MAX_VERSION)
+    add("--version", type=version, metavar="N", help="default: one more than the newest")
     add("--dataset", metavar="PLACE", help="where the data of the run is now, if it has moved")
     add("--precision", choices=("float32", "bfloat16"), default="float32", help="of the arithmetic")
     add("--whole-batches", action="store_true", help="for a GPU: not in parts that fit the cache")
     add("--input-dtype", choices=("uint8", "float32"), default="uint8", help="of the image tensor")
-    add("--top-k", type=int, default=5, metavar="K", help="named classes in an answer")
+    named = "named classes in an answer"
+    add("--top-k", type=arguments.whole(1), default=5, metavar="K", help=named)
     add("--features", action="store_true", help="add a signature for the pooled features")
     add(
         "--max-accuracy-drop",
         type=float,
         default=0.01,
         metavar="SHARE",
-        help="what rounded weights may cost on the held-out images (default: %(default)s)",
+        help="what rounded weights may cost on the held-out images",
     )
     add(
         "--gate-images",
-        default=str(GATE_IMAGES),
+        type=arguments.whole(1, word="all"),
+        default=GATE_IMAGES,
         metavar="N|all",
         help="held-out images compared with the Keras model, spread over the split; 224-pixel ones "
-        "take 150 KB each (default: %(default)s)",
+        "take 150 KB each",
     )
     add(
         "--selftest-images",
-        type=int,
+        type=arguments.whole(0),
         default=8,
         metavar="N",
-        help="held-out images that go with the version for its selftest.py (default: %(default)s)",
+        help="held-out images that go with the version for its selftest.py",
     )
 
 
 def run(args: argparse.Namespace) -> int:
     """Exports and shows the comparison with the Keras model."""
-    if args.top_k < 1:
-        raise UsageError(f"--top-k must be at least 1. Received: {args.top_k}")
-    if args.selftest_images < 0:
-        raise UsageError(
-            f"--selftest-images must not be negative. Received: {args.selftest_images}"
-        )
     if not 0 <= args.max_accuracy_drop <= 1:
         raise UsageError(f"--max-accuracy-drop is a share. Received: {args.max_accuracy_drop}")
-    limit = _gate_images(args.gate_images)
-    args.version = _version(args.version)
     try:
         formats = runtimes.parse_formats(args.formats)
     except ValueError as error:
@@ -104,14 +97,13 @@ def run(args: argparse.Namespace) -> int:
     from keras_lightnets.errors import ExportError
 
     if args.model is not None or (networks.is_weight_file(args.run) and args.run.is_file()):
-        networks.check(args, args.weights)
-        export_it = functools.partial(_export_network, args, formats)
+        networks.check(args)
+        source = None
     else:
         source = _open_run(args)
-        export_it = functools.partial(_export, args, formats, source, limit)
     try:
         runtimes.check_installed(formats)
-        written = export_it()
+        written = _export(args, formats, source) if source else _export_network(args, formats)
     except ExportError as error:
         raise UserError(str(error)) from None
     _print(written)
@@ -132,27 +124,6 @@ def _open_run(args: argparse.Namespace) -> runs.Run:
     return source
 
 
-def _gate_images(text: str) -> int | None:
-    """Reads `--gate-images`; None: all."""
-    if text == "all":
-        return None
-    if not text.isdecimal() or int(text) < 1:
-        raise UsageError(f"--gate-images is a number from 1 on, or all. Received: {text}")
-    return int(text)
-
-
-def _version(text: str | None) -> int | None:
-    """Reads `--version`; None: the next one."""
-    if text is None:
-        return None
-    # Lengths first: Python converts no number of more than 4300 digits.
-    if re.fullmatch("[0-9]{1,19}", text) and 1 <= int(text) <= bundle.MAX_VERSION:
-        return int(text)
-    raise UsageError(
-        f"--version is a whole number from 1 to {bundle.MAX_VERSION}. Received: {text[:40]}"
-    )
-
-
 def portable(value: Any) -> Any:
     """Returns a configuration in which the folders of this machine are left out of paths."""
     if isinstance(value, dict):
@@ -164,13 +135,11 @@ def portable(value: Any) -> Any:
     return value
 
 
-def _export(
-    args: argparse.Namespace, formats: list[str], source: runs.Run, limit: int | None
-) -> pathlib.Path:
+def _export(args: argparse.Namespace, formats: list[str], source: runs.Run) -> pathlib.Path:
     """Writes everything asked for and returns the new directory."""
     splits, model = source.splits(args.dataset), source.model(args.weights)
     _check_target(args, model.name, source.labels)
-    held_out = held_out_images(splits, limit)
+    held_out = held_out_images(splits, args.gate_images)
     console.line(f"Comparing on {len(held_out.images)} of {splits.eval_examples} held-out images")
     console.line(splits.describe())
     run = {"name": args.run.resolve().name, "config": portable(configs.to_dict(source.config))}

@@ -16,7 +16,7 @@ from typing import Any
 from keras_lightnets.serving.client import Client
 from keras_lightnets.serving.transport import ClientError
 from lightnets.run import networks
-from lightnets.support import console
+from lightnets.support import arguments, console
 from lightnets.support.errors import UsageError, UserError
 from lightnets.support.writing import check_file, csv_text, write_text
 
@@ -34,10 +34,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("files", nargs="*", metavar="FILE", help="image files, folders or globs")
     networks.add_arguments(parser)
-    parser.add_argument("--top", type=int, default=5, metavar="K", help="classes per image")
+    whole = arguments.whole(1)
+    parser.add_argument("--top", type=whole, default=5, metavar="K", help="classes per image")
     parser.add_argument("--format", choices=("table", "csv", "json", "jsonl"), default="table")
     parser.add_argument("--out", type=pathlib.Path, metavar="FILE", help="write there instead")
-    parser.add_argument("--batch-size", type=int, default=32, help="images in one call")
+    parser.add_argument("--batch-size", type=whole, default=32, help="images in one call")
     parser.add_argument(
         "--timeout", type=float, default=30.0, metavar="SECONDS", help="for a server to answer"
     )
@@ -45,9 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Predicts; a file that is no image is named and the rest go on, with exit code 1."""
-    if args.top < 1 or args.batch_size < 1:
-        raise UsageError("--top and --batch-size must be at least 1.")
-    networks.check(args, args.weights)
+    networks.check(args)
     if args.model is not None:
         args.target, args.files = None, [args.target, *args.files]
     elif not (networks.is_url(args.target) or pathlib.Path(args.target).exists()):

@@ -424,16 +424,16 @@ def _checked(value: Any, hint: Any, name: str, where: str) -> Any:
         # YAML 1.1 reads 4e-5 as text; it wants 4.0e-5.
         with contextlib.suppress(ValueError):
             value = float(value)
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if hint is str and number:
+    is_flag = isinstance(value, bool)
+    if hint is str and isinstance(value, (int, float)) and not is_flag:
         return str(value)
-    if hint is float and number:
+    if hint is float and isinstance(value, (int, float)) and not is_flag:
         if isinstance(value, int):
             value = float(min(value, 10**300))  # a float holds no larger ones
         if not math.isfinite(value):
             raise refused("must be a finite number")
-    if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
+    if not isinstance(value, hint) or (is_flag and hint is not bool):
         raise refused(f"must be {_KINDS[hint]}")
-    if hint is int and abs(value) > _MOST:
+    if hint is int and isinstance(value, int) and abs(value) > _MOST:
         raise refused(f"must be at most {_MOST}")
     return value

@@ -53,11 +53,11 @@ def add_arguments(parser: argparse.ArgumentParser, of_run: str = "") -> None:
     )
 
 
-def check(args: argparse.Namespace, weights: str | None) -> None:
+def check(args: argparse.Namespace) -> None:
     """Raises UsageError for what can be seen without TensorFlow."""
     if args.model is not None:
         check_name(args.model)
-    if weights is not None and args.model is None:
+    if args.weights is not None and args.model is None:
         raise UsageError("--weights needs --model NAME.")
     if args.transform_of is not None and not pathlib.Path(args.transform_of).is_dir():
         _published(args.transform_of, args.model)
