@@ -10,13 +10,14 @@ from typing import Any
 from keras_lightnets.text import visible
 from lightnets.support import console
 
-# What the table shows of a row of the history, which has more; and how wide.
+# What the table shows of a row of the history, which has more; and how wide. No number is wider
+# than 8, and all of a row fits 80 columns.
 _COLUMNS = {
-    "loss": ("loss", 8),
-    "accuracy": ("accuracy", 10),
-    "val_loss": ("val_loss", 10),
-    "val_accuracy": ("val_accuracy", 14),
-    "learning_rate": ("rate", 10),
+    "loss": ("loss", 9),
+    "accuracy": ("acc", 8),
+    "val_loss": ("val_loss", 9),
+    "val_accuracy": ("val_acc", 9),
+    "learning_rate": ("rate", 9),
 }
 _SPEED_WIDTH = 10
 
@@ -81,12 +82,12 @@ class Progress:
             row: Of the history.
             best: Whether it is the best so far.
         """
-        first = len(f"epoch {self._epochs}/{self._epochs}")
+        first = max(len("epoch"), len(f"{self._epochs}/{self._epochs}"))
         if not self._has_header:
             titles = [f"{title:>{width}}" for title, width in _COLUMNS.values()]
-            self.say(" " * first + "".join(titles) + f"{'images/s':>{_SPEED_WIDTH}}  left")
+            self.say("epoch".ljust(first) + "".join(titles) + f"{'images/s':>{_SPEED_WIDTH}}  left")
             self._has_header = True
-        parts = [f"epoch {row['epoch']}/{self._epochs}".ljust(first)]
+        parts = [f"{row['epoch']}/{self._epochs}".ljust(first)]
         parts += [f"{_short(row[key]):>{width}}" for key, (_, width) in _COLUMNS.items()]
         speed, notes = "", []
         if self._steps:
@@ -97,7 +98,7 @@ class Progress:
         notes += ["best"] * best
         if skipped := int(row.get("skipped_steps", 0)):
             notes.append(f"{skipped} steps skipped so far")
-        self.say("  ".join(["".join([*parts, f" {speed:>{_SPEED_WIDTH - 1}}"]), *notes]).rstrip())
+        self.say("  ".join(["".join([*parts, f"{speed:>{_SPEED_WIDTH}}"]), *notes]).rstrip())
 
     def close(self) -> None:
         """Takes the bar off the terminal."""
@@ -106,8 +107,11 @@ class Progress:
 
 
 def _short(value: float) -> str:
-    """Four digits; what a schedule leaves of a rate at its end is 0."""
-    return f"{value:.4g}" if abs(value) >= 1e-9 else "0"
+    """At most 8 characters; what a schedule leaves of a rate at its end is 0."""
+    if abs(value) < 1e-9:
+        return "0"
+    text = f"{value:.4g}"
+    return text if len(text) <= 8 else f"{value:.2e}"
 
 
 def duration(seconds: float) -> str:
