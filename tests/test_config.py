@@ -89,12 +89,12 @@ def test_the_defaults_are_valid():
 def test_all_that_is_known_of_a_key_stands_where_it_is_declared():
     known = {one.name: one for one in configs.declared()}
     assert configs.value_of(Config(), "train.epochs") == known["train.epochs"].default == 90
-    assert all(one.key.help for one in known.values())
+    assert all(one.help for one in known.values())
     flags = [one.flag for one in known.values() if one.flag]
     assert len(flags) == len(set(flags)) > 20
     # Where a run goes on may differ, what it computes may not.
-    assert known["train.devices"].key.resumable
-    assert not known["train.batch_size"].key.resumable
+    assert known["train.devices"].resumable
+    assert not known["train.batch_size"].resumable
     # `--devices 0,1` and `--jit off` are text, whatever YAML makes of them.
     text = {name for name, one in known.items() if one.is_text}
     assert {"train.devices", "train.jit", "model.weights"} <= text

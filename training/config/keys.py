@@ -26,30 +26,9 @@ from lightnets.support.errors import UsageError
 from lightnets.support.words import nearest
 
 
-@dataclass(frozen=True)
-class Key:
-    """What is known about one key of the configuration.
-
-    Attributes:
-        help: Its meaning and unit, for `--help`.
-        low: Lowest value that is allowed, or None.
-        high: Highest value that is allowed, or None.
-        flag: A flag that sets it, beside `--set section.key=value`; True: named as the key.
-        group: Heading under which `--help` lists the flag; None: that of the section.
-        resumable: Whether `--resume` may change it: it decides how a run is computed, not what.
-    """
-
-    help: str
-    low: float | None = None
-    high: float | None = None
-    flag: str | bool = False
-    group: str | None = None
-    resumable: bool = False
-
-
 def key(default: Any, help: str, **facts: Any) -> Any:
-    """Declares a key: a field of a dataclass with its `Key`."""
-    metadata = {"key": Key(help, **facts)}
+    """Declares a key: a field of a dataclass with what `Key` says of it besides."""
+    metadata = {"help": help, **facts}
     if callable(default):
         return field(default_factory=default, metadata=metadata)
     return field(default=default, metadata=metadata)
@@ -269,20 +248,32 @@ class Config:
     train: TrainConfig = field(default_factory=TrainConfig)
 
 
-class Declared(typing.NamedTuple):
-    """A key as it was declared: its name `section.key`, type, default and `Key`."""
+@dataclass(frozen=True)
+class Key:
+    """What is known about one key of the configuration.
+
+    Attributes:
+        name: As `section.key`.
+        type: Of its values.
+        default: Its value unless told otherwise.
+        help: Its meaning and unit, for `--help`.
+        low: Lowest value that is allowed, or None.
+        high: Highest value that is allowed, or None.
+        flag: The flag that sets it, beside `--set section.key=value`, or None. A declaration
+            says True if it is named as the key.
+        group: Heading under which `--help` lists the flag; None: that of the section.
+        resumable: Whether `--resume` may change it: it decides how a run is computed, not what.
+    """
 
     name: str
     type: Any
     default: Any
-    key: Key
-
-    @property
-    def flag(self) -> str | None:
-        """The flag that sets it, if there is one."""
-        if self.key.flag is True:
-            return "--" + self.name.partition(".")[2].replace("_", "-")
-        return self.key.flag or None
+    help: str
+    low: float | None = None
+    high: float | None = None
+    flag: str | None = None
+    group: str | None = None
+    resumable: bool = False
 
     @property
     def metavar(self) -> str:
@@ -299,7 +290,7 @@ class Declared(typing.NamedTuple):
         return all(part in (str, type(None)) or isinstance(part, str) for part in parts)
 
 
-def declared() -> Iterator[Declared]:
+def declared() -> Iterator[Key]:
     """Yields all keys, in the order in which they are declared."""
     for section in dataclasses.fields(Config):
         value = getattr(Config(), section.name)
@@ -307,10 +298,10 @@ def declared() -> Iterator[Declared]:
             continue
         hints = typing.get_type_hints(type(value))
         for one in dataclasses.fields(value):
-            default = getattr(value, one.name)
-            yield Declared(
-                f"{section.name}.{one.name}", hints[one.name], default, one.metadata["key"]
-            )
+            name, facts = f"{section.name}.{one.name}", dict(one.metadata)
+            if facts.get("flag") is True:
+                facts["flag"] = "--" + one.name.replace("_", "-")
+            yield Key(name, hints[one.name], getattr(value, one.name), **facts)
 
 
 def value_of(config: Config, name: str) -> Any:

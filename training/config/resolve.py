@@ -47,11 +47,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         kind: dict[str, Any] = {"metavar": one.metavar}
         if one.type is bool:
             kind = {"action": argparse.BooleanOptionalAction}
-        group = one.key.group or home[one.name.partition(".")[0]]
+        group = one.group or home[one.name.partition(".")[0]]
         groups[group].add_argument(
             one.flag,
             dest=one.name,
-            help=f"{one.key.help} ({one.name}{default})",
+            help=f"{one.help} ({one.name}{default})",
             default=argparse.SUPPRESS,
             **kind,
         )
@@ -70,7 +70,7 @@ def flag_values(args: argparse.Namespace) -> dict[str, Any]:
     return values
 
 
-def _assignment(one: configs.Declared, text: str) -> dict[str, Any]:
+def _assignment(one: configs.Key, text: str) -> dict[str, Any]:
     """Reads a flag's text; a name, path or list such as `0,1` or `on` stays text."""
     if one.is_text:
         section, name = one.name.split(".")
@@ -184,7 +184,7 @@ def resolve_resumed(args: argparse.Namespace, run: pathlib.Path) -> Config:
     if args.recipe:
         values["recipe"] = args.recipe
     wanted = _anchored(configs.update(saved, values, where="the command line"))
-    fixed = [one.name for one in configs.declared() if not one.key.resumable]
+    fixed = [one.name for one in configs.declared() if not one.resumable]
     for name in ("recipe", *fixed):
         old, new = configs.value_of(saved, name), configs.value_of(wanted, name)
         if new != old:

@@ -11,12 +11,12 @@ from lightnets.support.errors import UsageError
 
 def validate(config: Config) -> None:
     """Raises UsageError naming the first key that is out of range or contradicts another."""
-    for name, _, _, key in configs.declared():
-        value, low, high = configs.value_of(config, name), key.low, key.high
+    for key in configs.declared():
+        value, low, high = configs.value_of(config, key.name), key.low, key.high
         if value is None or ((low is None or value >= low) and (high is None or value <= high)):
             continue
         bounds = f"at least {low}" if high is None else f"between {low} and {high}"
-        raise UsageError(f"{name} must be {bounds}. Received: {value}.")
+        raise UsageError(f"{key.name} must be {bounds}. Received: {value}.")
     low, high = config.data.crop_area
     if not 0 < low <= high <= 1:
         raise UsageError(
