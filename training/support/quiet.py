@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import importlib.abc
-import importlib.machinery
 import importlib.util
 import logging
 import os
 import sys
 import tempfile
+import types
 from collections.abc import Iterator
 
 from lightnets.support import interrupts
@@ -36,7 +36,7 @@ def quieten() -> None:
 
 
 class _QuietFinder(importlib.abc.MetaPathFinder):
-    """Finds `tensorflow` as usual, but has it imported in silence."""
+    """Finds `tensorflow` as usual, but has it run with standard error put aside."""
 
     def find_spec(self, fullname, path=None, target=None):
         if fullname != "tensorflow":
@@ -44,26 +44,14 @@ class _QuietFinder(importlib.abc.MetaPathFinder):
         sys.meta_path.remove(self)
         spec = importlib.util.find_spec("tensorflow")
         if spec is not None and spec.loader is not None:
-            spec.loader = _QuietLoader(spec.loader)
+            load = spec.loader.exec_module
+
+            def load_in_silence(module: types.ModuleType) -> None:
+                with standard_error_aside():
+                    load(module)
+
+            spec.loader.exec_module = load_in_silence
         return spec
-
-
-class _QuietLoader(importlib.abc.Loader):
-    """Runs another loader with standard error put aside."""
-
-    def __init__(self, loader: importlib.abc.Loader) -> None:
-        self._loader = loader
-
-    def create_module(self, spec: importlib.machinery.ModuleSpec):
-        return self._loader.create_module(spec)
-
-    def exec_module(self, module) -> None:
-        with standard_error_aside():
-            self._loader.exec_module(module)
-
-    def __getattr__(self, name: str):
-        # Resources and source of the package are asked of the real loader.
-        return getattr(self._loader, name)
 
 
 @contextlib.contextmanager
