@@ -12,13 +12,19 @@ import numpy as np
 import tensorflow as tf
 
 
-def layers(model: keras.Model) -> Iterator[keras.layers.BatchNormalization]:
-    """Yields the batch-norm layers of `model`, nested ones too."""
+def leaf_layers(model: keras.Model) -> Iterator[keras.layers.Layer]:
+    """Yields the layers of `model`, and in place of a nested model its layers."""
     for layer in model.layers:
         if isinstance(layer, keras.Model):
-            yield from layers(layer)
-        elif isinstance(layer, keras.layers.BatchNormalization):
+            yield from leaf_layers(layer)
+        else:
             yield layer
+
+
+def layers(model: keras.Model) -> list[keras.layers.BatchNormalization]:
+    """Returns the batch-norm layers of `model`, nested ones too."""
+    kind = keras.layers.BatchNormalization
+    return [layer for layer in leaf_layers(model) if isinstance(layer, kind)]
 
 
 def synchronize(model: keras.Model) -> None:
@@ -66,7 +72,7 @@ def reestimate(
         count: How many of them to take.
         strategy: Where `model` lives.
     """
-    moving = list(layers(model))
+    moving = layers(model)
     momenta = [layer.momentum for layer in moving]
     pairs = [(layer.moving_mean, layer.moving_variance) for layer in moving]
 

@@ -12,13 +12,14 @@ Neither kind clips: gradients arrive reduced over replicas, checked and clipped.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import keras
 import tensorflow as tf
 
 from lightnets.config.keys import Config, OptimizerConfig
+from lightnets.optimization.batch_norm import leaf_layers
 from lightnets.optimization.muon import Muon
 from lightnets.optimization.schedules import Schedule
 
@@ -60,7 +61,7 @@ def variables_without_decay(model: keras.Model, options: OptimizerConfig) -> lis
     `optimizer.decay_norm_and_bias`, and the depthwise kernels unless `optimizer.decay_depthwise`.
     """
     excluded = []
-    for layer in _leaf_layers(model):
+    for layer in leaf_layers(model):
         depthwise = isinstance(layer, keras.layers.DepthwiseConv2D)
         for variable in layer.trainable_variables:
             if len(variable.shape) <= 1:
@@ -81,18 +82,10 @@ def matrices_for_muon(model: keras.Model) -> dict[str, int]:
     """
     layers = [
         layer
-        for layer in _leaf_layers(model)
+        for layer in leaf_layers(model)
         if isinstance(layer, keras.layers.Conv2D) and not layer.name.startswith("logits")
     ]
     return {layer.kernel.path: layer.groups for layer in layers[1:]}
-
-
-def _leaf_layers(model: keras.Model) -> Iterator[keras.layers.Layer]:
-    for layer in model.layers:
-        if isinstance(layer, keras.Model):
-            yield from _leaf_layers(layer)
-        else:
-            yield layer
 
 
 class _L2(keras.optimizers.Optimizer):

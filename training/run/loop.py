@@ -101,21 +101,16 @@ class Loop:
     def _restore(self) -> int | None:
         """Reads the newest checkpoint, the same one on all workers; returns its step."""
         training = self.training
-        restored, problems = None, []
+        restored = None
         if training.resume and training.chief:
             restored, problems = self.checkpoints.restore()
-        for problem in problems:
-            self.progress.say(f"{problem} Taking the checkpoint of step {restored} instead.")
-        if (
-            restored is None
-            and training.resume
-            and training.chief
-            and (self.out / "history.json").exists()
-        ):
-            raise UserError(
-                f"{self.out} has a history but no checkpoints: it cannot be resumed. "
-                "Restore the checkpoints folder from a copy, or train anew with --overwrite."
-            )
+            for problem in problems:
+                self.progress.say(f"{problem} Taking the checkpoint of step {restored} instead.")
+            if restored is None and (self.out / "history.json").exists():
+                raise UserError(
+                    f"{self.out} has a history but no checkpoints: it cannot be resumed. "
+                    "Restore the checkpoints folder from a copy, or train anew with --overwrite."
+                )
         chosen = training.agree(-1 if restored is None else restored)
         if chosen >= 0 and not training.chief:
             self.checkpoints.restore_step(chosen)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import math
 import pathlib
 from collections.abc import Callable, Iterator
@@ -184,20 +183,11 @@ class Training:
         """Returns the sum of the workers' values, once all have asked."""
         if self.members is None:
             return value
-        local = self.replicas // len(self.members.addresses)
-        return int(self._total(tf.constant(value, tf.int32)).numpy()) // local
-
-    @functools.cached_property
-    def _total(self) -> Callable:
-        def add(mine):
-            context = tf.distribute.get_replica_context()
-            return context.all_reduce(tf.distribute.ReduceOp.SUM, tf.identity(mine))
-
-        return tf.function(
-            lambda mine: self.strategy.experimental_local_results(
-                self.strategy.run(add, args=(mine,))
-            )[0]
+        mine = self.strategy.experimental_distribute_values_from_function(
+            lambda _: tf.constant(value, tf.int32)
         )
+        replicas = self.replicas // len(self.members.addresses)  # each adds its worker's value
+        return int(self.strategy.reduce(tf.distribute.ReduceOp.SUM, mine, axis=None)) // replicas
 
     def checkpoints(self, out: pathlib.Path, history: History) -> Checkpoints:
         """Returns the checkpoints, which cover all that changes during a run."""
