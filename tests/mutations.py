@@ -1234,8 +1234,8 @@ MUTATIONS = (
     Mutation(
         "a model measured on images cut as by default",
         "training/commands/evaluate.py",
-        "artifact.transform or evaluation_transform(config),",
-        "evaluation_transform(config),",
+        "artifact.transform or evaluation_transform(config)",
+        "evaluation_transform(config)",
         "test_evaluate_command.py::test_other_images_are_prepared_as_the_model_wants_them",
     ),
     Mutation(

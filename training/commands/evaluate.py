@@ -65,27 +65,18 @@ def run(args: argparse.Namespace) -> int:
     from lightnets.run import artifacts
 
     with contextlib.closing(
-        artifacts.open(
-            args.target,
-            network=args.model,
-            weights=args.weights,
-            transform_of=args.transform_of,
-        )
+        artifacts.open(args.target, args.model, args.weights, args.transform_of)
     ) as artifact:
         found, config, notes = _held_out(args, source, artifact)
         predict = _checked(artifact.predict, args.target, len(found.labels))
+        transform = artifact.transform or evaluation_transform(config)
         answers = {}
         for name, images in found.sources.items():
-            splits = Splits(
-                found.labels,
-                artifact.transform or evaluation_transform(config),
-                images,
-                images,
-                config,
-            )
+            splits = Splits(found.labels, transform, images, images, config)
             with check.explained(images, found.dataset.name):
                 answers[name] = scoring.predict_split(predict, splits, args.batch_size)
     true, probabilities = map(np.concatenate, zip(*answers.values(), strict=True))
+    rows = report.per_class(true, probabilities, found.labels)
     results = {
         "target": args.target,
         **scoring.score(true, probabilities, args.top),
@@ -93,17 +84,22 @@ def run(args: argparse.Namespace) -> int:
         "left_out": found.left_out,
         "missing_classes": found.missing(true),
         "notes": notes,
+        "per_class": rows,
     }
-    rows = report.per_class(true, probabilities, found.labels)
     if args.out:
-        _write(args.out, {**results, "per_class": rows}, true, probabilities, found.labels)
+        args.out.mkdir(parents=True, exist_ok=True)
+        write_json(args.out / "results.json", results)
+        report.write_per_class(rows, args.out / "per_class.csv")
+        report.write_confusion_matrix(
+            true, probabilities, found.labels, args.out / "confusion_matrix.png"
+        )
     if args.predictions:
         names = [s.name(place) for s in found.sources.values() for place in range(s.count)]
         _write_predictions(args.predictions, names, true, probabilities, found.labels)
     if args.json:
-        print(json.dumps({**results, "per_class": rows}))
+        print(json.dumps(results))
     else:
-        _print(results, rows, found)
+        _print(results, found)
     return 0
 
 
@@ -238,21 +234,6 @@ def _overlap(run: runs.Run, found: HeldOut) -> list[str]:
     return [f"The run was trained on {seen} of these images."] if seen else []
 
 
-def _write(
-    out: pathlib.Path,
-    results: dict[str, Any],
-    true: np.ndarray,
-    probabilities: np.ndarray,
-    labels: list[str],
-) -> None:
-    from lightnets.evaluation import report
-
-    out.mkdir(parents=True, exist_ok=True)
-    write_json(out / "results.json", results)
-    report.write_per_class(results["per_class"], out / "per_class.csv")
-    report.write_confusion_matrix(true, probabilities, labels, out / "confusion_matrix.png")
-
-
 def _write_predictions(
     path: pathlib.Path,
     names: Sequence[str],
@@ -275,8 +256,8 @@ def _write_predictions(
     write_text(path, csv_text(("image", "true", "predicted", "probability", "margin"), rows))
 
 
-def _print(results: dict[str, Any], rows: list[dict[str, Any]], found: HeldOut) -> None:
-    splits = results["splits"]
+def _print(results: dict[str, Any], found: HeldOut) -> None:
+    splits, scores = results["splits"], ("precision", "recall", "f1")
     named = f" ({', '.join(splits)})" if found.dataset.divided else ""
     console.line(f"{results['target']}: {count(results['images'], 'held-out image')}{named}")
     for key, value in results.items():
@@ -291,14 +272,10 @@ def _print(results: dict[str, Any], rows: list[dict[str, Any]], found: HeldOut) 
             ],
         )
     console.table(
-        ("class", "precision", "recall", "f1", "images"),
+        ("class", *scores, "images"),
         [
-            [
-                row["class"],
-                *(f"{row[key]:.4f}" for key in ("precision", "recall", "f1")),
-                row["images"],
-            ]
-            for row in rows
+            [row["class"], *(f"{row[key]:.4f}" for key in scores), row["images"]]
+            for row in results["per_class"]
         ],
     )
     if results["missing_classes"]:

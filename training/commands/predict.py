@@ -102,11 +102,7 @@ def _by_network(args: argparse.Namespace, paths: Sequence[pathlib.Path]) -> Iter
     from lightnets.run import artifacts
 
     artifact = artifacts.open(
-        args.target,
-        images=len(paths),
-        network=args.model,
-        weights=args.weights,
-        transform_of=args.transform_of,
+        args.target, args.model, args.weights, args.transform_of, images=len(paths)
     )
     if artifact.transform is None:
         raise networks.no_transform(str(args.target or args.model))

@@ -170,12 +170,9 @@ def _families(characters: set[int]) -> list[str] | None:
 
 def new_figure(width: float, height: float) -> Any:
     """Returns an empty figure of the given size in inches, drawn without a display."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
+    return Figure(figsize=(width, height), layout="constrained")
 
 
 def save_figure(figure: Any, path: pathlib.Path) -> None:

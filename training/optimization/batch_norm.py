@@ -74,37 +74,32 @@ def reestimate(
     """
     moving = layers(model)
     momenta = [layer.momentum for layer in moving]
-    pairs = [(layer.moving_mean, layer.moving_variance) for layer in moving]
 
     @tf.function
     def measure(batch):
         def forward(images, *_):
             model(tf.cast(images, tf.float32), training=True)
-            moments = [(m.value, v.value + tf.square(m.value)) for m, v in pairs]
+            means = [layer.moving_mean.value for layer in moving]
+            squares = [
+                layer.moving_variance.value + tf.square(mean)
+                for layer, mean in zip(moving, means, strict=True)
+            ]
             context = tf.distribute.get_replica_context()
-            flat = context.all_reduce(tf.distribute.ReduceOp.MEAN, tf.nest.flatten(moments))
-            return tf.nest.pack_sequence_as(moments, flat)
+            return context.all_reduce(tf.distribute.ReduceOp.MEAN, [*means, *squares])
 
         return strategy.run(forward, args=batch)
 
-    sums: Any = None
+    sums: list[Any] = [0.0] * (2 * len(moving))
     try:
         for layer in moving:
             layer.momentum = 0.0  # the moving statistics are then those of the last batch
         for batch in itertools.islice(batches, count):
-            values = [
-                strategy.experimental_local_results(v)[0].numpy() for v in _flat(measure(batch))
-            ]
-            sums = values if sums is None else [a + b for a, b in zip(sums, values, strict=True)]
+            values = [strategy.experimental_local_results(value)[0] for value in measure(batch)]
+            sums = [total + value.numpy() for total, value in zip(sums, values, strict=True)]
     finally:
         for layer, momentum in zip(moving, momenta, strict=True):
             layer.momentum = momentum
-    means = iter(value / count for value in sums)
-    for mean, variance in pairs:
-        first, second = next(means), next(means)
-        mean.assign(first)
-        variance.assign(np.maximum(second - first**2, 0.0))
-
-
-def _flat(moments: Any) -> list[Any]:
-    return [value for pair in moments for value in pair]
+    for number, layer in enumerate(moving):
+        mean, square = sums[number] / count, sums[len(moving) + number] / count
+        layer.moving_mean.assign(mean)
+        layer.moving_variance.assign(np.maximum(square - mean**2, 0.0))

@@ -47,11 +47,11 @@ class Artifact:
 
 def open(
     target: str | os.PathLike | None,
-    *,
-    images: int = 0,
     network: str | None = None,
     weights: str | None = None,
     transform_of: str | None = None,
+    *,
+    images: int = 0,
 ) -> Artifact:
     """Opens a run, a weight file, SavedModel, `.tflite`, `.onnx` or OpenVINO model, or a URL.
 
@@ -59,48 +59,51 @@ def open(
 
     Args:
         target: The path or URL.
-        images: About how many will be asked about. For many, batch norms of runs and `.keras`
-            files are folded first, so that answers are those of an export.
         network: Name of a registered network, instead of a target.
         weights: Its published weights, or a file.
         transform_of: A run or a tag, see `networks.load`.
+        images: About how many will be asked about. For many, batch norms of runs and `.keras`
+            files are folded first, so that answers are those of an export.
 
     Raises:
         UserError: There is nothing at `target`, it is none of these, or is damaged.
     """
     if network is not None:
-        loaded = networks.load(None, network, weights, transform_of)
-        return Artifact(loaded.labels, loaded.transform, _keras_predict(loaded.model, images))
+        return _of_keras(networks.load(None, network, weights, transform_of), images)
     target = str(target)
-    if transform_of is not None and not networks.is_weight_file(pathlib.Path(target)):
+    path = pathlib.Path(target)
+    if transform_of is not None and not networks.is_weight_file(path):
         raise UserError(f"--transform-of is for weight files: {target} knows its own transform.")
     if networks.is_url(target):
         return _open_url(target)
-    path = pathlib.Path(target)
     if not path.exists():
         raise UserError(f"There is no {path}.")
     if (path / "config.yaml").is_file():
         run = Run.open(path)
-        return Artifact(run.labels, run.transform, _keras_predict(run.model(), images))
+        return _of_keras(networks.Network(run.model(), run.labels, run.transform), images)
     if path.is_dir():
         path = _find_model(path)
-    elif networks.is_weight_file(path):
+    labels, transform = _about(path)
+    if networks.is_weight_file(path):
         loaded = networks.load(path, None, None, transform_of)
-        labels, transform = _about(path)  # for a file that does not say it itself
-        predict = _keras_predict(loaded.model, images)
-        return Artifact(loaded.labels or labels, loaded.transform or transform, predict)
+        # What lies beside it is for a file that does not say it itself.
+        labels, transform = loaded.labels or labels, loaded.transform or transform
+        return _of_keras(networks.Network(loaded.model, labels, transform), images)
     load = _load_saved_model if path.is_dir() else runtimes.LOADERS.get(path.suffix)
     if load is None:
         raise UserError(
             f"{path} is no model file. Known are run and SavedModel directories and "
             f".h5, .pth, .safetensors, {', '.join(runtimes.LOADERS)} files."
         )
-    labels, transform = _about(path)
     try:
-        predict = load(path)
+        return Artifact(labels, transform, load(path))
     except (OSError, ValueError, RuntimeError) as error:
         raise UserError(f"Cannot load {path}: {first_line(error)}") from None
-    return Artifact(labels, transform, predict)
+
+
+def _of_keras(network: networks.Network, images: int) -> Artifact:
+    predict = _keras_predict(network.model, images)
+    return Artifact(network.labels, network.transform, predict)
 
 
 def _find_model(path: pathlib.Path) -> pathlib.Path:

@@ -209,8 +209,7 @@ def _git_commit() -> str | None:
     with contextlib.suppress(OSError, subprocess.CalledProcessError):
         # An installed copy may lie below somebody else's repository: that commit says nothing.
         ask("ls-files", "--error-unmatch", __file__)
-        commit, changed = ask("rev-parse", "HEAD"), ask("status", "--porcelain", "-uno")
-        return f"{commit}+" if changed else commit
+        return ask("describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+")
     return None
 
 

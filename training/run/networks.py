@@ -8,7 +8,7 @@ import re
 from typing import TYPE_CHECKING, NamedTuple
 
 from keras_lightnets.catalogue.published import WeightsRow
-from keras_lightnets.catalogue.registry import find, list_models, model_info
+from keras_lightnets.catalogue.registry import find, list_models, model_info, published
 from lightnets.run.directory import Run, check_is_run, load_network
 from lightnets.support.errors import UsageError, UserError
 from lightnets.support.words import command, count, nearest
@@ -180,14 +180,12 @@ def _published(tag: str, name: str | None) -> WeightsRow:
     """
     if name is None:
         name, _, tag = tag.rpartition("/")
-    rows = [(network, row) for network in list_models() for row in model_info(network).weights]
-    found = {
-        network: row for network, row in rows if row.tag == tag and (not name or network == name)
-    }
+    names = [network for network in list_models() if name in ("", network)]
+    found = {n: row for n in names for row in model_info(n).weights if row.tag == tag}
     if not found:
-        tags = {row.tag for _, row in rows}
+        close = nearest(tag, {row.tag for _, row in published()})
         raise UsageError(
-            f"--transform-of: there is no run and no tag {tag!r}.{nearest(tag, tags)} "
+            f"--transform-of: there is no run and no tag {tag!r}.{close} "
             f"See {command('info', 'NETWORK')}."
         )
     ways = {(row.resize_shorter, row.interpolation, row.antialias) for row in found.values()}
