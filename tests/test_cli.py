@@ -84,7 +84,10 @@ def test_every_command_explains_itself(name, capsys):
         (["train", "--resume", "--overwrite", "--out", "r"], "contradict each other"),
         (["train", "--dry-run"], "To try it: lightnets train digits."),
         (["train", "--resume"], "--resume needs a run directory"),
-        (["evaluate", "nowhere", "--batch-size", "0"], "--batch-size: must be at least 1. Received: 0"),
+        (
+            ["evaluate", "nowhere", "--batch-size", "0"],
+            "--batch-size: must be at least 1. Received: 0",
+        ),
     ],
 )
 def test_usage_errors_say_what_to_do_and_exit_with_2(

@@ -214,7 +214,11 @@ def _is_same(dataset: str | None, own: str) -> bool:
 
 
 def _has_moved(run: runs.Run, dataset: str) -> bool:
-    """Whether a data set is the run's own, at another place."""
+    """Whether a data set is the run's own, at another place.
+
+    What cannot be read as the run's own data is other data; if something is wrong with it, that
+    is said when it is opened as such.
+    """
     try:
         run.splits(dataset)
     except UserError:

@@ -37,7 +37,7 @@ def weights_file(weights: str | None) -> str | None:
 
 
 def set_trainable(model: keras.Model, config: ModelConfig, epoch: int) -> bool:
-    """Freezes and releases the layers of `model` as the epoch wants it.
+    """Freezes and releases the layers of `model` for an epoch.
 
     Build the optimizer before, on all variables. When the result is True, trace the training
     step again: what it differentiates and which batch norms update is fixed in the graph.

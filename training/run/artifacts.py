@@ -1,4 +1,4 @@
-"""Opens a trained network in any form it can be kept in, to ask all of them the same way."""
+"""Opens a trained network, in whatever form it is stored, behind one interface."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _FOLD_FROM_IMAGES = 500
 
 @dataclass(frozen=True)
 class Artifact:
-    """A network that answers.
+    """A network that classifies images.
 
     Attributes:
         labels: Class names in the order of the output, or None if it does not know them.

@@ -139,9 +139,9 @@ class Loop:
         shown = time.monotonic()
         while step < end:
             count = self._steps_until_pause(step, end)
-            wishes = self.training.take_steps(batches, count, self._reasons_to_stop())
+            stops = self.training.take_steps(batches, count, self._reasons_to_stop())
             step += count
-            stopping = self._stopping(wishes)
+            stopping = self._stopping(stops)
             self._interrupt_if(stopping[_SIGNAL])
             if time.monotonic() - shown > 0.5:
                 shown = time.monotonic()
@@ -166,13 +166,13 @@ class Loop:
     def _reasons_to_stop(self) -> list[float]:
         return [float(self.interrupts.signum > 0), float(time.monotonic() > self.deadline)]
 
-    def _stopping(self, wishes: Any) -> list[float]:
+    def _stopping(self, stops: Any) -> list[float]:
         """Returns the reasons to stop on which all workers agree at this step.
 
         One machine need not wait for the device to know its own.
         """
         alone = self.training.members is None
-        return self._reasons_to_stop() if alone else wishes.numpy().tolist()
+        return self._reasons_to_stop() if alone else stops.numpy().tolist()
 
     def _end_epoch(self) -> None:
         """Evaluates, records, writes. The checkpoint comes last: a kill before repeats it."""

@@ -107,7 +107,7 @@ class Training:
         self.average = WeightAverage(averaged, config.train.ema) if config.train.ema else None
 
     def start_epoch(self, epoch: int) -> None:
-        """Freezes and releases layers as this epoch (from 0) wants it."""
+        """Freezes and releases layers for an epoch, counted from 0."""
         changed = finetune.set_trainable(self.model, self.config.model, epoch)
         if self._steps is None or changed:
             # What is differentiated is fixed in the graph: a change needs another one.
@@ -127,17 +127,17 @@ class Training:
         # would be a tenth of the time to the first step.
         @tf.autograph.experimental.do_not_convert
         def one(iterator, stop):
-            wishes = self.strategy.run(step, args=(*next(iterator), stop))
-            return self.strategy.experimental_local_results(wishes)[0]
+            stops = self.strategy.run(step, args=(*next(iterator), stop))
+            return self.strategy.experimental_local_results(stops)[0]
 
         @tf.function
         def steps(iterator, count, stop):
             if self.config.train.steps_per_execution == 1:
                 return one(iterator, stop)
-            wishes = tf.zeros_like(stop)
+            stops = tf.zeros_like(stop)
             for _ in tf.range(count):
-                wishes = one(iterator, stop)
-            return wishes
+                stops = one(iterator, stop)
+            return stops
 
         return steps
 
