@@ -38,7 +38,7 @@ def model(tmp_path, monkeypatch):
     artifact = types.SimpleNamespace(
         labels=["dark", "bright"], transform=EvalTransform((16, 16), 16), predict=predict
     )
-    monkeypatch.setattr(artifacts, "open", lambda target, **options: artifact)
+    monkeypatch.setattr(artifacts, "open", lambda *target, **options: artifact)
     return str(tmp_path)
 
 
