@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 from lightnets.config import keys as configs
@@ -17,21 +18,11 @@ def validate(config: Config) -> None:
             continue
         bounds = f"at least {low}" if high is None else f"between {low} and {high}"
         raise UsageError(f"{key.name} must be {bounds}. Received: {value}.")
-    low, high = config.data.crop_area
-    if not 0 < low <= high <= 1:
-        raise UsageError(
-            "data.crop_area must be two shares of the image area between 0 and 1, the smaller one "
-            f"first. Received: [{low}, {high}]."
-        )
+    _check_ascending("crop_area", "shares of the image area, at most 1", config.data.crop_area, 1)
+    _check_ascending("crop_aspect", "ratios of width to height", config.data.crop_aspect, math.inf)
     background = config.data.background
     if not all(0 <= level <= 255 for level in background):
         raise UsageError(f"data.background must be levels from 0 to 255. Received: {background}.")
-    low, high = config.data.crop_aspect
-    if not 0 < low <= high:
-        raise UsageError(
-            "data.crop_aspect must be two ratios of width to height, the smaller one first. "
-            f"Received: [{low}, {high}]."
-        )
     monitor = config.train.monitor
     if not re.fullmatch(r"(val_)?(accuracy|loss)|val_top_\d+_accuracy", monitor):
         raise UsageError(
@@ -59,6 +50,14 @@ def validate(config: Config) -> None:
         raise UsageError(
             f"train.batch_size (={config.train.batch_size}) must be divisible by "
             f"train.accumulate (={config.train.accumulate})."
+        )
+
+
+def _check_ascending(key: str, what: str, values: tuple[float, float], most: float) -> None:
+    low, high = values
+    if not 0 < low <= high <= most:
+        raise UsageError(
+            f"data.{key} must be two {what}, the smaller one first. Received: [{low}, {high}]."
         )
 
 

@@ -16,13 +16,14 @@ class History:
     Nothing in it depends on time or on how often the run was interrupted.
 
     Attributes:
-        values: What a checkpoint keeps: `rows`, and the index of the `best` one or None.
+        monitor: The column that makes an epoch the best.
+        values: What a checkpoint keeps.
     """
 
     def __init__(self, monitor: str):
-        """Args: monitor: the column that makes an epoch the best."""
         self.monitor = monitor
-        self.values: dict[str, Any] = {"rows": [], "best": None}
+        self._sign = -1 if "loss" in monitor else 1  # a lower loss is better
+        self.values: dict[str, Any] = {"rows": []}
 
     @property
     def rows(self) -> list[dict[str, float]]:
@@ -31,13 +32,14 @@ class History:
 
     @property
     def best(self) -> dict[str, float] | None:
-        """The row with the best value, the earlier one of two equals."""
-        return None if self.values["best"] is None else self.rows[self.values["best"]]
+        """The row with the best value, the earlier one of two equals; None if all are NaN."""
+        rows = [row for row in self.rows if not math.isnan(row[self.monitor])]
+        return max(rows, key=lambda row: self._sign * row[self.monitor], default=None)
 
     @property
     def epochs_since_best(self) -> int:
         """Epochs without a better value."""
-        return 0 if self.values["best"] is None else len(self.rows) - 1 - self.values["best"]
+        return 0 if self.best is None else len(self.rows) - 1 - self.rows.index(self.best)
 
     def add(self, row: dict[str, float]) -> bool:
         """Adds a row; returns whether it is the best so far.
@@ -51,18 +53,14 @@ class History:
             )
         better = self.beats_best(row)
         self.rows.append(row)
-        if better:
-            self.values["best"] = len(self.rows) - 1
         return better
 
     def beats_best(self, row: dict[str, float]) -> bool:
         """Returns whether a row is better than the best so far."""
-        value = row.get(self.monitor, math.nan)
-        if math.isnan(value) or self.best is None:
+        value, best = row.get(self.monitor, math.nan), self.best
+        if math.isnan(value) or best is None:
             return not math.isnan(value)
-        # A lower loss is better, a higher anything else.
-        best = self.best[self.monitor]
-        return value < best if "loss" in self.monitor else value > best
+        return self._sign * value > self._sign * best[self.monitor]
 
     def write(self, folder: pathlib.Path) -> None:
         """Writes `history.csv` and `history.json`."""

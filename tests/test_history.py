@@ -1,0 +1,25 @@
+"""Which epoch is the best one."""
+
+import math
+
+import pytest
+
+from lightnets.run.history import History
+
+
+@pytest.mark.parametrize(
+    ("monitor", "values", "best"),
+    [
+        ("val_accuracy", [0.5, 0.7, 0.6, 0.7], 1),  # the earlier one of two equals
+        ("val_loss", [2.0, 1.0, 3.0], 1),
+        ("val_accuracy", [math.nan, 0.1, math.nan], 1),
+        ("val_loss", [math.nan], None),
+    ],
+)
+def test_the_best_epoch_follows_from_the_rows(monitor, values, best):
+    # Mutation: a higher loss is better; NaN is the best of all.
+    history = History(monitor)
+    better = [history.add({"epoch": n, monitor: value}) for n, value in enumerate(values)]
+    assert (history.best and history.best["epoch"]) == best
+    assert history.epochs_since_best == (0 if best is None else len(values) - 1 - best)
+    assert [n for n, is_best in enumerate(better) if is_best][-1:] == [best][: best is not None]
