@@ -170,7 +170,7 @@ class FitModel(keras.Model):
         def observe(part: int, logits: tf.Tensor) -> None:
             self._count(*(x[part::stride] for x in (labels, weights, counted)), logits=logits)
 
-        _, sums = self._parts.step.take(
+        _, sums = self._parts.step(
             images,
             fit_batches.one_hot(labels, self.output_shape[-1]),
             tf.maximum(weights, 0.0),

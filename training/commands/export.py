@@ -12,7 +12,7 @@ from lightnets.config import keys as configs
 from lightnets.run import directory as runs
 from lightnets.run import networks
 from lightnets.support import arguments, console
-from lightnets.support.errors import UsageError, UserError
+from lightnets.support.errors import UsageError, UserError, told
 from lightnets.support.words import command
 from lightnets.support.writing import check_folder
 
@@ -87,10 +87,8 @@ def run(args: argparse.Namespace) -> int:
     """Exports and shows the comparison with the Keras model."""
     if not 0 <= args.max_accuracy_drop <= 1:
         raise UsageError(f"--max-accuracy-drop is a share. Received: {args.max_accuracy_drop}")
-    try:
+    with told(ValueError, kind=UsageError):
         formats = runtimes.parse_formats(args.formats)
-    except ValueError as error:
-        raise UsageError(str(error)) from None
     if (args.run is None) == (args.model is None):
         raise UsageError("Name what is exported: a RUN, or --model NAME.")
     check_folder(args.out, "--out")
@@ -101,11 +99,9 @@ def run(args: argparse.Namespace) -> int:
         source = None
     else:
         source = _open_run(args)
-    try:
+    with told(ExportError):
         runtimes.check_installed(formats)
         written = _export(args, formats, source) if source else _export_network(args, formats)
-    except ExportError as error:
-        raise UserError(str(error)) from None
     _print(written)
     if runtimes.TF_SERVING in formats:
         console.line(f"Next: {command('serve', args.out)}")

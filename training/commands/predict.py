@@ -17,7 +17,7 @@ from keras_lightnets.serving.client import Client
 from keras_lightnets.serving.transport import ClientError
 from lightnets.run import networks
 from lightnets.support import arguments, console
-from lightnets.support.errors import UsageError, UserError
+from lightnets.support.errors import UsageError, UserError, told
 from lightnets.support.writing import check_file, csv_text, write_text
 
 # A file, and its classes with their probabilities or why it has none.
@@ -76,25 +76,20 @@ def run(args: argparse.Namespace) -> int:
 
 def _by_server(args: argparse.Namespace, paths: Sequence[pathlib.Path]) -> Iterator[Answer]:
     """Yields the classes that a server gives to each file."""
-    try:
+    with told(ValueError, kind=UsageError):
         client = Client(args.target, timeout_s=args.timeout)
-    except ValueError as error:
-        raise UsageError(str(error)) from None
-    with client:
-        try:
-            _ = client.model  # what is wrong here is not the fault of an image
-            for path in paths:
-                try:
-                    (best,) = client.classify(path, args.top)
-                except ClientError as error:
-                    if error.status is None:  # no server: the other images would fare no better
-                        raise
-                    best = str(error).removeprefix(f"{path}: ")
-                except OSError as error:
-                    best = str(error.strerror)
-                yield path, best
-        except ClientError as error:
-            raise UserError(str(error)) from None
+    with client, told(ClientError):
+        _ = client.model  # what is wrong here is not the fault of an image
+        for path in paths:
+            try:
+                (best,) = client.classify(path, args.top)
+            except ClientError as error:
+                if error.status is None:  # no server: the other images would fare no better
+                    raise
+                best = str(error).removeprefix(f"{path}: ")
+            except OSError as error:
+                best = str(error.strerror)
+            yield path, best
 
 
 def _by_network(args: argparse.Namespace, paths: Sequence[pathlib.Path]) -> Iterator[Answer]:

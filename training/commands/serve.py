@@ -23,7 +23,7 @@ from keras_lightnets.serving.server import layout, model_server
 from keras_lightnets.serving.server.options import MIB, ServerOptions
 from keras_lightnets.serving.transport import ClientError
 from lightnets.support import console
-from lightnets.support.errors import UsageError, UserError
+from lightnets.support.errors import UsageError, UserError, told
 from lightnets.support.words import command
 
 # What the extra `serve` installs, by the names to import.
@@ -81,31 +81,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Serves until SIGTERM or Ctrl-C."""
-    try:
-        options = _options(args)
-    except ValueError as error:
-        raise UsageError(str(error)) from error
+    with told(ValueError, kind=UsageError):
+        given = {name: vars(args)[name] for name, _ in (_ADDRESSES | _LIMITS).values()}
+        options = ServerOptions(max_body_bytes=args.max_body_mib * MIB, **given)
     if (args.directory / "config.yaml").is_file():
         raise UserError(
             f"{args.directory} is a run. Export it first: "
             + command("export", args.directory, "--out", "served")
         )
-    try:
+    with told(ValueError):
         models = layout.served_models(args.directory, args.model_name)
         batching_file = _batching_file(args, models)
-    except ValueError as error:
-        raise UserError(str(error)) from error
     engine = args.engine
     if engine == "auto":
         engine = "binary" if shutil.which(model_server.BINARY) else "embedded"
     if engine == "embedded":
         return _serve_embedded(models, options, asked=args.engine == "embedded")
     return _serve_real(models, options, batching_file)
-
-
-def _options(args: argparse.Namespace) -> ServerOptions:
-    given = {name: vars(args)[name] for name, _ in (_ADDRESSES | _LIMITS).values()}
-    return ServerOptions(max_body_bytes=args.max_body_mib * MIB, **given)
 
 
 def _batching_file(
@@ -133,19 +125,15 @@ def _serve_embedded(models: list[layout.ServedModel], options: ServerOptions, as
 
     reason = "asked for" if asked else f"no {model_server.BINARY} on PATH"
     console.line(f"Embedded stand-in for TensorFlow Serving ({reason}), for development")
-    try:
+    with told(ServingError, OSError, ValueError):
         server = EmbeddedServer(models, options)
         server.start()
-    except (ServingError, OSError, ValueError) as error:
-        raise UserError(str(error)) from error
     for model in models:
         if model.config is not None and (
             model.config.HasField("model_version_policy") or model.config.version_labels
         ):
-            name = model.name
-            console.line(
-                f"{name}: version policy and labels are for the real server; serving the newest"
-            )
+            theirs = "version policy and labels are for the real server"
+            console.line(f"{model.name}: {theirs}; serving the newest")
     _announce(models, options.host, server.rest_port, server.grpc_port)
     _wait_for(stop)
     return _stop(server.stop)
@@ -161,7 +149,7 @@ def _serve_real(
         raise UserError(f"{model_server.BINARY} is not on PATH: use --engine embedded")
     options = _with_ports(options)  # the real server takes port 0 for "off"
     stop = _stop_event()
-    with tempfile.TemporaryDirectory(prefix="lightnets-serve-") as work_dir:
+    with told(ClientError), tempfile.TemporaryDirectory(prefix="lightnets-serve-") as work_dir:
         line = model_server.command(binary, models, options, batching_file, pathlib.Path(work_dir))
         console.line(f"Starting {shlex.join(line)}")
         console.line(f"{model_server.BINARY} listens on every address of this machine")
@@ -174,8 +162,6 @@ def _serve_real(
                 if process.poll() is not None:
                     raise model_server.ended(process)
             return _stop(lambda: _ends(process, options.drain_timeout_s))
-        except ClientError as error:
-            raise UserError(str(error)) from error
         finally:
             process.kill()
             process.wait()

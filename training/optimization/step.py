@@ -127,22 +127,6 @@ class TrainStep:
         _leave_reduction_to_us(optimizer)
 
     def __call__(
-        self, images: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor, stop: tf.Tensor
-    ) -> tf.Tensor:
-        """Takes one step.
-
-        Args:
-            images: This replica's share, uint8 or float 0..255, `(b, height, width, 3)`.
-            labels: Shares of the classes, float32 `(b, classes)`.
-            weights: Weight of each sample, float32 `(b,)`; 0 leaves it out.
-            stop: This process' reasons to stop, float32 `(reasons,)`, 0 or 1 each.
-
-        Returns:
-            The sum of `stop` over all replicas: all stop in the same step, or none.
-        """
-        return self.take(images, labels, weights, stop)[0]
-
-    def take(
         self,
         images: tf.Tensor,
         labels: tf.Tensor,
@@ -150,15 +134,20 @@ class TrainStep:
         stop: tf.Tensor,
         observe: Callable[[int, tf.Tensor], None] | None = None,
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Takes one step and tells what was seen in it; arguments as of a call.
+        """Takes one step and tells what was seen in it.
 
         Args:
+            images: This replica's share, uint8 or float 0..255, `(b, height, width, 3)`.
+            labels: Shares of the classes, float32 `(b, classes)`.
+            weights: Weight of each sample, float32 `(b,)`; 0 leaves it out.
+            stop: This process' reasons to stop, float32 `(reasons,)`, 0 or 1 each.
             observe: Called with the number k of each part and its float32 logits, those of the
                 images k, k + K, k + 2K, ... where K is `accumulate`.
 
         Returns:
-            What a call returns, and the sums of loss x weight, weight and hits x weight over
-            the global batch, float32 `(3,)`; zero if the step was not finite.
+            The sum of `stop` over all replicas: all stop in the same step, or none. And the sums
+            of loss x weight, weight and hits x weight over the global batch, float32 `(3,)`; zero
+            if the step was not finite.
         """
         # With a loss scale a step may have to be undone, batch-norm statistics included.
         undo = self._snapshot() if self._state.scaled else []

@@ -19,7 +19,7 @@ from keras_lightnets.preprocessing import EvalTransform
 from keras_lightnets.text import first_line
 from lightnets.run import networks
 from lightnets.run.directory import Run
-from lightnets.support.errors import UserError
+from lightnets.support.errors import UserError, told
 
 # Images in one request to a server, so that a body stays below its limit.
 _IMAGES_PER_REQUEST = 8
@@ -182,10 +182,8 @@ def _load_saved_model(path: pathlib.Path) -> Callable[[np.ndarray], np.ndarray]:
 def _open_url(url: str) -> Artifact:
     from keras_lightnets.serving import Client, ClientError
 
-    try:
+    with told(ValueError):
         client = Client(url)
-    except ValueError as error:
-        raise UserError(str(error)) from None
     try:
         client.wait_until_ready(timeout_s=10)
     except ClientError as error:
@@ -196,12 +194,11 @@ def _open_url(url: str) -> Artifact:
         parts = []
         for start in range(0, len(images), _IMAGES_PER_REQUEST):
             batch = images[start : start + _IMAGES_PER_REQUEST]
-            try:
-                parts.append(client.predict({"images": batch})["probabilities"])
-            except ClientError as error:
-                raise UserError(str(error)) from None
-            except KeyError:
-                raise UserError(f"{url} gives no `probabilities`.") from None
+            with told(ClientError):
+                answer = client.predict({"images": batch})
+            if "probabilities" not in answer:
+                raise UserError(f"{url} gives no `probabilities`.")
+            parts.append(answer["probabilities"])
         return np.concatenate([np.asarray(part, np.float32) for part in parts])
 
     return Artifact(None, None, predict, client.close)

@@ -127,7 +127,7 @@ class Training:
         # would be a tenth of the time to the first step.
         @tf.autograph.experimental.do_not_convert
         def one(iterator, stop):
-            stops = self.strategy.run(step, args=(*next(iterator), stop))
+            stops, _ = self.strategy.run(step, args=(*next(iterator), stop))
             return self.strategy.experimental_local_results(stops)[0]
 
         @tf.function
