@@ -16,7 +16,7 @@ import tempfile
 from mutations import MUTATIONS, Mutation
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-COPIED = ("keras_lightnets", "training", "tests", "pyproject.toml")
+COPIED = ("keras_lightnets", "training", "tests", "pyproject.toml", "setup.cfg")
 TESTS_FAILED = 1  # pytest's exit code; 0: passed, others: the test could not run
 
 
