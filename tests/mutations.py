@@ -604,8 +604,8 @@ MUTATIONS = (
     Mutation(
         "fit: the step has its own seed",
         "training/fit.py",
-        "recompute=recompute, seed=seed)",
-        "recompute=recompute)",
+        "recompute=recompute, seed=seed, sync_bn=sync_bn)",
+        "recompute=recompute, sync_bn=sync_bn)",
         "test_fit.py::test_fit_takes_the_steps_of_the_loop[cpu:1]",
     ),
     Mutation(
@@ -1592,8 +1592,8 @@ MUTATIONS = (
     Mutation(
         "the advised parts divide the batch, not the share of a replica",
         "training/run/train.py",
-        "train.batch_size // trainer.replicas if trainer",
-        "train.batch_size if trainer",
+        "train.batch_size // training.replicas if training",
+        "train.batch_size if training",
         "test_loop.py::test_the_advised_parts_divide_the_share_of_a_replica",
     ),
     Mutation(
