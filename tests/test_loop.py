@@ -174,7 +174,7 @@ def test_libraries_of_gpus_that_get_no_memory_are_explained(monkeypatch, words, 
     def fail(*_, **__):
         raise tf.errors.InternalError(None, None, words)
 
-    monkeypatch.setattr(train, "Trainer", fail)
+    monkeypatch.setattr(train, "Training", fail)
     kind, message = (UserError, "Out of memory") if explained else (tf.errors.InternalError, words)
     with pytest.raises(kind, match=message):
         train.train(toy.config(), None)
@@ -186,8 +186,8 @@ def test_libraries_of_gpus_that_get_no_memory_are_explained(monkeypatch, words, 
 )
 def test_the_advised_parts_divide_the_share_of_a_replica(batch, replicas, accumulate, advised):
     config = toy.config(batch_size=batch, accumulate=accumulate)
-    trainer = types.SimpleNamespace(config=config, replicas=replicas)
-    message = train._how_to_save_memory(config, trainer)
+    training = types.SimpleNamespace(config=config, replicas=replicas)
+    message = train._how_to_save_memory(config, training)
     if advised is None:
         assert "Try train.recompute=true" in message
         return
