@@ -1611,4 +1611,11 @@ MUTATIONS = (
         "            self._read(outputs, columns)\n",
         "test_evaluator.py::test_a_device_has_the_next_batch_before_results_are_waited_for",
     ),
+    Mutation(
+        "a later export without a GPU takes it from the servers",
+        "keras_lightnets/export/deployment.py",
+        'gpu = gpu or f"{IMAGE}-gpu" in (_read(base_dir / "compose.yaml") or "")',
+        "gpu = bool(gpu)",
+        "test_deployment.py::test_a_server_with_a_gpu_is_asked_for_and_stays",
+    ),
 )

@@ -26,11 +26,11 @@ PREDICTOR = {"minReplicas", "maxReplicas", "model"}
 MODEL = {"modelFormat", "runtimeVersion", "storageUri", "resources"}
 
 
-def write(base_dir, name, version=1):
+def write(base_dir, name, version=1, gpu=False):
     """Writes the files for a model as an export does; returns what it says."""
     staged = base_dir / ".staged"
     staged.mkdir()
-    notes = deployment.stage_ready_files(base_dir, staged, name, version, [1, 8])
+    notes = deployment.stage_ready_files(base_dir, staged, name, version, [1, 8], gpu)
     published = base_dir / name / str(version)
     published.mkdir(parents=True)
     (published / "saved_model.pb").touch()
@@ -49,6 +49,24 @@ def ready(tmp_path):
 
 def entries(ready):
     return {entry.name: entry for entry in models_config.read(ready / "models.config")}
+
+
+def test_a_server_with_a_gpu_is_asked_for_and_stays(tmp_path):
+    for number, gpu in enumerate((False, True, False)):  # the last model runs there too
+        write(tmp_path, f"model{number}", gpu=gpu)
+        (service,) = yaml.safe_load((tmp_path / "compose.yaml").read_text())["services"].values()
+        model = next(yaml.safe_load_all((tmp_path / "kserve.yaml").read_text()))
+        model = model["spec"]["predictor"]["model"]
+        if number == 0:
+            assert service["image"] == tf_serving.IMAGE
+            assert "nvidia.com/gpu" not in model["resources"]["limits"]
+            continue
+        assert service["image"] == f"{tf_serving.IMAGE}-gpu"
+        assert service.keys() == SERVICE | {"deploy"}
+        devices = service["deploy"]["resources"]["reservations"]["devices"]
+        assert devices == [{"driver": "nvidia", "count": 1, "capabilities": ["gpu"]}]
+        assert model["runtimeVersion"].endswith("-gpu")
+        assert model["resources"]["limits"]["nvidia.com/gpu"] == "1"
 
 
 def test_compose_mounts_what_its_flags_name(ready):

@@ -13,6 +13,7 @@ from tensorflow.core.protobuf import config_pb2
 import keras_lightnets
 from keras_lightnets.errors import ExportError
 from keras_lightnets.export.saved_model import ExportOptions
+from keras_lightnets.inference import function
 from keras_lightnets.inference.function import inference_model
 from keras_lightnets.preprocessing import EvalTransform, evaluation_image
 
@@ -257,6 +258,14 @@ def test_the_graph_runs_anywhere(exported):
     # A grouped convolution with something fused into it cannot run without oneDNN: the gate did.
     parity = json.loads((exported[1] / "assets.extra" / "parity.json").read_text())
     assert "serving_default, oneDNN off" in parity["signatures"]
+
+
+@pytest.mark.usefixtures("no_gate")
+def test_for_a_gpu_no_batch_runs_in_parts(tmp_path, monkeypatch):
+    monkeypatch.setattr(function, "in_parts", lambda *_: pytest.fail("in parts"))
+    options = ExportOptions(gpu=True, warmup_batch_sizes=(), selftest_images=0)
+    keras_lightnets.export_saved_model(small_net(), tmp_path, options=options)
+    assert "-gpu" in (tmp_path / "compose.yaml").read_text()
 
 
 @pytest.mark.usefixtures("no_gate")

@@ -28,8 +28,16 @@ _HOST_LENGTH = 45
 # Ends a file that an export may replace: behind it stands the digest of all lines before.
 _STAMP = "Written by lightnets export, which leaves this file alone once it is changed:"
 
-# What the templates name: a server that they start.
-_SERVER = {"image": IMAGE, "grpc_port": GRPC_PORT, "rest_port": REST_PORT}
+# What asks for a GPU, at the end of a service.
+_COMPOSE_GPU = """
+    deploy:
+      resources:
+        reservations:
+          devices:
+            - driver: nvidia
+              count: 1
+              capabilities: [gpu]"""
+_KSERVE_GPU = '\n          nvidia.com/gpu: "1"'
 
 
 def warmup_sizes(base_dir: pathlib.Path, wanted: Sequence[int] | None) -> list[int]:
@@ -75,6 +83,7 @@ def stage_ready_files(
     name: str,
     version: int,
     batch_sizes: Sequence[int],
+    gpu: bool = False,
 ) -> list[str]:
     """Writes what starts a server for all models in `base_dir` into `staged`.
 
@@ -89,6 +98,7 @@ def stage_ready_files(
         name: Of a model that is about to be published.
         version: Of that model.
         batch_sizes: That batches are padded to, those of the warm-up requests.
+        gpu: Whether a server needs a GPU, as it does once it did.
 
     Returns:
         Lines for a person: what was left alone, what of it does not fit.
@@ -104,16 +114,26 @@ def stage_ready_files(
     }
     files = {file: text for file, text in files.items() if not (base_dir / file).exists()}
     names = sorted({name, *(path.name for path in base_dir.iterdir() if bundle.is_model(path))})
+    gpu = gpu or f"{IMAGE}-gpu" in (_read(base_dir / "compose.yaml") or "")
+    image = f"{IMAGE}-gpu" if gpu else IMAGE
+    # What the templates name: a server that they start.
+    server = {"image": image, "grpc_port": GRPC_PORT, "rest_port": REST_PORT}
     wholes = {
         MODELS_FILE: models_config.text(models_config.entry(n, f"{_MOUNT}/{n}") for n in names),
-        "compose.yaml": _filled("compose.yaml", **_SERVER),
+        "compose.yaml": _filled("compose.yaml", gpu=_COMPOSE_GPU if gpu else "", **server),
         "kserve.yaml": "---\n".join(
-            _filled("kserve.yaml", name=name, service=service, tag=IMAGE.rpartition(":")[2])
+            _filled(
+                "kserve.yaml",
+                name=name,
+                service=service,
+                tag=image.rpartition(":")[2],
+                gpu=_KSERVE_GPU if gpu else "",
+            )
             for name, service in kubernetes_names(names).items()
         ),
         # Its calls name the first model; a test runs them.
         "README.md": _filled(
-            "README.md", name=names[0], models="\n".join(f"- `{each}`" for each in names), **_SERVER
+            "README.md", name=names[0], models="\n".join(f"- `{each}`" for each in names), **server
         ),
     }
     notes = []

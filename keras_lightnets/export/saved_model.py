@@ -35,8 +35,8 @@ class ExportOptions:
         features: Whether to add a signature for the pooled features before the classifier.
         precision: "bfloat16" computes with eight bits of mantissa, inputs and outputs stay
             float32: about twice as fast on processors that have AVX512-BF16 or AMX.
-        whole_batches: Whether the network runs a batch at once, which suits a GPU; else in parts
-            that fit into the cache of a processor, see `keras_lightnets.inference.parts`.
+        gpu: Whether servers have a GPU: the network then runs a batch at once, not in parts that
+            fit into the cache of a processor, and the files beside the models ask for one.
         warmup_batch_sizes: For which a warm-up request is written; None: those that
             `batching_parameters.txt` beside the models allows, if there is one, else 1, 2, ... 32.
         formats: Of other runtimes, for `<version>/formats`; see `formats.convert`.
@@ -51,7 +51,7 @@ class ExportOptions:
     top_k: int = 5
     features: bool = False
     precision: Precision = "float32"
-    whole_batches: bool = False
+    gpu: bool = False
     warmup_batch_sizes: Sequence[int] | None = None
     formats: Sequence[str] = ()
     representative: np.ndarray | None = None
@@ -138,7 +138,7 @@ def export_job(
             about["formats"] = _write_formats(job, staged / DIRECTORY)
         progress("Writing the SavedModel")
         served = inference_model(job.model, options.precision)
-        write_saved_model(served, job.interface, staged, whole_batches=options.whole_batches)
+        write_saved_model(served, job.interface, staged, whole_batches=options.gpu)
         progress(f"Comparing it with the Keras model on {len(job.held_out.images)} images")
         expected = parity.reference(job.model, job.held_out, job.interface.transform)
         report = parity.run(
@@ -233,7 +233,9 @@ def _publish(
         bundle.write_json(extra / bundle.PARITY, report)
         ready.mkdir()
         sizes = about["warmup_batch_sizes"]
-        notes = deployment.stage_ready_files(base_dir, ready, name, version, sizes)
+        notes = deployment.stage_ready_files(
+            base_dir, ready, name, version, sizes, gpu=job.options.gpu
+        )
         bundle.publish(staged, job.model_dir / str(version))
         deployment.place_ready_files(base_dir, ready)
     return job.model_dir / str(version), notes

@@ -54,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--version", type=version, metavar="N", help="default: one more than the newest")
     add("--dataset", metavar="PLACE", help="where the data of the run is now, if it has moved")
     add("--precision", choices=("float32", "bfloat16"), default="float32", help="of the arithmetic")
-    add("--whole-batches", action="store_true", help="for a GPU: not in parts that fit the cache")
+    add("--gpu", action="store_true", help="for servers with a GPU, which their files then ask for")
     add("--input-dtype", choices=("uint8", "float32"), default="uint8", help="of the image tensor")
     named = "named classes in an answer"
     add("--top-k", type=arguments.whole(1), default=5, metavar="K", help=named)
@@ -196,7 +196,7 @@ def _write(
             top_k=args.top_k,
             features=args.features,
             precision=args.precision,
-            whole_batches=args.whole_batches,
+            gpu=args.gpu,
             formats=[key for key in formats if key != runtimes.TF_SERVING],
             representative=representative,
             max_accuracy_drop=args.max_accuracy_drop,
