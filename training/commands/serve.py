@@ -66,6 +66,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"of the real server; default: {layout.BATCHING_FILE} of the bundle, if there is one",
     )
     parser.add_argument("--no-batching", action="store_true", help="without that file")
+    parser.add_argument(
+        "--no-page",
+        dest="page",
+        action="store_false",
+        help="the embedded server without its page for people at /",
+    )
     limits = parser.add_argument_group("limits of the embedded server")
     for group, flags in ((parser, _ADDRESSES), (limits, _LIMITS)):
         for flag, (name, text) in flags.items():
@@ -83,7 +89,7 @@ def run(args: argparse.Namespace) -> int:
     """Serves until SIGTERM or Ctrl-C."""
     with told(ValueError, kind=UsageError):
         given = {name: vars(args)[name] for name, _ in (_ADDRESSES | _LIMITS).values()}
-        options = ServerOptions(max_body_bytes=args.max_body_mib * MIB, **given)
+        options = ServerOptions(page=args.page, max_body_bytes=args.max_body_mib * MIB, **given)
     if (args.directory / "config.yaml").is_file():
         raise UserError(
             f"{args.directory} is a run. Export it first: "
@@ -134,7 +140,7 @@ def _serve_embedded(models: list[layout.ServedModel], options: ServerOptions, as
         ):
             theirs = "version policy and labels are for the real server"
             console.line(f"{model.name}: {theirs}; serving the newest")
-    _announce(models, options.host, server.rest_port, server.grpc_port)
+    _announce(models, options.host, server.rest_port, server.grpc_port, page=options.page)
     _wait_for(stop)
     return _stop(server.stop)
 
@@ -239,7 +245,14 @@ def _bindable(host: str, port: int, api: str) -> int:
         raise UserError(message) from error
 
 
-def _announce(models: list[layout.ServedModel], host: str, rest_port: int, grpc_port: int) -> None:
+def _announce(
+    models: list[layout.ServedModel],
+    host: str,
+    rest_port: int,
+    grpc_port: int,
+    *,
+    page: bool = False,
+) -> None:
     if ":" in host:
         host = f"[{host}]"
     for model in models:
@@ -247,4 +260,6 @@ def _announce(models: list[layout.ServedModel], host: str, rest_port: int, grpc_
         console.line(f"Model {name} from {model.base_path}")
         console.line(f"  REST http://{host}:{rest_port}/v1/models/{name}")
         console.line(f"  gRPC grpc://{host}:{grpc_port}/{name}")
+    if page:
+        console.line(f"To try pictures in a browser: http://{host}:{rest_port}")
     console.line(f"Ready at http://{host}:{rest_port}")

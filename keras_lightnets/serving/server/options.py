@@ -26,6 +26,7 @@ class ServerOptions:
         drain_timeout_s: Seconds that requests in flight get after SIGTERM.
         poll_interval_s: Seconds between two looks for new versions.
         threads: Threads inside one TensorFlow op, and ops run at once; 0 is one per core.
+        page: Whether `GET /` answers with a page on which a person can try pictures.
     """
 
     host: str = "127.0.0.1"
@@ -39,6 +40,7 @@ class ServerOptions:
     drain_timeout_s: float = 30.0
     poll_interval_s: float = 1.0
     threads: int = 0
+    page: bool = True
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):

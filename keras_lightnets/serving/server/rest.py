@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import pathlib
 import re
 import urllib.parse
 from typing import Any
@@ -33,6 +34,7 @@ _STATUS = re.compile(
     re.IGNORECASE | re.ASCII,
 )
 _MAX_VERSION = 2**63 - 1
+_PAGE = pathlib.Path(__file__).parent / "page.html"
 
 # A body above the limit is read and dropped up to this size, so that the client sees the 413
 # instead of a broken connection.
@@ -140,6 +142,16 @@ class _Handler(tornado.web.RequestHandler):
 
     def compute_etag(self) -> None:
         """No digest of the answer: nobody caches a prediction."""
+
+
+class _Page(tornado.web.RequestHandler):
+    """A page for a person with a browser and a picture. It asks this server and nobody else."""
+
+    def get(self) -> None:
+        own = "script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src blob: data:"
+        policy = f"default-src 'none'; connect-src 'self'; {own}"
+        self.set_header("Content-Security-Policy", policy)
+        self.finish(_PAGE.read_bytes())
 
 
 class RestApi:
@@ -273,8 +285,9 @@ class _Server(tornado.httpserver.HTTPServer):
 def http_server(api: RestApi) -> tornado.httpserver.HTTPServer:
     """The HTTP server for an API; the caller adds sockets."""
     options = api.options
+    page: list[Any] = [(r"/", _Page)] if options.page else []
     application = tornado.web.Application(
-        [(r"/.*", _Handler, {"api": api})], log_function=_log_request
+        [*page, (r"/.*", _Handler, {"api": api})], log_function=_log_request
     )
     server = _Server(
         application,
