@@ -273,7 +273,7 @@ def test_weights_of_a_run_can_be_copied_anywhere_and_used_alone(run, tmp_path, c
     artifact = artifacts.open(tmp_path / "best.keras")
     assert (artifact.labels, artifact.transform) == (list(LABELS), splits.transform)
     picture = run.parent / "pictures" / "val" / "red" / "0.jpg"
-    arguments = ("predict", tmp_path / "best.keras", picture, "--format", "jsonl")
+    arguments = ("predict", tmp_path / "best.keras", picture, "--format", "jsonl", "--top", 9)
     code, text, err = lightnets(capfd, *arguments)
     assert (code, err) == (0, "")
     assert {row["label"] for row in json.loads(text)["predictions"]} == set(LABELS)

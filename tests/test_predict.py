@@ -1,5 +1,6 @@
 """`lightnets predict` and `lightnets data check` on real files."""
 
+import io
 import json
 import pathlib
 import shutil
@@ -53,9 +54,25 @@ def test_files_are_classified_and_what_is_no_image_is_named(model, pictures, cap
     assert "broken.jpg: it is damaged or cut off" in output.err
 
 
-def test_no_image_of_a_name_is_an_error(model, pictures, capsys):
-    assert cli.main(["predict", model, str(pictures / "*.gif")]) == 1
-    assert "There is no image" in capsys.readouterr().err
+def test_a_name_of_nothing_is_one_line_and_the_others_go_on(model, pictures, capsys, monkeypatch):
+    names = [str(pictures / "*.gif"), str(pictures / "a" / "0.png"), str(pictures / "gone.png")]
+    assert cli.main(["predict", model, *names]) == 1
+    listed = capsys.readouterr()
+    assert listed.out.splitlines()[1].split() == [names[1], "dark", "1.0000"]
+    assert len(listed.out.splitlines()) == 2
+    assert f"{names[0]}: there is no such file" in listed.err
+    assert f"{names[2]}: there is no such file" in listed.err
+    assert listed.err.endswith("2 of 3 files failed\n")
+    monkeypatch.setattr("sys.stdin", io.StringIO(f"{names[1]}\n"))
+    assert cli.main(["predict", model, "-"]) == 0
+    assert capsys.readouterr().out == listed.out
+
+
+def test_more_classes_an_image_are_ranked(model, pictures, capsys):
+    assert cli.main(["predict", model, str(pictures / "b" / "5.png"), "--top-k", "2"]) == 0
+    header, first, second = (line.split() for line in capsys.readouterr().out.splitlines())
+    assert header == ["file", "rank", "label", "probability"]
+    assert (first[1:3], second[1:3]) == (["1", "bright"], ["2", "dark"])
 
 
 def test_what_exists_is_no_pattern(model, pictures, capsys):

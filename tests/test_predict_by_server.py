@@ -40,7 +40,8 @@ def test_a_bad_image_does_not_hide_the_others(server, images, capsys):  # noqa: 
     answers, err = records(capsys)
     assert [file for file, _ in answers] == [images[1]]
     assert answers[0][1][0] == {"label": "dog", "probability": 0.75}
-    assert err.count("\n") == 1
+    assert err.endswith("1 of 2 files failed\n")
+    assert err.count("\n") == 2
     assert err.startswith(f"lightnets: {images[0]}: ")
     assert "cannot decode" in err
 

@@ -8,7 +8,9 @@ import contextlib
 import glob
 import io
 import json
+import os
 import pathlib
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -18,6 +20,7 @@ from keras_lightnets.serving.transport import ClientError
 from lightnets.run import networks
 from lightnets.support import arguments, console
 from lightnets.support.errors import UsageError, UserError, told
+from lightnets.support.words import count
 from lightnets.support.writing import check_file, csv_text, write_text
 
 # A file, and its classes with their probabilities or why it has none.
@@ -32,10 +35,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="run directory, .keras or published weight file, SavedModel, or the URL of a server; "
         "left out with --model",
     )
-    parser.add_argument("files", nargs="*", metavar="FILE", help="image files, folders or globs")
+    parser.add_argument(
+        "files",
+        nargs="*",
+        metavar="FILE",
+        help="image files, folders or globs; - reads names from standard input, one a line",
+    )
     networks.add_arguments(parser)
     whole = arguments.whole(1)
-    parser.add_argument("--top", type=whole, default=5, metavar="K", help="classes per image")
+    parser.add_argument(
+        "--top", "--top-k", type=whole, default=1, metavar="K", help="classes per image"
+    )
     parser.add_argument("--format", choices=("table", "csv", "json", "jsonl"), default="table")
     parser.add_argument("--out", type=pathlib.Path, metavar="FILE", help="write there instead")
     parser.add_argument("--batch-size", type=whole, default=32, help="images in one call")
@@ -57,8 +67,9 @@ def run(args: argparse.Namespace) -> int:
         check_file(args.out, "--out")
     paths = list(find(args.files))
     by_server = args.target is not None and networks.is_url(args.target)
+    answers = (_by_server if by_server else _by_network)(args, paths)
     rows, failed = [], 0
-    for path, best in (_by_server if by_server else _by_network)(args, paths):
+    for path, best in console.bar(answers, "Classifying", len(paths)):
         if isinstance(best, str):
             console.line(f"lightnets: {path}: {best}", error=True)
             failed += 1
@@ -71,6 +82,8 @@ def run(args: argparse.Namespace) -> int:
         write_text(args.out, text.getvalue())
     else:
         show(rows, args.format)
+    if failed:
+        console.line(f"lightnets: {failed} of {count(len(paths), 'file')} failed", error=True)
     return 1 if failed else 0
 
 
@@ -113,10 +126,12 @@ def _by_network(args: argparse.Namespace, paths: Sequence[pathlib.Path]) -> Iter
 def find(names: Sequence[str]) -> Iterator[pathlib.Path]:
     """Yields the files that the names, folders and globs stand for; says what folders skip.
 
-    Raises:
-        UserError: One of them stands for nothing.
+    A name that stands for nothing is yielded itself: who reads it will say that it is not there.
     """
     for name in names:
+        if name == "-":
+            yield from find([line.rstrip("\n") for line in sys.stdin])
+            continue
         files = []
         for match in _matches(pathlib.Path(name)):
             if match.is_dir():
@@ -129,9 +144,7 @@ def find(names: Sequence[str]) -> Iterator[pathlib.Path]:
                     console.line(f"lightnets: {match}: left out: {left_out}", error=True)
             else:
                 files.append(match)
-        if not files:
-            raise UserError(f"There is no image {name}.")
-        yield from files
+        yield from files or [pathlib.Path(name)]
 
 
 def _matches(path: pathlib.Path) -> list[pathlib.Path]:
@@ -157,8 +170,12 @@ def predictions(artifact, paths: Sequence[pathlib.Path], batch_size: int) -> Ite
         return preprocessing.evaluation_image(contents, artifact.transform, pillow.png)
 
     def read(path):
+        if not os.path.lexists(path):
+            return "there is no such file"
         if reason := listing.obstacle(path):
             return reason
+        if path.is_dir():
+            return "a folder without pictures"
         try:
             return pixels(path.read_bytes()).numpy()
         except tf.errors.OpError as error:
@@ -206,11 +223,14 @@ def show(rows: list[tuple[pathlib.Path, list[tuple[str, float]]]], form: str) ->
             print(json.dumps(record))
     else:
         flat = [
-            (str(path), rank, label, f"{score:.6f}" if form == "csv" else f"{score:.4f}")
+            [str(path), rank, label, f"{score:.6f}" if form == "csv" else f"{score:.4f}"]
             for path, best in rows
             for rank, (label, score) in enumerate(best, 1)
         ]
-        header = ("file", "rank", "label", "probability")
+        header = ["file", "rank", "label", "probability"]
+        if form == "table" and not any(rank > 1 for _, rank, *_ in flat):
+            for row in (header, *flat):  # one line an image
+                del row[1]
         if form == "csv":
             print(csv_text(header, flat), end="")
         else:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from lightnets.support import console
 
 if TYPE_CHECKING:
     from lightnets.data import Splits
@@ -67,13 +68,10 @@ def predict_split(
     Returns:
         Class numbers `(examples,)` and float32 probabilities `(examples, classes)`.
     """
-    from rich.progress import track
-
     true, probabilities = [], []
     batches = splits.evaluation(batch_size)
     steps = -(-splits.eval_examples // batch_size)
-    shown = track(batches, "Evaluating", steps, transient=True, disable=not sys.stderr.isatty())
-    for images, labels, weights in shown:
+    for images, labels, weights in console.bar(batches, "Evaluating", steps):
         real = weights.numpy() > 0
         true.append(labels.numpy()[real].argmax(-1))
         probabilities.append(predict(images.numpy()[real]))

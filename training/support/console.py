@@ -5,9 +5,11 @@ from __future__ import annotations
 import io
 import sys
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from keras_lightnets.text import visible
+
+_Item = TypeVar("_Item")
 
 
 def escape_unprintable() -> None:
@@ -27,6 +29,15 @@ def line(text: str = "", *, error: bool = False) -> None:
     stream = sys.stderr if error else sys.stdout
     stream.write(f"{visible(text)}\n")  # in one piece: other libraries write there, too
     stream.flush()
+
+
+def bar(items: Iterable[_Item], what: str, total: int) -> Iterable[_Item]:
+    """Yields the items, with a bar on standard error if that is a terminal."""
+    from rich.console import Console
+    from rich.progress import track
+
+    shown, hidden = Console(stderr=True), not sys.stderr.isatty()
+    return track(items, what, total, transient=True, console=shown, disable=hidden)
 
 
 def fields(*values: object) -> None:
