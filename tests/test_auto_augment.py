@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 
 import numpy as np
@@ -25,46 +26,54 @@ def affine(*matrix):
     return lambda image: image.transform(image.size, Image.AFFINE, matrix, Image.BILINEAR)
 
 
+# Range, level and sign of an operation, and what Pillow makes of the value they stand for.
 OPERATIONS = {
-    "shear_x": (0.3, affine(1, 0.3, 0, 0, 1, 0)),
-    "shear_y": (-0.3, affine(1, 0, 0, -0.3, 1, 0)),
-    "translate_x": (7.0, affine(1, 0, 7, 0, 1, 0)),
-    "translate_y": (-7.0, affine(1, 0, 0, 0, 1, -7)),
-    "rotate": (27.0, lambda image: image.rotate(27, Image.BILINEAR)),
-    "brightness": (1.7, lambda image: ImageEnhance.Brightness(image).enhance(1.7)),
-    "color": (0.2, lambda image: ImageEnhance.Color(image).enhance(0.2)),
-    "contrast": (1.8, lambda image: ImageEnhance.Contrast(image).enhance(1.8)),
-    "sharpness": (1.9, lambda image: ImageEnhance.Sharpness(image).enhance(1.9)),
-    "posterize": (3, lambda image: ImageOps.posterize(image, 3)),
-    "solarize": (100, lambda image: ImageOps.solarize(image, 100)),
-    "autocontrast": (None, ImageOps.autocontrast),
-    "equalize": (None, ImageOps.equalize),
+    "shear_x": ({"shear": 0.3}, 1, 1, affine(1, 0.3, 0, 0, 1, 0)),
+    "shear_y": ({"shear": 0.6}, 0.5, -1, affine(1, 0, 0, -0.3, 1, 0)),
+    "translate_x": ({"translate": 7.0}, 1, 1, affine(1, 0, 7, 0, 1, 0)),
+    "translate_y": ({"translate": 0.5}, 0.36, -1, affine(1, 0, 0, 0, 1, -7)),
+    "rotate": ({"rotate": 54}, 0.5, 1, lambda image: image.rotate(27, Image.BILINEAR)),
+    "brightness": ({"enhance": 0.7}, 1, 1, lambda i: ImageEnhance.Brightness(i).enhance(1.7)),
+    "color": ({"enhance": 0.8}, 1, -1, lambda image: ImageEnhance.Color(image).enhance(0.2)),
+    "contrast": ({"enhance": 0.8}, 1, 1, lambda image: ImageEnhance.Contrast(image).enhance(1.8)),
+    "sharpness": ({"enhance": 0.9}, 1, 1, lambda i: ImageEnhance.Sharpness(i).enhance(1.9)),
+    "posterize": ({"posterize": 5}, 1, 1, lambda image: ImageOps.posterize(image, 3)),
+    "solarize": ({}, 156 / 256, 1, lambda image: ImageOps.solarize(image, 100)),
+    "autocontrast": ({}, 1, 1, ImageOps.autocontrast),
+    "equalize": ({}, 1, 1, ImageOps.equalize),
 }
 GEOMETRIC = ("shear_x", "shear_y", "translate_x", "translate_y", "rotate")
+
+
+def operation(name, image):
+    """Returns what the operation makes of an image, and what Pillow does."""
+    ranges, level, sign, pillow = OPERATIONS[name]
+    space = dataclasses.replace(auto_augment.SPACES["randaugment"], **ranges)
+    pixels = tf.constant(np.asarray(image))
+    numbers = tf.constant(level, tf.float32), tf.constant(sign, tf.float32)
+    return auto_augment.operations(pixels, *numbers, space)[name]().numpy(), pillow
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_each_operation_is_pillows(name):
     """Caught: shear, rotation or translation the other way, another centre, wrong luma."""
-    value, pillow = OPERATIONS[name]
     image = photograph()
-    operation = getattr(auto_augment, name)
-    ours = operation(np.asarray(image), *([] if value is None else [tf.constant(value)]))
+    ours, pillow = operation(name, image)
     sound = np.ones((40, 61), bool)
     if name in GEOMETRIC:
         # Where there is no source pixel, or one at the border, the two fill in otherwise.
         inside = np.pad(np.full((38, 59), 255, np.uint8), 1)
         sound = np.asarray(pillow(Image.fromarray(inside))) == 255
     assert sound.mean() > 0.5
-    difference = np.abs(ours.numpy().astype(int) - np.asarray(pillow(image)).astype(int))
-    assert (np.asarray(image) != ours.numpy()).any()
+    difference = np.abs(ours.astype(int) - np.asarray(pillow(image)).astype(int))
+    assert (np.asarray(image) != ours).any()
     assert difference[sound].max() <= (2 if name == "sharpness" else 1)
 
 
 @pytest.mark.parametrize("name", ["autocontrast", "equalize"])
 def test_one_colour_stays(name):
     image = np.full((5, 4, 3), [0, 100, 255], np.uint8)
-    np.testing.assert_array_equal(getattr(auto_augment, name)(image), image)
+    np.testing.assert_array_equal(operation(name, image)[0], image)
 
 
 @pytest.mark.parametrize("kind", auto_augment.SPACES)

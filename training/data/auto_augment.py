@@ -74,35 +74,47 @@ def auto_augment(image: tf.Tensor, key: tf.Tensor, kind: str) -> tf.Tensor:
         which, magnitude, sign = tf.unstack(numbers[number], 3)
         level = tf.floor(magnitude * 31) / 30 if space.magnitude is None else space.magnitude
         sign = tf.where(sign < 0.5, -1.0, 1.0)
-        branches = _branches(image, tf.convert_to_tensor(level, tf.float32), sign, space)
+        branches = list(operations(image, tf.convert_to_tensor(level), sign, space).values())
         image = tf.switch_case(tf.cast(which * len(branches), tf.int32), branches)
         image = tf.ensure_shape(image, shape)
     return image
 
 
-def _branches(
+def operations(
     image: tf.Tensor, level: tf.Tensor, sign: tf.Tensor, space: Space
-) -> list[Callable[[], tf.Tensor]]:
+) -> dict[str, Callable[[], tf.Tensor]]:
+    """Returns what there is to draw from, by name.
+
+    Args:
+        image: uint8 `(height, width, 3)`.
+        level: float32 magnitude in [0, 1].
+        sign: float32 direction, 1 or -1.
+        space: The ranges.
+    """
     shape = tf.cast(tf.shape(image), tf.float32)
     reach = [space.translate * (shape[axis] if space.translate < 1 else 1.0) for axis in (0, 1)]
     signed = sign * level
     factor = 1 + signed * space.enhance
-    return [
-        lambda: image,
-        lambda: shear_x(image, signed * space.shear),
-        lambda: shear_y(image, signed * space.shear),
-        lambda: translate_x(image, tf.round(signed * reach[1])),
-        lambda: translate_y(image, tf.round(signed * reach[0])),
-        lambda: rotate(image, signed * space.rotate),
-        lambda: brightness(image, factor),
-        lambda: color(image, factor),
-        lambda: contrast(image, factor),
-        lambda: sharpness(image, factor),
-        lambda: posterize(image, 8 - tf.cast(tf.round(level * space.posterize), tf.int32)),
-        lambda: solarize(image, tf.cast(tf.round(256 * (1 - level)), tf.int32)),
-        lambda: autocontrast(image),
-        lambda: equalize(image),
-    ]
+    return {
+        "identity": lambda: image,
+        "shear_x": lambda: _affine(image, [1.0, signed * space.shear, 0.0, 0.0, 1.0, 0.0]),
+        "shear_y": lambda: _affine(image, [1.0, 0.0, 0.0, signed * space.shear, 1.0, 0.0]),
+        "translate_x": lambda: _affine(
+            image, [1.0, 0.0, tf.round(signed * reach[1]), 0.0, 1.0, 0.0]
+        ),
+        "translate_y": lambda: _affine(
+            image, [1.0, 0.0, 0.0, 0.0, 1.0, tf.round(signed * reach[0])]
+        ),
+        "rotate": lambda: _rotate(image, signed * space.rotate),
+        "brightness": lambda: _blend(0.0, image, factor),
+        "color": lambda: _blend(_grey(image), image, factor),
+        "contrast": lambda: _blend(tf.floor(tf.reduce_mean(_grey(image)) + 0.5), image, factor),
+        "sharpness": lambda: _sharpness(image, factor),
+        "posterize": lambda: _posterize(image, tf.round(level * space.posterize)),
+        "solarize": lambda: _solarize(image, tf.round(256 * (1 - level))),
+        "autocontrast": lambda: _autocontrast(image),
+        "equalize": lambda: _equalize(image),
+    }
 
 
 def _affine(image: tf.Tensor, matrix: list[tf.Tensor | float]) -> tf.Tensor:
@@ -124,27 +136,7 @@ def _affine(image: tf.Tensor, matrix: list[tf.Tensor | float]) -> tf.Tensor:
     return decode.to_uint8(moved[0])
 
 
-def shear_x(image: tf.Tensor, amount: tf.Tensor) -> tf.Tensor:
-    """Takes each row from `amount` pixels further right than the row above."""
-    return _affine(image, [1.0, amount, 0.0, 0.0, 1.0, 0.0])
-
-
-def shear_y(image: tf.Tensor, amount: tf.Tensor) -> tf.Tensor:
-    """Takes each column from `amount` pixels further down than the one to its left."""
-    return _affine(image, [1.0, 0.0, 0.0, amount, 1.0, 0.0])
-
-
-def translate_x(image: tf.Tensor, pixels: tf.Tensor) -> tf.Tensor:
-    """Moves the image to the left by `pixels`."""
-    return _affine(image, [1.0, 0.0, pixels, 0.0, 1.0, 0.0])
-
-
-def translate_y(image: tf.Tensor, pixels: tf.Tensor) -> tf.Tensor:
-    """Moves the image up by `pixels`."""
-    return _affine(image, [1.0, 0.0, 0.0, 0.0, 1.0, pixels])
-
-
-def rotate(image: tf.Tensor, degrees: tf.Tensor) -> tf.Tensor:
+def _rotate(image: tf.Tensor, degrees: tf.Tensor) -> tf.Tensor:
     """Turns the image about its centre, counter-clockwise."""
     angle = degrees * (math.pi / 180)
     cos, sin = tf.cos(angle), tf.sin(angle)
@@ -163,22 +155,7 @@ def _grey(image: tf.Tensor) -> tf.Tensor:
     return tf.cast((luma + 2**15) // 2**16, tf.float32)
 
 
-def brightness(image: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
-    """Scales all pixels."""
-    return _blend(0.0, image, factor)
-
-
-def color(image: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
-    """Scales the distance from grey."""
-    return _blend(_grey(image), image, factor)
-
-
-def contrast(image: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
-    """Scales the distance from the mean grey."""
-    return _blend(tf.floor(tf.reduce_mean(_grey(image)) + 0.5), image, factor)
-
-
-def sharpness(image: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
+def _sharpness(image: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
     """Scales the distance from a smoothed image; the pixels at the border stay."""
     kernel = tf.constant([[1, 1, 1], [1, 5, 1], [1, 1, 1]], tf.float32) / 13
     kernel = tf.tile(tf.reshape(kernel, (3, 3, 1, 1)), (1, 1, 3, 1))
@@ -193,19 +170,19 @@ def sharpness(image: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
     return _blend(tf.where(inside, tf.round(smooth), pixels), image, factor)
 
 
-def posterize(image: tf.Tensor, bits: tf.Tensor) -> tf.Tensor:
-    """Keeps the upper `bits` (int32) of each value."""
-    step = tf.bitwise.left_shift(1, 8 - bits)
+def _posterize(image: tf.Tensor, bits: tf.Tensor) -> tf.Tensor:
+    """Drops the lower `bits` of each value."""
+    step = tf.bitwise.left_shift(1, tf.cast(bits, tf.int32))
     values = tf.cast(image, tf.int32)
     return tf.cast(values - values % step, tf.uint8)
 
 
-def solarize(image: tf.Tensor, threshold: tf.Tensor) -> tf.Tensor:
-    """Inverts the values from `threshold` (int32, 0 to 256) on."""
-    return tf.where(tf.cast(image, tf.int32) < threshold, image, 255 - image)
+def _solarize(image: tf.Tensor, threshold: tf.Tensor) -> tf.Tensor:
+    """Inverts the values from `threshold` (0 to 256) on."""
+    return tf.where(tf.cast(image, tf.int32) < tf.cast(threshold, tf.int32), image, 255 - image)
 
 
-def autocontrast(image: tf.Tensor) -> tf.Tensor:
+def _autocontrast(image: tf.Tensor) -> tf.Tensor:
     """Stretches each channel to 0 to 255; one of a single value stays."""
     pixels = tf.cast(image, tf.float32)
     low, high = tf.reduce_min(pixels, (0, 1)), tf.reduce_max(pixels, (0, 1))
@@ -213,7 +190,7 @@ def autocontrast(image: tf.Tensor) -> tf.Tensor:
     return decode.to_uint8(tf.where(high > low, stretched, pixels))
 
 
-def equalize(image: tf.Tensor) -> tf.Tensor:
+def _equalize(image: tf.Tensor) -> tf.Tensor:
     """Makes the histogram of each channel as even as can be; one of a single value stays."""
     offsets = tf.cast(image, tf.int32) + tf.constant([0, 256, 512])
     counts = tf.reshape(tf.math.bincount(offsets, minlength=768, maxlength=768), (3, 256))
