@@ -111,7 +111,7 @@ def test_what_is_kept_is_not_looked_up_again(pictures, kind):
         return plain.lookup(tf.numpy_function(note, [positions], tf.int64))
 
     plain = splits(pictures, "none").train_source
-    store = cache._Memory() if kind == "memory" else cache._Disk(pictures.parent / "store")
+    store = {} if kind == "memory" else cache._Disk(pictures.parent / "store")
     kept = cache.with_store(dataclasses.replace(plain, lookup=lookup), store)
     for _ in range(2):
         found = [

@@ -67,7 +67,7 @@ def test_of_all_damaged_images_those_of_the_step_are_named(pictures):
     def explained():
         return failures.explain(splits, splits.config, global_batch=4, steps=lambda: range(17, 19))
 
-    with pytest.raises(UserError, match="cannot be read any more") as error, explained():
+    with pytest.raises(UserError, match=r"4 images of .* cannot be read") as error, explained():
         collections.deque(batches, maxlen=0)
     positions = order.step_positions(
         tf.constant(17, tf.int64), examples=40, global_batch=4, seed=0, shard=0, shards=1
@@ -75,7 +75,7 @@ def test_of_all_damaged_images_those_of_the_step_are_named(pictures):
     named = str(error.value).partition("(")[2].partition(")")[0].split("; ")
     assert named == [
         f"{splits.train_source.name(at)}: it is no image of a known format"
-        for at in positions.numpy()[:3]
+        for at in sorted(positions.numpy())
     ]
     victim = next(pictures.glob("val/*/*.jpg"))
     victim.unlink()
@@ -101,7 +101,7 @@ def explained_nothing(splits):
 def test_a_file_damaged_in_the_middle_of_training_is_named(pictures, tmp_path, replicas):
     """Caught: a traceback of TensorFlow, or no checkpoint left."""
     victim = pictures / "train" / "b" / "5.jpg"
-    with pytest.raises(UserError, match=r"cannot be read any more") as error:
+    with pytest.raises(UserError, match=r"1 image of .* cannot be read") as error:
         processes.call(damage_while_training, pictures, victim, tmp_path / "run", replicas)
     assert f"{victim}: it is damaged or cut off" in str(error.value)
     assert str(error.value).count(".jpg") == 1

@@ -1,19 +1,23 @@
 """Data sets of TensorFlow Datasets as people have them: real builders, written into a folder."""
 
+import dataclasses
 import hashlib
 import http.server
 import io
 import json
+import re
 import threading
 
 import numpy as np
 import pytest
+import tensorflow as tf
 import tensorflow_datasets as tfds
 from PIL import Image
 
 import lightnets.data
 from lightnets import cli
 from lightnets.config import keys as configuration
+from lightnets.data import failures
 from lightnets.data.sources import tfds as tfds_source
 from lightnets.support.errors import UserError
 from tests.processes import free_ports
@@ -240,6 +244,30 @@ def test_a_tfrecord_set_of_one_split_is_split_like_a_folder(tmp_path):
     ]
     assert [len(part) for part in parts] == [45, 15]
     assert len(parts[0] | parts[1]) == 60
+    check_that_a_damaged_record_is_named(splits)
+
+
+def check_that_a_damaged_record_is_named(splits):
+    """Caught: the name of the record at the same place of the whole set."""
+    train = splits.train_source
+    victim = train.contents(20)
+
+    def open_damaged(record):
+        contents, label = train.open(record)
+        return tf.where(contents == victim, b"no picture", contents), label
+
+    damaged = dataclasses.replace(train, open=open_damaged)
+    named = re.escape(f"1 image of things cannot be read ({train.name(20)}: it is no image")
+    with (
+        pytest.raises(UserError, match=named),
+        failures.explain(
+            dataclasses.replace(splits, train_source=damaged),
+            splits.config,
+            global_batch=8,
+            steps=lambda: range(12),
+        ),
+    ):
+        raise tf.errors.DataLossError(None, None, "of the step")
 
 
 @pytest.mark.parametrize(

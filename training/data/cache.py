@@ -12,15 +12,15 @@ import hashlib
 import pathlib
 import shutil
 import tempfile
-from typing import Protocol
 
 import numpy as np
 import psutil
 import tensorflow as tf
 
 from lightnets.config.keys import DataConfig
+from lightnets.data import check
 from lightnets.data.sources.source import Source
-from lightnets.data.sources.stream import Stream
+from lightnets.data.sources.stream import AnySource
 from lightnets.data.sources.tfds import cache_dir
 from lightnets.support import console
 from lightnets.support.errors import UsageError, UserError
@@ -31,61 +31,59 @@ AUTO_SHARE, ASKED_SHARE = 0.2, 0.8
 _SAMPLE = 32
 
 
-class _Store(Protocol):
-    def get(self, position: int) -> tuple[bytes, int] | None: ...
-
-    def put(self, position: int, contents: bytes, label: int) -> None: ...
-
-
-def cached(sources: list[Source | Stream], data: DataConfig) -> list[Source | Stream]:
+def cached(sources: list[AnySource], data: DataConfig) -> list[AnySource]:
     """Returns the sources with the cache that `data.cache` asks for.
 
     Raises:
         UserError: The contents would not fit, or the data can only be read in order.
     """
+    asked = data.cache != "auto"
     if data.cache == "none" or all(source.decoded for source in sources):
         return sources
-    if data.data_service:
+    if data.data_service and asked:
         # Its workers read the files, and this process cannot keep what they have read.
-        if data.cache == "auto":
-            return sources
         raise UsageError(f"data.cache (={data.cache}) cannot be used with data.data_service.")
     random_access = [source for source in sources if isinstance(source, Source)]
-    if len(random_access) < len(sources):
-        if data.cache == "auto":
-            return sources
+    in_order = len(random_access) < len(sources)
+    if in_order and asked:
         raise UserError(
             f"{data.dataset} can only be read in order, so it cannot be cached by data.cache "
             f"(={data.cache}). Use auto or none."
         )
-    size = sum(estimate(source) for source in random_access)
+    if data.data_service or in_order:
+        return sources
+    size = sum(map(estimate, random_access))
     if data.cache == "disk":
         folder = cache_dir() / "contents"
-        _check_room(size, _free_disk(folder), f"free in {folder}")
+        there = next(place for place in (folder, *folder.parents) if place.exists())
+        _check_room(size, shutil.disk_usage(there).free, f"free in {folder}")
         return [with_store(source, _Disk(folder / _key(source))) for source in random_access]
     free = psutil.virtual_memory().available
-    if data.cache == "auto":
-        if size > AUTO_SHARE * free:
-            return sources
-    else:
+    if asked:
         _check_room(size, free, "of free memory")
-    return [with_store(source, _Memory()) for source in random_access]
+    elif size > AUTO_SHARE * free:
+        return sources
+    return [with_store(source, {}) for source in random_access]
+
+
+def _check_room(size: int, free: int, what: str) -> None:
+    if size > ASKED_SHARE * free:
+        raise UserError(
+            f"data.cache: about {size / 2**30:.1f} GiB of images do not fit into "
+            f"{ASKED_SHARE:.0%} of the {free / 2**30:.1f} GiB {what}. Use --cache none."
+        )
+    console.line(f"Keeping about {size / 2**20:.0f} MiB of undecoded images.")
 
 
 def estimate(source: Source) -> int:
     """Returns about how many bytes the contents of all examples have, from a few of them."""
-    positions = np.unique(np.linspace(0, source.count - 1, _SAMPLE).astype(np.int64))
-    references = source.lookup(tf.constant(positions))
-    sizes = []
-    for number in range(len(positions)):
-        reference = tf.nest.map_structure(lambda part: part[number], references)  # noqa: B023
-        # Files that cannot be read are the business of `check`.
-        with contextlib.suppress(tf.errors.OpError):
-            sizes.append(len(source.open(reference)[0].numpy()))
+    some = source.subset(np.unique(np.linspace(0, source.count - 1, _SAMPLE).astype(np.int64)))
+    # Files that cannot be read are the business of `check`.
+    sizes = [len(file) for file in check.results(some) if not isinstance(file, Exception)]
     return round(float(np.mean(sizes)) * source.count) if sizes else 0
 
 
-def with_store(source: Source, store: _Store) -> Source:
+def with_store(source: Source, store: dict[int, tuple[bytes, int]] | _Disk) -> Source:
     """Returns the source with contents from `store`, or put into it when first read."""
 
     def get(positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -95,7 +93,7 @@ def with_store(source: Source, store: _Store) -> Source:
 
     def put(position: np.ndarray, contents: bytes | np.ndarray, label: np.ndarray) -> np.int64:
         # A string arrives as bytes in a graph, but as an array without axes when run eagerly.
-        store.put(int(position), np.asarray(contents, object).item(), int(label))
+        store[int(position)] = np.asarray(contents, object).item(), int(label)
         return np.int64(0)
 
     def lookup(positions: tf.Tensor):
@@ -125,17 +123,6 @@ def with_store(source: Source, store: _Store) -> Source:
     return dataclasses.replace(source, lookup=lookup, open=open_example, portable=False)
 
 
-class _Memory:
-    def __init__(self):
-        self._examples: dict[int, tuple[bytes, int]] = {}
-
-    def get(self, position: int) -> tuple[bytes, int] | None:
-        return self._examples.get(position)
-
-    def put(self, position: int, contents: bytes, label: int) -> None:
-        self._examples[position] = (contents, label)
-
-
 class _Disk:
     """A file per example: the label in 8 bytes, then the contents. Kept for later runs."""
 
@@ -149,7 +136,8 @@ class _Disk:
             return None
         return data[8:], int.from_bytes(data[:8], "little")
 
-    def put(self, position: int, contents: bytes, label: int) -> None:
+    def __setitem__(self, position: int, example: tuple[bytes, int]) -> None:
+        contents, label = example
         # A disk that fills up, or a lost folder, costs speed but not the run.
         with contextlib.suppress(OSError):
             path = self._path(position)
@@ -164,18 +152,3 @@ class _Disk:
 
 def _key(source: Source) -> str:
     return hashlib.sha256(f"{source.count} {source.fingerprint()}".encode()).hexdigest()[:32]
-
-
-def _free_disk(folder: pathlib.Path) -> int:
-    while not folder.exists():
-        folder = folder.parent
-    return shutil.disk_usage(folder).free
-
-
-def _check_room(size: int, free: int, what: str) -> None:
-    if size > ASKED_SHARE * free:
-        raise UserError(
-            f"data.cache: about {size / 2**30:.1f} GiB of images do not fit into "
-            f"{ASKED_SHARE:.0%} of the {free / 2**30:.1f} GiB {what}. Use --cache none."
-        )
-    console.line(f"Keeping about {size / 2**20:.0f} MiB of undecoded images.")

@@ -1,4 +1,4 @@
-"""Finding damaged images before the first step, and remembering what was found."""
+"""Damaged images: found before the first step, named, and remembered."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import contextlib
 import hashlib
 import json
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -16,8 +17,7 @@ from keras_lightnets.text import listed
 from lightnets.config.keys import DataConfig
 from lightnets.data import pillow, pipeline
 from lightnets.data.sources import listing
-from lightnets.data.sources.source import Source
-from lightnets.data.sources.stream import Stream
+from lightnets.data.sources.stream import AnySource
 from lightnets.data.sources.tfds import cache_dir
 from lightnets.support import console
 from lightnets.support.errors import UserError
@@ -27,14 +27,18 @@ from lightnets.support.writing import write_json
 
 # Why a file of a known format cannot be decoded, where nothing more is known.
 DAMAGED = "it is damaged or cut off"
+# Part of an error's message to the reason that a user is told.
+_REASONS = {
+    "declares no pixels": f"it declares no pixels or more than {preprocessing.MAX_PIXELS}",
+    "HEIC needs": "it is HEIC: pip install 'keras-lightnets[heif]'",
+    "pixels of 32 bits": "its pixels are numbers of 32 bits: save it with 8 or 16",
+    "Unknown image file format": "it is no image of a known format",
+    "WebP Animation": "it is an animated WebP",
+    "BMP that is": "it is a BMP that is compressed, of OS/2 or of other than 8, 24 or 32 bits",
+}
 
-# How many names an error lists.
-_NAMED = 10
 
-
-def sound(
-    sources: list[Source | Stream], data: DataConfig
-) -> tuple[list[Source | Stream], dict[str, str]]:
+def sound(sources: list[AnySource], data: DataConfig) -> tuple[list[AnySource], dict[str, str]]:
     """Returns the sources without damaged images, and the names of those with the reason.
 
     Raises:
@@ -43,19 +47,13 @@ def sound(
     damaged: dict[str, str] = {}
     parts = []
     for source in sources:
-        bad = {} if source.decoded else _damaged(source, data)
-        damaged |= {source.name(position): reason for position, reason in bad.items()}
+        bad = _damaged(source, data)
+        damaged |= {source.name(position): why for position, why in bad.items()}
         kept = np.setdiff1d(np.arange(source.count), list(bad), assume_unique=True)
         parts.append(source.subset(kept) if bad else source)
     if damaged and not data.skip_corrupt:
-        lines = [f"  {name}: {reason}" for name, reason in list(damaged.items())[:_NAMED]]
-        if len(damaged) > _NAMED:
-            lines.append(f"  and {len(damaged) - _NAMED} more")
-        raise UserError(
-            f"{count(len(damaged), 'image')} of {data.dataset} cannot be read. Remove or replace "
-            "them, or train without them: --skip-corrupt.",
-            *lines,
-        )
+        advice = "Remove or replace them, or train without them: --skip-corrupt."
+        raise unreadable(damaged, data.dataset, advice)
     if not all(part.count for part in parts):
         raise UserError(f"No image of {data.dataset} can be read.")
     if damaged:
@@ -63,28 +61,8 @@ def sound(
     return parts, damaged
 
 
-@contextlib.contextmanager
-def explained(source: Source | Stream, dataset: str) -> Iterator[None]:
-    """Turns TensorFlow's error about an image into one line that names all that are damaged.
-
-    Raises:
-        UserError: Images of `source` cannot be read.
-    """
-    try:
-        yield
-    except tf.errors.OpError:
-        bad = find_damaged(source)
-        if not bad:
-            raise
-        named = listed([f"{source.name(place)}: {why}" for place, why in bad.items()])
-        raise UserError(
-            f"{count(len(bad), 'image')} of {dataset} cannot be read ({named}). "
-            f"See {command('data', 'check', dataset)}."
-        ) from None
-
-
-def _damaged(source: Source | Stream, data: DataConfig) -> dict[int, str]:
-    # Workers of a data service read less.
+def _damaged(source: AnySource, data: DataConfig) -> dict[int, str]:
+    # Workers of a data service read less, so what they cannot read is not remembered.
     bad = None if data.data_service else remembered(source)
     if bad is None and source.count > listing.UNASKED_LIMIT and not data.skip_corrupt:
         console.line(
@@ -99,95 +77,120 @@ def _damaged(source: Source | Stream, data: DataConfig) -> dict[int, str]:
     return bad
 
 
-def find_damaged(source: Source | Stream, *, python: bool = True) -> dict[int, str]:
+def unreadable(damaged: Mapping[str, str], dataset: str, advice: str) -> UserError:
+    """Returns the error that names damaged images, with the reason of each."""
+    named = listed([f"{name}: {why}" for name, why in damaged.items()])
+    return UserError(
+        f"{count(len(damaged), 'image')} of {dataset} cannot be read ({named}). {advice}"
+    )
+
+
+@contextlib.contextmanager
+def explained(source: AnySource, dataset: str) -> Iterator[None]:
+    """Turns TensorFlow's error about an image into one line that names all that are damaged.
+
+    Raises:
+        UserError: Images of `source` cannot be read.
+    """
+    try:
+        yield
+    except tf.errors.OpError:
+        damaged = named_damaged(source)
+        if not damaged:
+            raise
+        advice = f"See {command('data', 'check', dataset)}."
+        raise unreadable(damaged, dataset, advice) from None
+
+
+def named_damaged(source: AnySource) -> dict[str, str]:
+    """Returns the names of the images that cannot be decoded, with the reason."""
+    return {source.name(position): why for position, why in find_damaged(source).items()}
+
+
+def find_damaged(source: AnySource, *, python: bool = True) -> dict[int, str]:
     """Decodes every image and returns the positions of those that cannot be, with the reason.
 
     Args:
         source: What to look at.
         python: Whether files may be decoded by Pillow, as where the pipeline can call Python.
     """
-    bad: dict[int, str] = {}
+    if source.decoded:
+        return {}
+
+    def decode(contents):
+        image = preprocessing.decode_image(contents, to_png=pillow.png if python else None)
+        return tf.shape(image)
+
     # libjpeg writes to file descriptor 2 itself, whatever TensorFlow's log level.
     with standard_error_aside():
-        for position, _, error in decoded_sizes(source, python):
-            if error is not None:
-                bad[position] = error
-    return bad
+        return {
+            position: reason(result)
+            for position, result in enumerate(results(source, decode))
+            if isinstance(result, Exception)
+        }
 
 
-def decoded_sizes(source: Source | Stream, python: bool = True):
-    """Yields `(position, (height, width), None)` or `(position, None, reason)` for each image."""
+def results(
+    source: AnySource, function: Callable[[tf.Tensor], tf.Tensor] = tf.identity
+) -> Iterator[Any]:
+    """Yields what `function` makes of the contents of each image in order, or its error."""
 
-    def size(reference, weight):
+    def read(reference, weight):
         del weight
-        contents, _ = source.open(reference)
-        if not source.decoded:
-            contents = preprocessing.decode_image(contents, to_png=pillow.png if python else None)
-        return tf.shape(contents)[:2]
+        return function(source.open(reference)[0])
 
-    sizes = source.references(64).unbatch().map(size, num_parallel_calls=tf.data.AUTOTUNE)
-    iterator = iter(sizes.with_options(pipeline.options()))
-    for position in range(source.count):
+    dataset = source.references(64).unbatch().map(read, num_parallel_calls=tf.data.AUTOTUNE)
+    iterator = iter(dataset.with_options(pipeline.options()))
+    for _ in range(source.count):
         # An iterator goes on with the next element after an error of the map.
         try:
-            height, width = next(iterator).numpy().tolist()
-            yield position, (height, width), None
+            result = next(iterator).numpy()
         except StopIteration:
             return
         except tf.errors.OpError as error:
-            yield position, None, reason(error)
+            result = error
+        yield result
 
 
 def reason(error: Exception) -> str:
     """Returns, in a few words, why TensorFlow could not decode an image."""
-    text = str(error)
     if isinstance(error, tf.errors.NotFoundError):
         return "there is no such file"
     if isinstance(error, (tf.errors.PermissionDeniedError, tf.errors.FailedPreconditionError)):
         return "it cannot be opened"
-    if "declares no pixels" in text:
-        return f"it declares no pixels or more than {preprocessing.MAX_PIXELS}"
-    if "HEIC needs" in text:
-        return "it is HEIC: pip install 'keras-lightnets[heif]'"
-    if "pixels of 32 bits" in text:
-        return "its pixels are numbers of 32 bits: save it with 8 or 16"
-    if "Unknown image file format" in text:
-        return "it is no image of a known format"
-    if "WebP Animation" in text:
-        return "it is an animated WebP"
-    if "BMP that is" in text:
-        return "it is a BMP that is compressed, of OS/2 or of other than 8, 24 or 32 bits"
-    return DAMAGED
+    text = str(error)
+    return next((why for part, why in _REASONS.items() if part in text), DAMAGED)
 
 
-def remembered(source: Source | Stream) -> dict[int, str] | None:
+def remembered(source: AnySource) -> dict[int, str] | None:
     """Returns what `find_damaged` found the last time, None if never or the data changed."""
-    # The fingerprint asks for the date of every file, which on network storage takes minutes
-    # for a million: only where there is something to be found by it.
-    if not _memory_folder(source).is_dir():
+    # The fingerprint asks for the date of every file, which takes minutes for a million on network
+    # storage. So it is only computed where there may be a result.
+    folder = _memory(source)
+    if not folder.is_dir():
         return None
     with contextlib.suppress(OSError, ValueError):
-        found = json.loads(_memory(source).read_text(encoding="utf-8"))
-        return {int(position): text for position, text in found.items()}
+        found = json.loads((folder / _file(source)).read_text(encoding="utf-8"))
+        return {int(position): why for position, why in found.items()}
     return None
 
 
-def remember(source: Source | Stream, bad: dict[int, str]) -> None:
+def remember(source: AnySource, bad: dict[int, str]) -> None:
     """Keeps a result for `remembered`; a folder that cannot be written is no error."""
-    path = _memory(source)
+    folder = _memory(source)
     with contextlib.suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, bad)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / _file(source), bad)
 
 
-def _memory(source: Source | Stream) -> pathlib.Path:
-    return _memory_folder(source) / f"{_key(source.fingerprint())}.json"
-
-
-def _memory_folder(source: Source | Stream) -> pathlib.Path:
+def _memory(source: AnySource) -> pathlib.Path:
     """Where results are kept for sources of so many images from here to there."""
     ends = [source.name(place) for place in (0, source.count - 1) if source.count]
     return cache_dir() / "checked" / _key(" ".join([str(source.count), *ends]))
+
+
+def _file(source: AnySource) -> str:
+    return f"{_key(source.fingerprint())}.json"
 
 
 def _key(text: str) -> str:

@@ -15,8 +15,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from lightnets.data.sources.source import Source
-from lightnets.data.sources.stream import Stream
+from lightnets.data.sources.stream import AnySource
 from lightnets.support.errors import UsageError, UserError
 
 # Seconds that a dispatcher has to answer, and that the next batch may take.
@@ -41,7 +40,7 @@ def parse(address: str) -> str:
 def check(address: str) -> None:
     """Returns when a dispatcher with at least one worker answers.
 
-    TensorFlow itself would wait for one without end.
+    TensorFlow itself would wait for ever.
 
     Raises:
         UserError: Nobody answers, or it is no dispatcher, or it has no workers.
@@ -77,7 +76,7 @@ def workers(address: str) -> bytes:
             ) from None
 
 
-def check_source(source: Source | Stream, dataset: str) -> None:
+def check_source(source: AnySource, dataset: str) -> None:
     """Raises UsageError if the workers could not read a source."""
     if not source.portable:
         raise UsageError(
@@ -108,38 +107,34 @@ def _bounded(remote: tf.data.Dataset, target: str) -> Iterator[Any]:
 
     Without workers TensorFlow waits for ever, and does not hear a signal meanwhile.
     """
-    ready: queue.Queue[tuple[str, Any]] = queue.Queue(2)
+    ready: queue.Queue[Any] = queue.Queue(2)
     closed = threading.Event()
-
-    def put(kind: str, value: Any) -> None:
-        while not closed.is_set():
-            try:
-                return ready.put((kind, value), timeout=1)
-            except queue.Full:
-                continue
 
     def read() -> None:
         try:
             for batch in remote:
-                put("batch", batch)
+                ready.put(batch)
                 if closed.is_set():
                     return
-            put("error", EOFError("it has ended"))
+            raise EOFError("it has ended")
         except Exception as error:  # whatever it is, the run must hear of it
-            put("error", error)
+            ready.put(error)
 
     threading.Thread(target=read, daemon=True).start()
     try:
         while True:
             try:
-                kind, value = ready.get(timeout=PATIENCE)
+                batch = ready.get(timeout=PATIENCE)
             except queue.Empty:
                 raise TimeoutError(
                     f"no batch of the data service {target} within {PATIENCE:g} s, are its workers "
                     "there?"
                 ) from None
-            if kind == "error":
-                raise value
-            yield value
+            if isinstance(batch, Exception):
+                raise batch
+            yield batch
     finally:
         closed.set()
+        # The thread may wait for room in the queue. Then it sees that nobody reads any more.
+        while not ready.empty():
+            ready.get_nowait()

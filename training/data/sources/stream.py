@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from lightnets.data.sources import order
-from lightnets.data.sources.source import digest, labels_of
+from lightnets.data.sources.source import Source, digest, labels_of
 from lightnets.support.words import count
 
 # Parts that are read by turns, and records in one turn.
@@ -191,3 +191,6 @@ def _shuffled_range(
 def _slice(global_batch: int, shard: int, shards: int) -> slice:
     local = global_batch // shards
     return slice(shard * local, (shard + 1) * local)
+
+
+AnySource = Source | Stream
