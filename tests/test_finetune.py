@@ -4,7 +4,7 @@ import tensorflow as tf
 
 import keras_lightnets
 from lightnets.config.keys import Config, ModelConfig
-from lightnets.data import class_weights
+from lightnets.data.splits import balanced
 from lightnets.optimization import finetune, optimizers
 from lightnets.support.errors import UserError
 
@@ -117,6 +117,6 @@ def test_weights_of_a_run_are_its_best(tmp_path):
 
 def test_balanced_weights_give_classes_the_same_sum_and_samples_a_mean_of_one():
     counts = np.array([10, 0, 30, 60])
-    weights = class_weights.balanced(counts)
+    weights = balanced(counts)
     np.testing.assert_allclose(weights * counts, [100 / 3, 0, 100 / 3, 100 / 3], rtol=1e-6)
     assert (weights * counts).sum() == pytest.approx(counts.sum())

@@ -17,8 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lightnets.data.sources.listing import UNASKED_LIMIT
-from lightnets.data.sources.source import Source
-from lightnets.data.sources.stream import Stream
+from lightnets.data.sources.stream import AnySource
 from lightnets.support.errors import UserError
 from lightnets.support.writing import write_json
 
@@ -56,8 +55,7 @@ def read(path: str | os.PathLike | None) -> Saved | None:
     """
     if path is None:
         return None
-    path = pathlib.Path(path)
-    path = path / NAME if path.is_dir() else path
+    path = _file(path)
     if not path.is_file():
         return None
     try:
@@ -67,9 +65,9 @@ def read(path: str | os.PathLike | None) -> Saved | None:
 
 
 def save(
-    path: pathlib.Path,
-    sources: Sequence[Source | Stream],
-    held_out: Source | Stream | None,
+    path: str | os.PathLike,
+    sources: Sequence[AnySource],
+    held_out: AnySource | None,
     labels: Sequence[str],
     excluded: Mapping[str, str],
     dataset: str,
@@ -77,7 +75,7 @@ def save(
     """Writes the file.
 
     Args:
-        path: Of the file.
+        path: Of the file, or its folder.
         sources: All images: as one, or those to train on and those to evaluate on.
         held_out: What the run itself holds out of the one.
         labels: Names of the classes.
@@ -93,7 +91,12 @@ def save(
         excluded={name.removeprefix(prefix): reason for name, reason in excluded.items()},
         contents=_digest_contents(sources),
     )
-    write_json(path, dataclasses.asdict(saved))
+    write_json(_file(path), dataclasses.asdict(saved))
+
+
+def _file(path: str | os.PathLike) -> pathlib.Path:
+    path = pathlib.Path(path)
+    return path / NAME if path.is_dir() else path
 
 
 def _prefix(dataset: str) -> str:
@@ -102,12 +105,12 @@ def _prefix(dataset: str) -> str:
     return os.path.join(str(root if root.is_dir() else root.parent), "")  # noqa: PTH118
 
 
-def _names(source: Source | Stream, dataset: str) -> list[str]:
+def _names(source: AnySource, dataset: str) -> list[str]:
     prefix = _prefix(dataset)
     return [source.name(position).removeprefix(prefix) for position in range(source.count)]
 
 
-def _digest_names(sources: Sequence[Source | Stream], dataset: str) -> str:
+def _digest_names(sources: Sequence[AnySource], dataset: str) -> str:
     state = hashlib.sha256()
     for source in sources:
         ends = [source.name(0), source.name(source.count - 1)]
@@ -117,11 +120,11 @@ def _digest_names(sources: Sequence[Source | Stream], dataset: str) -> str:
     return state.hexdigest()
 
 
-def _are_files(source: Source | Stream) -> bool:
+def _are_files(source: AnySource) -> bool:
     return pathlib.Path(source.name(0)).is_file()
 
 
-def _digest_contents(sources: Sequence[Source | Stream]) -> str | None:
+def _digest_contents(sources: Sequence[AnySource]) -> str | None:
     """Returns a digest of files: labels and sizes of all, contents of some spread over them.
 
     None where images are no files: TFDS' names hold the version. Of very many files the sizes of
@@ -148,46 +151,46 @@ def _size(path: str) -> int:
         return -1
 
 
-def verify_names(sources: Sequence[Source | Stream], saved: Saved, dataset: str) -> None:
-    """Raises UserError unless the images have the names for which the file was written."""
+def verify(
+    sources: Sequence[AnySource], saved: Saved, dataset: str, *, contents: bool = True
+) -> None:
+    """Raises UserError unless these are the images for which the file was written.
+
+    They have the same names, and the same `contents` if that is asked for.
+    """
     if _digest_names(sources, dataset) != saved.digest:
         now = sum(source.count for source in sources)
         raise UserError(
             f"The images of {dataset} have changed since the run was started "
             f"({saved.count} then, {now} now). Restore them, or start a new run."
         )
-
-
-def verify(sources: Sequence[Source | Stream], saved: Saved, dataset: str) -> None:
-    """Raises UserError unless the images are those for which the file was written."""
-    verify_names(sources, saved, dataset)
-    if saved.contents not in (None, _digest_contents(sources)):
+    if contents and saved.contents not in (None, _digest_contents(sources)):
         raise UserError(
             f"The images of {dataset} have the names of those that the run was started with, but "
             "not their contents. Restore them, or start a new run."
         )
 
 
-def restore(
-    source: Source | Stream, saved: Saved, dataset: str
-) -> tuple[Source | Stream, Source | Stream]:
+def restore(source: AnySource, saved: Saved, dataset: str) -> tuple[AnySource, AnySource]:
     """Splits `source` as it was split when the file was written.
 
     Raises:
         UserError: Images came, went or were renamed since.
     """
-    verify_names([source], saved, dataset)
-    names = _names(source, dataset)
-    index = {name: position for position, name in enumerate(names)}
-    held_out = np.sort(np.array([index[name] for name in saved.names or ()], np.int64))
-    rest = np.setdiff1d(np.arange(len(names)), held_out, assume_unique=True)
+    verify([source], saved, dataset, contents=False)
+    index = {name: position for position, name in enumerate(_names(source, dataset))}
+    return divide(source, np.array([index[name] for name in saved.names or ()], np.int64))
+
+
+def divide(source: AnySource, held_out: np.ndarray) -> tuple[AnySource, AnySource]:
+    """Returns the other examples of a source, and those at the positions `held_out`."""
+    held_out = np.sort(held_out)
+    rest = np.setdiff1d(np.arange(source.count), held_out, assume_unique=True)
     return source.subset(rest), source.subset(held_out)
 
 
-def without(source: Source | Stream, saved: Saved, dataset: str) -> Source | Stream:
+def without(source: AnySource, saved: Saved, dataset: str) -> AnySource:
     """Returns the source without the images that were left out."""
-    if not saved.excluded:
-        return source
-    names = _names(source, dataset)
-    kept = [place for place, name in enumerate(names) if name not in saved.excluded]
-    return source if len(kept) == source.count else source.subset(np.array(kept, np.int64))
+    names = _names(source, dataset) if saved.excluded else []
+    left_out = [place for place, name in enumerate(names) if name in saved.excluded]
+    return divide(source, np.array(left_out))[0] if left_out else source

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import pathlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -13,11 +12,10 @@ import tensorflow as tf
 
 from keras_lightnets.preprocessing import EvalTransform
 from lightnets.config.keys import Config
-from lightnets.data import pipeline, split_file
-from lightnets.data.class_weights import balanced
+from lightnets.data import augment, pipeline, service, split_file
 from lightnets.data.dataset import Dataset
-from lightnets.data.sources.source import Source
-from lightnets.data.sources.stream import Stream
+from lightnets.data.sources.stream import AnySource
+from lightnets.support.errors import UsageError
 from lightnets.support.words import count
 
 
@@ -39,10 +37,10 @@ class Splits:
 
     labels: list[str]
     transform: EvalTransform
-    train_source: Source | Stream
-    eval_source: Source | Stream
+    train_source: AnySource
+    eval_source: AnySource
     config: Config
-    whole: Source | Stream | None = None
+    whole: AnySource | None = None
     excluded: dict[str, str] = dataclasses.field(default_factory=dict)
     dataset: Dataset | None = None
 
@@ -75,16 +73,41 @@ class Splits:
             Elements `(images, labels, weights)`: uint8 `(batch, height, width, 3)`, float32
             `(batch, classes)` and float32 `(batch,)`, where batch is `global_batch // shards`.
         """
-        return pipeline.train_batches(
-            self.train_source,
-            self.config,
-            self.transform,
-            self.class_weights(),
-            start_step=start_step,
+        source, data = self.train_source, self.config.data
+        local = pipeline.local_batch(global_batch, shard, shards)
+        if source.count < global_batch:
+            raise UsageError(
+                f"The batch size (={global_batch}) is larger than the training set "
+                f"(={source.count} images). Use a smaller one."
+            )
+        augment.check_batch(data, local)
+        class_weights = self.class_weights()
+
+        def load(reference, key):
+            contents, label = source.open(reference)
+            randoms = tf.random.stateless_uniform((augment.RANDOM_NUMBERS,), key)
+            image = augment.train_image(
+                contents, key, randoms, data, self.transform, source.decoded
+            )
+            return image, label, randoms
+
+        def finish(images, labels, randoms):
+            weights = tf.gather(tf.constant(class_weights), labels)
+            one_hot = tf.one_hot(labels, len(class_weights))
+            return *augment.augment_batch(images, one_hot, randoms, data), weights
+
+        references = source.train_references(
+            start_step,
+            seed=self.config.train.seed,
             global_batch=global_batch,
             shard=shard,
             shards=shards,
         )
+        batches = pipeline.batches(references, load, finish, local, data.num_threads)
+        if data.data_service:
+            service.check_source(source, data.dataset)
+            return service.through(batches, data.data_service)
+        return batches
 
     def evaluation(self, global_batch: int, shard: int = 0, shards: int = 1) -> tf.data.Dataset:
         """Returns one pass over the evaluation images, in order.
@@ -92,15 +115,19 @@ class Splits:
         Elements are as those of `train`. The last batch is filled up to a full one with
         images of weight 0.
         """
-        return pipeline.evaluation_batches(
-            self.eval_source,
-            self.config,
-            self.transform,
-            len(self.labels),
-            global_batch=global_batch,
-            shard=shard,
-            shards=shards,
-        )
+        source = self.eval_source
+        local = pipeline.local_batch(global_batch, shard, shards)
+
+        def load(reference, weight):
+            contents, label = source.open(reference)
+            image = pipeline.evaluation_pixels(contents, self.transform, source.decoded)
+            return image, label, weight
+
+        def finish(images, labels, weights):
+            return images, tf.one_hot(labels, len(self.labels)), weights
+
+        references = source.references(global_batch, shard, shards)
+        return pipeline.batches(references, load, finish, local, self.config.data.num_threads)
 
     def held_out_images(self, places: Sequence[int] | np.ndarray) -> Iterator[np.ndarray]:
         """Returns uint8 `(height, width, 3)` of evaluation images, by their position."""
@@ -128,15 +155,22 @@ class Splits:
 
     def save(self, path: str | os.PathLike) -> None:
         """Writes `split.json` (into `path`, if that is a folder) for `load(config, saved=...)`."""
-        path = pathlib.Path(path)
         sources, held_out = [self.train_source, self.eval_source], None
         if self.whole is not None:
             sources, held_out = [self.whole], self.eval_source
-        split_file.save(
-            path / split_file.NAME if path.is_dir() else path,
-            sources,
-            held_out,
-            self.labels,
-            self.excluded,
-            self.config.data.dataset,
-        )
+        dataset = self.config.data.dataset
+        split_file.save(path, sources, held_out, self.labels, self.excluded, dataset)
+
+
+def balanced(counts: Sequence[int] | np.ndarray) -> np.ndarray:
+    """Returns the weight of each class's samples: `total / (classes * count)`, float32.
+
+    All classes then have the same sum of weights, and the mean weight of a sample is 1, so that
+    the learning rate keeps its meaning. A class without samples gets 0: it cannot occur.
+
+    Args:
+        counts: Training samples of each class.
+    """
+    samples = np.asarray(counts, np.float64)
+    mean = samples.sum() / np.count_nonzero(samples)
+    return np.where(samples > 0, mean / np.maximum(samples, 1), 0).astype(np.float32)
