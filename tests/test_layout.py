@@ -220,7 +220,11 @@ def test_classes_of_nearly_the_same_name_are_remarked(tmp_path, capfd):
     [
         (10, '"p/10.png,cat,train', "Line 12 of .*list.csv holds a quote that is not closed"),
         (10, 'p/10.png,"cat,train', "Line 12 of .*list.csv holds a quote that is not closed"),
-        (3, "p\\3.png,cat,train", r"Line 5 of .*: there is no file p.3.png. Separate folders by /"),
+        (
+            3,
+            "p\\3.png,cat,train",
+            r"Line 5 of .* names p.3.png, which is not there. Separate",
+        ),
         (2, "p/2.png, ,train", "Line 4 of .*list.csv has an empty path or label"),
         (5, '"p/5.png","cat\np/6.png,dog",train', "Line 7 .*goes on in the next line"),
     ],
@@ -244,9 +248,9 @@ def test_a_device_or_a_pipe_in_a_list_is_named(tmp_path):
     ("value", "message"),
     [
         ('""', "Line 2 of .* has an empty path or label"),
-        ('["cat", "dog"]', r'Line 2 of .* is a text .*Received: \["cat", "dog"\]'),
-        ("true", "Line 2 of .* is a text .*Received: true"),
-        ("1.5", "Line 2 of .* is a text .*Received: 1.5"),
+        ('["cat", "dog"]', r'Line 2 of .* is no text .*Received: \["cat", "dog"\]'),
+        ("true", "Line 2 of .* is no text .*Received: true"),
+        ("1.5", "Line 2 of .* is no text .*Received: 1.5"),
         ("null", 'Line 2 of .* needs the keys "path" and "label"'),
     ],
 )

@@ -14,59 +14,39 @@ from keras_lightnets.catalogue import imagenet
 from lightnets.config.keys import DataConfig
 from lightnets.data.sources import folders, layout, listing, lists
 from lightnets.data.sources import tfds as tfds_source
-from lightnets.data.sources.files import Tree
-from lightnets.data.sources.source import Source
-from lightnets.data.sources.stream import Stream
+from lightnets.data.sources.part import Part, Tree
+from lightnets.data.sources.stream import AnySource, Stream
 from lightnets.support import console
 from lightnets.support.errors import UserError
 from lightnets.support.words import count, is_path, some
 
 
-@dataclass(frozen=True)
-class Part:
-    """One split.
+def relabelled(
+    source: AnySource, own: Sequence[str], classes: Sequence[str], where: str, whose: str
+) -> AnySource:
+    """Returns a source with labels that are indices into `classes`, mapped by name.
 
-    Attributes:
-        source: Its images.
-        classes: Names, in the order of the labels.
-        skipped: What lies among the images but is none that is read, with the reason.
-        unread: Why a class has no picture that is read, by its name.
-        beside: What lies beside its classes, with the reason.
+    Args:
+        source: The images.
+        own: Names of its classes.
+        classes: Of a network, say.
+        where: The images, for a message.
+        whose: The classes, for a message.
+
+    Raises:
+        UserError: The source has another class.
     """
-
-    source: Source | Stream
-    classes: list[str]
-    skipped: Mapping[str, str] = field(default_factory=dict)
-    unread: Mapping[str, str] = field(default_factory=dict)
-    beside: Mapping[str, str] = field(default_factory=dict)
-
-    def of_classes(self, classes: Sequence[str], where: str, whose: str) -> Source | Stream:
-        """Returns the source with labels that are indices into `classes`, mapped by name.
-
-        Args:
-            classes: Of a network, say.
-            where: This split, for a message.
-            whose: The classes, for a message.
-
-        Raises:
-            UserError: The split has another class.
-        """
-        if list(classes) == list(self.classes):
-            return self.source
-        index = {name: number for number, name in enumerate(classes)}
-        if tuple(classes) == imagenet.class_names():
-            # Sets name these by identifier, or by a word that is written in several ways.
-            index = {name: imagenet.index(name) for name in self.classes}
-        if unknown := [name for name in self.classes if index.get(name) is None]:
-            raise UserError(
-                f"{where} has classes that {whose} lacks: {some(unknown)}. It has: {some(classes)}."
-            )
-        table = np.array([index[name] for name in self.classes], np.int64)
-        return _relabelled(self.source, table)
-
-
-def _relabelled(source: Source | Stream, table: np.ndarray) -> Source | Stream:
-    """Returns the source with `table[label]` as labels."""
+    if list(classes) == list(own):
+        return source
+    index = {name: number for number, name in enumerate(classes)}
+    if tuple(classes) == imagenet.class_names():
+        # Sets name these by identifier, or by a word that is written in several ways.
+        index = {name: imagenet.index(name) for name in own}
+    if unknown := [name for name in own if index.get(name) is None]:
+        raise UserError(
+            f"{where} has classes that {whose} lacks: {some(unknown)}. It has: {some(classes)}."
+        )
+    table = np.array([index[name] for name in own], np.int64)
 
     def open_one(reference):
         contents, label = source.open(reference)
@@ -104,23 +84,59 @@ class Dataset:
     def choose(self, data: DataConfig) -> tuple[str, str | None]:
         """Returns the split to train on and the one to evaluate on, None if there is none.
 
+        Those that `data` names, else those that are called so.
+
         Raises:
             UserError: It cannot be decided, or there is no such split.
         """
-        first = next(iter(self.sizes)) if self.prepared else None
-        train, evaluation = layout.choose(self.sizes, data, self.name, first)
+        names = list(self.sizes)
+        train = data.train_split
+        if train is None:
+            found = [name for name in names if layout.role(name) == "train"]
+            if "train" in found:
+                found = ["train"]
+            if not found and self.prepared:
+                found = names[:1]
+            if len(found) != 1:
+                problem = f"several splits to train on: {', '.join(found)}"
+                if not found:
+                    problem = f"no split to train on. It has: {', '.join(names)}"
+                raise UserError(
+                    f"{self.name} has {problem}. Choose one by --set data.train_split=NAME."
+                )
+            train = found[0]
+        others = [name for name in layout.held_out(names) if name != train]
+        evaluation = data.eval_split or next(iter(others), None)
         return self.split(train), None if evaluation is None else self.split(evaluation)
 
-    def split(self, name: str) -> str:
-        """Returns the name of the split that is meant by `name`.
+    def split(self, wanted: str) -> str:
+        """Returns the name of the split that is meant: itself, in other case, or by its purpose.
 
         Raises:
             UserError: There is none.
         """
-        found = layout.match(name, self.sizes)
-        if found is None and not self.prepared:
-            raise UserError(f"{self.name} has no split {name!r}. It has: {', '.join(self.sizes)}.")
-        return found or name  # TFDS has a syntax for parts of splits
+        same = (
+            lambda name: name == wanted,
+            lambda name: name.lower() == wanted.strip().lower(),
+            lambda name: layout.role(name) is not None and layout.role(name) == layout.role(wanted),
+        )
+        for test in same:
+            if len(found := list(filter(test, self.sizes))) == 1:
+                return found[0]
+        if self.prepared:
+            return wanted  # TFDS has a syntax for parts of splits
+        raise UserError(f"{self.name} has no split {wanted!r}. It has: {', '.join(self.sizes)}.")
+
+    def labelled(self, split: str, classes: Sequence[str], whose: str) -> AnySource:
+        """Returns the images of a split with labels that are indices into `classes`.
+
+        Raises:
+            UserError: The split has another class than `whose`.
+        """
+        part = self.open(split)
+        return relabelled(
+            part.source, part.classes, classes, f"{self.name}: the split {split}", whose
+        )
 
     def describe(self) -> str:
         """Returns one line for a person: splits, classes, and what is left over."""
@@ -152,7 +168,11 @@ def find(data: DataConfig) -> Dataset:
     if tfds_source.is_prepared_folder(path):
         return _prepared(data)
     if path.is_dir():
-        _say_which(path)
+        if path.absolute().parent == pathlib.Path.cwd() and path.name in tfds_source.known_names():
+            console.line(
+                f"{path.name} is read as the folder {path.absolute()}, not as the data set of that "
+                "name: for that one, work in another folder."
+            )
         return _of_tree(folders.read_folder(path, data.layout), name)
     if path.is_file():
         if path.suffix.lower() not in (".csv", ".jsonl"):
@@ -165,30 +185,16 @@ def find(data: DataConfig) -> Dataset:
     return _prepared(data)
 
 
-def _say_which(path: pathlib.Path) -> None:
-    """Tells if a folder here is called as a data set, which it then stands for."""
-    here = path.absolute().parent == pathlib.Path.cwd()
-    if here and tfds_source.is_known(path.name):
-        console.line(
-            f"{path.name} is read as the folder {path.absolute()}, not as the data set of that "
-            "name: for that one, work in another folder."
-        )
-
-
 def _of_tree(tree: Tree, name: str) -> Dataset:
-    def open_split(split: str) -> Part:
-        found = tree.splits[split]
-        return Part(found.source(), found.classes, found.skipped, found.unread, found.beside)
-
-    left_over = dict(tree.left_over)
-    for found in tree.splits.values():
-        left_over |= found.skipped
+    parts, left_over = tree.parts, dict(tree.left_over)
+    for part in parts.values():
+        left_over |= part.skipped
     return Dataset(
         name,
-        {split: len(found.paths) for split, found in tree.splits.items()},
+        {split: part.source.count for split, part in parts.items()},
         tree.divided,
-        list(dict.fromkeys(name for found in tree.splits.values() for name in found.classes)),
-        open_split,
+        list(dict.fromkeys(name for part in parts.values() for name in part.classes)),
+        parts.__getitem__,
         left_over,
     )
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
-import os
 import pathlib
 import re
 from collections.abc import Collection, Sequence
@@ -12,11 +12,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from lightnets.data.dataset import Dataset, Part
+from lightnets.data.dataset import Dataset, relabelled
 from lightnets.data.sources import layout, listing
 from lightnets.data.sources import tfds as tfds_source
-from lightnets.data.sources.source import Source
-from lightnets.data.sources.stream import Stream
+from lightnets.data.sources.stream import AnySource
 from lightnets.data.splits import Splits
 from lightnets.support.errors import UserError
 
@@ -34,31 +33,23 @@ class HeldOut:
 
     dataset: Dataset
     labels: list[str]
-    sources: dict[str, Source | Stream] = field(default_factory=dict)
+    sources: dict[str, AnySource] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
 
-    def add(self, names: Collection[str], whose: str) -> None:
-        """Adds splits that have labels, their classes mapped by name.
-
-        Args:
-            names: Of the splits.
-            whose: The network, for a message.
-        """
-        for name in names:
-            part = self.dataset.open(name)
-            if not part.source.count:
-                self.left_out[name] = "no picture that can be read"
-                continue
-            if self.dataset.prepared and not tfds_source.is_labelled(part.source):
-                self.left_out[name] = "no labels"
-                continue
-            where = f"{self.dataset.name}: the split {name}"
-            self.sources[name] = part.of_classes(self.labels, where, whose)
+    def add(self, name: str, whose: str) -> None:
+        """Adds a split that has labels, its classes mapped by name; `whose` names the network."""
+        source = self.dataset.open(name).source
+        if not source.count:
+            self.left_out[name] = "no picture that can be read"
+        elif self.dataset.prepared and not tfds_source.is_labelled(source):
+            self.left_out[name] = "no labels"
+        else:
+            self.sources[name] = self.dataset.labelled(name, self.labels, whose)
 
     def for_network(self, labels: Sequence[str], whose: str) -> HeldOut:
         """Returns the same images with labels that are indices into other class names."""
         sources = {
-            name: Part(source, self.labels).of_classes(labels, self.dataset.name, whose)
+            name: relabelled(source, self.labels, labels, self.dataset.name, whose)
             for name, source in self.sources.items()
         }
         return dataclasses.replace(self, labels=list(labels), sources=sources)
@@ -75,18 +66,16 @@ def of_run(splits: Splits) -> HeldOut:
     Its evaluation images come first, as it has measured them itself, then further splits.
     """
     dataset = _dataset(splits)
-    found = HeldOut(dataset, list(splits.labels))
     train, evaluation = dataset.choose(splits.config.data)
     if evaluation is None:
-        found.sources["held out"] = splits.eval_source
-        return found
-    found.sources[evaluation] = splits.eval_source
+        return HeldOut(dataset, splits.labels, {"held out": splits.eval_source})
+    found = HeldOut(dataset, splits.labels, {evaluation: splits.eval_source})
     # TFDS takes parts of splits: of train[:80%] the rest is not measured unless it was named.
     used = {re.split(r"[\[+]", name)[0] for name in (train, evaluation)}
     for name in dataset.sizes:
         if name not in used:
             try:
-                found.add([name], f"the split {train}")
+                found.add(name, f"the split {train}")
             except UserError as error:
                 found.left_out[name] = str(error)
     return found
@@ -124,47 +113,50 @@ def of_dataset(
     """
     found = HeldOut(dataset, list(labels))
     if split is not None:
-        part = dataset.split(split)
-        tfds_source.check_labelled(dataset.open(part).source)
-        found.add([part], whose)
+        name = dataset.split(split)
+        tfds_source.check_labelled(dataset.open(name).source)
+        found.add(name, whose)
         return found
     names = list(dataset.sizes)
     trained = [name for name in names if layout.role(name) == "train"]
     if not known and len(trained) < len(names):
         found.left_out |= dict.fromkeys(trained, "it may have been trained on")
-        names = [name for name in names if name not in trained]
-    found.add(names, whose)
+    for name in names:
+        if name not in found.left_out:
+            found.add(name, whose)
     if not found.sources:
         raise UserError(f"{dataset.name} has no split with labels.")
     return found
 
 
-def seen_in_training(train: Source | Stream, sources: Collection[Source | Stream]) -> int:
+def seen_in_training(train: AnySource, sources: Collection[AnySource]) -> int:
     """Returns how many images of `sources` are files, or copies of files, that were trained on.
 
     Files are compared by their bytes; 0 if either are no files, or too many to look at.
     """
     if max(source.count for source in (train, *sources)) > listing.UNASKED_LIMIT:
         return 0
-    known, others = _files_by_size(train), [_files_by_size(source) for source in sources]
-    digests: dict[int, set[bytes]] = {}
-    seen = 0
-    for size, paths in ((size, paths) for files in others for size, paths in files.items()):
-        if size in known:
-            if size not in digests:
-                digests[size] = {_digest(path) for path in known[size]}
-            seen += sum(_digest(path) in digests[size] for path in paths)
-    return seen
+    known = _files_by_size(train)
+
+    @functools.cache
+    def digests(size: int) -> set[bytes]:
+        return {_digest(path) for path in known.get(size, ())}
+
+    # Only files of the size of one that was trained on are read.
+    return sum(
+        _digest(path) in digests(size)
+        for source in sources
+        for size, paths in _files_by_size(source).items()
+        for path in paths
+        if size in known
+    )
 
 
-def _files_by_size(source: Source | Stream) -> dict[int, list[pathlib.Path]]:
+def _files_by_size(source: AnySource) -> dict[int, list[pathlib.Path]]:
     files: dict[int, list[pathlib.Path]] = {}
-    for position in range(source.count):
-        path = pathlib.Path(source.name(position))
-        if not path.is_absolute():  # TFDS: name, split and number
-            break
-        if path.is_file():
-            files.setdefault(os.stat(path).st_size, []).append(path)  # noqa: PTH116
+    for path in map(pathlib.Path, map(source.name, range(source.count))):
+        if path.is_absolute() and path.is_file():  # names of TFDS are no paths
+            files.setdefault(path.stat().st_size, []).append(path)
     return files
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import pathlib
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -16,8 +16,7 @@ from lightnets.data import cache, check, service, split_file
 from lightnets.data.dataset import Dataset, find
 from lightnets.data.sources import folders, listing
 from lightnets.data.sources import tfds as tfds_source
-from lightnets.data.sources.source import Source
-from lightnets.data.sources.stream import Stream
+from lightnets.data.sources.stream import AnySource, Stream
 from lightnets.data.splits import Splits
 from lightnets.support.errors import UserError
 from lightnets.support.words import command, some
@@ -30,8 +29,8 @@ class Opened(NamedTuple):
     """What a run reads of a data set, before anything is held out."""
 
     labels: list[str]
-    train: Source | Stream
-    evaluation: Source | Stream | None
+    train: AnySource
+    evaluation: AnySource | None
     unread: Mapping[str, str]
     dataset: Dataset
 
@@ -55,49 +54,48 @@ def load(
     Raises:
         UserError: There is no such data set, it cannot be used, or it is not what it was.
     """
-    if config.data.data_service and checked:
-        service.check(config.data.data_service)
+    data = config.data
+    if data.data_service and checked:
+        service.check(data.data_service)
     if saved is not None:
-        _check_place(config.data.dataset)
+        _check_place(data.dataset)
     opened = open_dataset(config)
     if problem := class_names.problem(opened.labels):
-        raise UserError(f"{config.data.dataset}: {problem}")
+        raise UserError(f"{data.dataset}: {problem}")
     _check_trainable(opened)
-    saved_split = split_file.read(saved)
-    if saved_split and saved_split.labels != opened.labels:
-        raise UserError(
-            f"The classes of {config.data.dataset} have changed since the run was started: "
-            f"{len(saved_split.labels)} then, {len(opened.labels)} now."
-        )
-    excluded: dict[str, str] = {}
     sources = [source for source in (opened.train, opened.evaluation) if source is not None]
     if opened.dataset.prepared:
         for source in sources:
             tfds_source.check_labelled(source)
+    saved_split, excluded = split_file.read(saved), {}
     if saved_split:
+        if saved_split.labels != opened.labels:
+            raise UserError(
+                f"The classes of {data.dataset} have changed since the run was started: "
+                f"{len(saved_split.labels)} then, {len(opened.labels)} now."
+            )
         excluded = saved_split.excluded
-        dataset = config.data.dataset
-        sources = [split_file.without(source, saved_split, dataset) for source in sources]
+        sources = [split_file.without(source, saved_split, data.dataset) for source in sources]
         if checked or verified:
-            split_file.verify(sources, saved_split, dataset)
+            split_file.verify(sources, saved_split, data.dataset)
     elif checked:
-        sources, excluded = check.sound(sources, config.data)
-        _check_left(opened, sources[0], excluded)
-    whole = None
-    if len(sources) == 1:
-        whole = sources[0]
+        sources, excluded = check.sound(sources, data)
+        if excluded:
+            _check_left(opened, sources[0])
+    whole = sources[0] if len(sources) == 1 else None
+    if whole is not None:
         if saved_split and saved_split.names is not None:
-            sources = split_file.restore(whole, saved_split, config.data.dataset)
+            sources = split_file.restore(whole, saved_split, data.dataset)
         else:
             sources = split_stratified(whole, config)
-    sources = cache.cached(list(sources), config.data)
-    if config.data.data_service and checked:
-        service.check_source(sources[0], config.data.dataset)
+    train, evaluation = cache.cached(list(sources), data)
+    if data.data_service and checked:
+        service.check_source(train, data.dataset)
     return Splits(
         labels=opened.labels,
         transform=evaluation_transform(config),
-        train_source=sources[0],
-        eval_source=sources[1],
+        train_source=train,
+        eval_source=evaluation,
         config=config,
         whole=whole,
         excluded=excluded,
@@ -124,7 +122,7 @@ def open_dataset(config: Config) -> Opened:
     dataset = find(config.data)
     train, evaluation = dataset.choose(config.data)
     part = dataset.open(train)
-    source, classes = part.source, part.classes
+    source = part.source
     large = source.count > listing.UNASKED_LIMIT
     if evaluation is None and isinstance(source, Stream) and train == "train" and large:
         # To choose by class, and to evaluate, all records would be read. They are shuffled when
@@ -134,11 +132,12 @@ def open_dataset(config: Config) -> Opened:
         evaluation = f"train[{100 - share}%:]"
     held_out = None
     if evaluation is not None:
-        where = f"{dataset.name}: the split {evaluation}"
-        held_out = dataset.open(evaluation).of_classes(classes, where, f"the split {train}")
+        held_out = dataset.labelled(evaluation, part.classes, f"the split {train}")
         if not held_out.count:
-            raise UserError(f"{where} has no picture that can be read.")
-    return Opened(classes, source, held_out, part.unread, dataset)
+            raise UserError(
+                f"{dataset.name}: the split {evaluation} has no picture that can be read."
+            )
+    return Opened(part.classes, source, held_out, part.unread, dataset)
 
 
 def _check_trainable(opened: Opened) -> None:
@@ -155,19 +154,15 @@ def _check_trainable(opened: Opened) -> None:
         )
 
 
-def _check_left(opened: Opened, train: Source | Stream, excluded: Collection[str]) -> None:
-    """Raises UserError if all images of a class are damaged."""
-    if excluded:
-        gone = set(opened.train.read_labels()) - set(train.read_labels())
-        if names := [opened.labels[label] for label in sorted(gone)]:
-            raise UserError(
-                f"{opened.dataset.name}: all pictures of the class {some(names)} are damaged."
-            )
+def _check_left(opened: Opened, train: AnySource) -> None:
+    """Raises UserError if no image of a class is left, because all are damaged."""
+    gone = set(opened.train.read_labels()) - set(train.read_labels())
+    if gone:
+        names = some(opened.labels[label] for label in sorted(gone))
+        raise UserError(f"{opened.dataset.name}: all pictures of the class {names} are damaged.")
 
 
-def split_stratified(
-    source: Source | Stream, config: Config
-) -> tuple[Source | Stream, Source | Stream]:
+def split_stratified(source: AnySource, config: Config) -> tuple[AnySource, AnySource]:
     """Returns the training and the evaluation part of a source.
 
     Of each class `data.val_split` of the images are held out, at least one if there are two.
@@ -177,18 +172,17 @@ def split_stratified(
     """
     labels = source.read_labels()
     random = np.random.default_rng(config.train.seed)
-    held_out = []
+    held_out = [np.array([], np.int64)]
     for label in np.unique(labels):
         members = random.permutation(np.flatnonzero(labels == label))
         share = round(len(members) * config.data.val_split)
         held_out.append(members[: min(max(share, 1), len(members) - 1)])
-    positions = np.sort(np.concatenate(held_out)) if held_out else np.array([], np.int64)
+    positions = np.concatenate(held_out)
     if not len(positions):
         raise UserError(
             f"{config.data.dataset} has no class with two images, so none can be held out."
         )
-    rest = np.setdiff1d(np.arange(len(labels)), positions, assume_unique=True)
-    return source.subset(rest), source.subset(positions)
+    return split_file.divide(source, positions)
 
 
 def evaluation_transform(config: Config) -> EvalTransform:

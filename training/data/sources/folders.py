@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import pathlib
 from collections.abc import Collection, Mapping
@@ -12,7 +11,7 @@ import numpy as np
 from keras_lightnets.text import visible
 from lightnets.data.sources import layout as names
 from lightnets.data.sources import listing
-from lightnets.data.sources.files import Listing, Tree
+from lightnets.data.sources.part import Part, Tree, file_source
 from lightnets.support.errors import UserError
 from lightnets.support.words import count
 
@@ -37,15 +36,15 @@ def read_folder(root: pathlib.Path, layout: str = "auto") -> Tree:
         UserError: There are no pictures, or it cannot be decided what the folders are.
     """
     tree = _tree(root, layout)
-    if sum(len(part.paths) for part in tree.splits.values()) > listing.UNASKED_LIMIT:
+    if sum(part.source.count for part in tree.parts.values()) > listing.UNASKED_LIMIT:
         return tree
-    splits = {name: part.readable() for name, part in tree.splits.items()}
-    if not any(part.paths for part in splits.values()):
+    parts = {name: part.readable() for name, part in tree.parts.items()}
+    if not any(part.source.count for part in parts.values()):
         left_out = listing.counted(
-            [why for part in splits.values() for why in part.skipped.values()]
+            [why for part in parts.values() for why in part.skipped.values()]
         )
         raise UserError(f"{root} holds no picture that can be read. Left out: {left_out}.")
-    return dataclasses.replace(tree, splits=splits)
+    return tree._replace(parts=parts)
 
 
 def _tree(root: pathlib.Path, layout: str) -> Tree:
@@ -66,9 +65,9 @@ def _tree(root: pathlib.Path, layout: str) -> Tree:
                 f"{root}: there are no class folders in {', '.join(map(os.path.basename, named))}. "
                 "If these are the classes, say so by --layout classes."
             )
-        if not found.paths:
+        if not found.source.count:
             raise UserError(_no_images(root, found))
-        return Tree({"train": found}, divided=False, left_over=found.beside)
+        return Tree({"train": found}, False, found.beside)
     left_over = beside.skipped | dict.fromkeys(beside.images, _BESIDE)
     for path, found in (named | others).items():
         if path in splits:
@@ -79,10 +78,10 @@ def _tree(root: pathlib.Path, layout: str) -> Tree:
     keys = [os.path.basename(path).strip().lower() for path in splits]  # noqa: PTH119
     if len(set(keys)) < len(keys):
         raise UserError(f"{root} has several splits of one name: {', '.join(sorted(keys))}.")
-    return Tree(dict(zip(keys, splits.values(), strict=True)), divided=True, left_over=left_over)
+    return Tree(dict(zip(keys, splits.values(), strict=True)), True, left_over)
 
 
-def scan(root: str | os.PathLike) -> Listing:
+def scan(root: str | os.PathLike) -> Part:
     """Lists a folder with one subfolder per class, however deep the files lie in them.
 
     A subfolder in which there is no picture of any format is no class.
@@ -103,7 +102,7 @@ def scan(root: str | os.PathLike) -> Listing:
             unread[classes[-1]] = listing.counted(found.skipped)
     labels = np.repeat(np.arange(len(classes), dtype=np.int32), counts)
     beside.skipped |= dict.fromkeys(beside.images, _BESIDE)
-    return Listing(paths, labels, classes, skipped, unread, beside.skipped)
+    return Part(file_source(paths, labels), classes, skipped, unread, beside.skipped)
 
 
 def nested(root: pathlib.Path, classes: Collection[str]) -> str:
@@ -131,12 +130,12 @@ def _class_name(folder: str) -> str:
     return name
 
 
-def _holds_pictures(found: Listing) -> bool:
+def _holds_pictures(found: Part) -> bool:
     return bool(found.classes) or _BESIDE in found.beside.values()
 
 
 def _check_decided(
-    root: pathlib.Path, splits: Mapping[str, Listing], others: Mapping[str, Listing]
+    root: pathlib.Path, splits: Mapping[str, Part], others: Mapping[str, Part]
 ) -> None:
     """Raises UserError if `train` with folders in it may as well be a class beside others."""
     classes = [name for found in splits.values() for name in set(found.classes)]
@@ -156,7 +155,7 @@ def _check_decided(
         )
 
 
-def _no_images(root: pathlib.Path, found: Listing) -> str:
+def _no_images(root: pathlib.Path, found: Part) -> str:
     left_over = listing.counted([*found.skipped.values(), *found.beside.values()])
     return (
         f"{root} holds no images in class folders. Wanted: {root}/<class>/<image>, or "

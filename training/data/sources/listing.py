@@ -39,6 +39,15 @@ OTHER_SUFFIXES = {
     **dict.fromkeys((".arw", ".cr2", ".cr3", ".dng", ".nef", ".orf", ".raf", ".rw2"), "raw"),
 }
 READ = frozenset(SUFFIXES.values())
+# How files of these formats begin, and the brands of others behind `ftyp`.
+_STARTS = {
+    **{b"\xff\xd8\xff": "JPEG", b"\x89PNG": "PNG", b"GIF8": "GIF", b"BM": "BMP"},
+    **{b"II*\0": "TIFF", b"MM\0*": "TIFF"},
+}
+_BRANDS = {
+    **dict.fromkeys((b"avif", b"avis"), "AVIF"),
+    **dict.fromkeys((b"heic", b"heix", b"mif1", b"msf1", b"hevc"), "HEIC"),
+}
 # Of a picture, which is read into memory whole.
 MAX_BYTES = 256 * 2**20
 
@@ -46,12 +55,13 @@ _FOREIGN_NAMES = {
     *("__macosx", "@eadir", "@recycle", "#recycle", "$recycle.bin", "lost+found", "__pycache__"),
     *("system volume information", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"),
 }
-_SPECIAL = (
-    (stat.S_ISCHR, "a device"),
-    (stat.S_ISBLK, "a device"),
-    (stat.S_ISFIFO, "a named pipe"),
-    (stat.S_ISSOCK, "a socket"),
-)
+# What is no regular file and no folder.
+_SPECIAL = {
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+}
 _ERRORS = {errno.ENOENT: "a broken link", errno.ELOOP: "a link to itself"}
 
 
@@ -139,7 +149,7 @@ def obstacle(path: str | os.PathLike) -> str | None:
         return _ERRORS.get(error.errno or 0, str(error.strerror).lower())
     if stat.S_ISREG(status.st_mode) and status.st_size > MAX_BYTES:
         return f"a file of {-(-status.st_size // 2**20)} MiB, more than {MAX_BYTES // 2**20} MiB"
-    return next((name for test, name in _SPECIAL if test(status.st_mode)), None)
+    return _SPECIAL.get(stat.S_IFMT(status.st_mode))
 
 
 def _special(path: str, folder: str | os.PathLike) -> tuple[bool, str | None]:
@@ -173,23 +183,13 @@ def _unread(path: str) -> str | None:
 
 def kind_of(head: bytes) -> str | None:
     """Returns the format that the first 12 bytes of a file belong to, None if we know none."""
-    starts = {
-        b"\xff\xd8\xff": "JPEG",
-        b"\x89PNG": "PNG",
-        b"GIF8": "GIF",
-        b"BM": "BMP",
-        b"II*\0": "TIFF",
-        b"MM\0*": "TIFF",
-    }
-    for start, kind in starts.items():
+    for start, kind in _STARTS.items():
         if head.startswith(start):
             return kind
     if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
         return "WebP"
     if head[4:8] == b"ftyp":
-        brands = {b"avif": "AVIF", b"avis": "AVIF"}
-        brands |= dict.fromkeys((b"heic", b"heix", b"mif1", b"msf1", b"hevc"), "HEIC")
-        return brands.get(head[8:12])
+        return _BRANDS.get(head[8:12])
     return None
 
 

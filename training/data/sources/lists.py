@@ -8,12 +8,11 @@ import json
 import os
 import pathlib
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 
 from lightnets.data.sources import listing
-from lightnets.data.sources.files import Listing, Tree
+from lightnets.data.sources.part import Part, Tree, file_source
 from lightnets.support.errors import UserError
 
 _PATHS = ("path", "file", "filename", "image", "image_path")
@@ -22,6 +21,10 @@ _LABELS = ("label", "class", "category", "target")
 
 # Line, path, label and split, each as text; a plain tuple, because there may be a million.
 _Row = tuple[int, str, str, str]
+
+
+class _LineError(Exception):
+    """What is wrong with a line: its number, and the rest of the sentence."""
 
 
 def read_list(path: pathlib.Path) -> Tree:
@@ -35,24 +38,10 @@ def read_list(path: pathlib.Path) -> Tree:
         UserError: The file cannot be read, or a row lacks a value; the row is named.
     """
     rows = _jsonl_rows(path) if path.suffix.lower() == ".jsonl" else _csv_rows(path)
-    folder = os.path.join(str(path.parent), "")  # noqa: PTH118 (a text with a separator at its end)
-    paths: dict[str, list[str]] = {}
-    names: dict[str, list[str]] = {}
-    shared: dict[str, str] = {}  # one string object per class, however many rows
-    backslashes = 0
     try:
-        for line, file, label, split in rows:
-            if not file or not label or "\n" in label:
-                _check_row(path, line, file, label)
-            if paths and ("" in paths) != (not split):
-                raise UserError(f"{path} names a split for some images only; see line {line}.")
-            # Not os.path.join, which takes 2 of the 10 seconds that a million rows take.
-            whole = file if file.startswith(os.sep) else folder + file
-            if "\\" in file and not backslashes:
-                backslashes = line
-                _check_separators(path, line, file, whole)
-            paths.setdefault(split, []).append(whole)
-            names.setdefault(split, []).append(shared.setdefault(label, label))
+        paths, labels = _by_split(path, rows)
+    except _LineError as error:
+        raise UserError(f"Line {error.args[0]} of {path} {error.args[1]}") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 ({error.reason}). Save it as UTF-8.") from None
     except OSError as error:
@@ -64,29 +53,45 @@ def read_list(path: pathlib.Path) -> Tree:
             # Files that are missing are named later, all at once.
             if (what := listing.obstacle(file)) and os.path.exists(file):  # noqa: PTH110
                 raise UserError(f"{path} lists {file}, which is {what}.")
-    splits = {split or "train": _listing(files, names[split]) for split, files in paths.items()}
-    return Tree(splits, divided="" not in paths)
+    parts = {split or "train": _part(files, labels[split]) for split, files in paths.items()}
+    return Tree(parts, "" not in paths, {})
 
 
-def _listing(paths: list[str], names: list[str]) -> Listing:
-    classes = _sorted(set(names))
+def _by_split(
+    path: pathlib.Path, rows: Iterator[_Row]
+) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+    """Returns the paths and the labels of each split, which is "" where none is named."""
+    folder = os.path.join(str(path.parent), "")  # noqa: PTH118 (a text with a separator at its end)
+    paths: dict[str, list[str]] = {}
+    labels: dict[str, list[str]] = {}
+    shared: dict[str, str] = {}  # one string object per class, however many rows
+    backslashes = os.sep == "\\"
+    for line, file, label, split in rows:
+        if not file or not label:
+            raise _LineError(line, "has an empty path or label.")
+        if "\n" in label and "," in label.partition("\n")[2]:
+            raise _LineError(
+                line, f"has a label that goes on in the next line: {label[:40]!r}. Is a quote open?"
+            )
+        if paths and ("" in paths) != (not split):
+            raise UserError(f"{path} names a split for some images only; see line {line}.")
+        # Not os.path.join, which takes 2 of the 10 seconds that a million rows take.
+        whole = file if file.startswith(os.sep) else folder + file
+        if "\\" in file and not backslashes:
+            backslashes = True
+            if not os.path.lexists(whole):
+                raise _LineError(line, f"names {file}, which is not there. Separate folders by /.")
+        paths.setdefault(split, []).append(whole)
+        labels.setdefault(split, []).append(shared.setdefault(label, label))
+    return paths, labels
+
+
+def _part(paths: list[str], names: list[str]) -> Part:
+    numeric = all(name.removeprefix("-").isdecimal() for name in set(names))
+    classes = sorted(set(names), key=(lambda name: (int(name), name)) if numeric else None)
     index = {name: number for number, name in enumerate(classes)}
     labels = np.fromiter((index[name] for name in names), np.int32, len(names))
-    return Listing(paths, labels, classes)
-
-
-def _sorted(names: set[str]) -> list[str]:
-    """Returns names sorted: as numbers where all are whole numbers, else as text."""
-    numeric = all(name.removeprefix("-").isdecimal() for name in names)
-    return sorted(names, key=(lambda name: (int(name), name)) if numeric else None)
-
-
-def _check_separators(path: pathlib.Path, line: int, file: str, whole: str) -> None:
-    """Raises UserError for a path as Windows writes it."""
-    if os.sep != "\\" and not os.path.lexists(whole):
-        raise UserError(
-            f"Line {line} of {path}: there is no file {file}. Separate folders by /, not by \\."
-        )
+    return Part(file_source(paths, labels), classes)
 
 
 def _csv_rows(path: pathlib.Path) -> Iterator[_Row]:
@@ -112,11 +117,11 @@ def _csv_rows(path: pathlib.Path) -> Iterator[_Row]:
                     split = "" if at_split is None else row[at_split].strip().lower()
                     yield line, row[at_path], row[at_label].strip(), split
                 elif row:
-                    raise UserError(f"Line {line} of {path} lacks a column.")
+                    raise _LineError(line, "lacks a column.")
                 line = reader.line_num + 1
         except csv.Error as error:
-            raise UserError(
-                f"Line {line} of {path} holds a quote that is not closed, or not doubled: {error}."
+            raise _LineError(
+                line, f"holds a quote that is not closed, or not doubled: {error}."
             ) from None
 
 
@@ -128,36 +133,20 @@ def _jsonl_rows(path: pathlib.Path) -> Iterator[_Row]:
             try:
                 row = json.loads(text)
             except (ValueError, RecursionError) as error:
-                raise UserError(f"Line {line} of {path} is not JSON: {error}.") from None
+                raise _LineError(line, f"is not JSON: {error}.") from None
+            row = row if isinstance(row, dict) else {}
             found, label, split = (
                 next((row[name] for name in choices if name in row), None)
-                if isinstance(row, dict)
-                else None
                 for choices in (_PATHS, _LABELS, ("split",))
             )
             if found is None or label is None:
-                raise UserError(f'Line {line} of {path} needs the keys "path" and "label".')
-            found, label = _text(path, line, found), _text(path, line, label).strip()
-            split = "" if split is None else _text(path, line, split).strip().lower()
-            yield line, found, label, split
-
-
-def _text(path: pathlib.Path, line: int, value: Any) -> str:
-    """Returns a text or a whole number as text."""
-    if isinstance(value, bool) or not isinstance(value, (str, int)):
-        raise UserError(
-            f"Line {line} of {path}: a path, label or split is a text (or a whole number), one for "
-            f"each image. Received: {json.dumps(value)[:80]}."
-        )
-    return str(value)
-
-
-def _check_row(path: pathlib.Path, line: int, file: str, label: str) -> None:
-    """Raises UserError for a row without a path or label, and one that swallows others."""
-    if not file or not label:
-        raise UserError(f"Line {line} of {path} has an empty path or label.")
-    if "," in label.partition("\n")[2]:
-        raise UserError(
-            f"Line {line} of {path}: the label {label[:40]!r} goes on in the next line. "
-            "Is a quote open?"
-        )
+                raise _LineError(line, 'needs the keys "path" and "label".')
+            for value in (found, label, "" if split is None else split):
+                if isinstance(value, bool) or not isinstance(value, (str, int)):
+                    raise _LineError(
+                        line,
+                        "has a path, label or split that is no text (or whole number). "
+                        f"Received: {json.dumps(value)[:80]}.",
+                    )
+            split = "" if split is None else str(split)
+            yield line, str(found), str(label).strip(), split.strip().lower()

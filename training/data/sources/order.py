@@ -39,21 +39,6 @@ def step_positions(
     )
 
 
-def evaluation_positions(
-    step: tf.Tensor, *, examples: int, global_batch: int, shard: int, shards: int
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns the positions of one step of evaluation, in order, and which of them count.
-
-    The last batch is filled up with the last example, which then does not count.
-
-    Returns:
-        int64 `(global_batch // shards,)` positions and float32 weights, 1 or 0.
-    """
-    local = global_batch // shards
-    positions = step * global_batch + shard * local + tf.range(local, dtype=tf.int64)
-    return tf.minimum(positions, examples - 1), tf.cast(positions < examples, tf.float32)
-
-
 def example_keys(seed: int, epoch: tf.Tensor, positions: tf.Tensor) -> tf.Tensor:
     """Returns the seeds, int64 `(batch, 2)`, of all that is random about examples in an epoch."""
     high = tf.fill(tf.shape(positions), tf.constant(seed, tf.int64) * 2**31 + epoch)

@@ -92,12 +92,12 @@ class Source:
 
         The last batch is filled up with the last example at weight 0.
         """
+        local = global_batch // shards
 
         def look_up(step):
-            positions, weights = order.evaluation_positions(
-                step, examples=self.count, global_batch=global_batch, shard=shard, shards=shards
-            )
-            return self.lookup(positions), weights
+            positions = step * global_batch + shard * local + tf.range(local, dtype=tf.int64)
+            weights = tf.cast(positions < self.count, tf.float32)
+            return self.lookup(tf.minimum(positions, self.count - 1)), weights
 
         return tf.data.Dataset.range(-(-self.count // global_batch)).map(look_up)
 

@@ -20,7 +20,7 @@ from keras_lightnets.text import first_line
 from lightnets.config.keys import DataConfig
 from lightnets.data.sources.digits import Digits
 from lightnets.data.sources.source import Source, labels_of
-from lightnets.data.sources.stream import Stream
+from lightnets.data.sources.stream import AnySource, Stream
 from lightnets.support.errors import UserError
 from lightnets.support.words import nearest
 
@@ -77,15 +77,11 @@ def _unknown(data: DataConfig, name: str) -> str:
     if found:
         return f"{data.dataset!r} is not prepared in {root}. There are: {', '.join(found)}."
     problem = f"{data.dataset!r} is no folder, list or name of a TFDS data set."
-    return problem + nearest(name, _known_names())
+    return problem + nearest(name, known_names())
 
 
-def is_known(name: str) -> bool:
-    """Whether a data set is called so."""
-    return name in _known_names()
-
-
-def _known_names() -> list[str]:
+def known_names() -> list[str]:
+    """Returns what data sets are called."""
     return ["digits", *tfds.list_builders(with_community_datasets=False)]
 
 
@@ -148,6 +144,7 @@ def prepared_digits(data_dir: str | os.PathLike | None = None) -> tfds.core.Data
     builder = Digits(data_dir=str(folder), file_format=_FORMAT)
     if not builder.is_prepared():
         with _lock(folder), quiet():
+            # Anew: another process may have prepared it meanwhile.
             builder = Digits(data_dir=str(folder), file_format=_FORMAT)
             builder.download_and_prepare()
             prepared.append(str(builder.data_dir))
@@ -191,23 +188,24 @@ def feature_keys(builder: tfds.core.DatasetBuilder) -> tuple[str, str]:
     # What TFDS reads from a file comes in any order.
     features = dict(sorted(builder.info.features.items()))
     chosen = []
-    kinds = ((tfds.features.Image, "image"), (tfds.features.ClassLabel, "label"))
-    for kind, usual in kinds:
+    kinds = (
+        (tfds.features.Image, "image", "images"),
+        (tfds.features.ClassLabel, "label", "labels"),
+    )
+    for kind, usual, noun in kinds:
         keys = [key for key, value in features.items() if isinstance(value, kind)]
         supervised = [key for key in keys if key in (builder.info.supervised_keys or ())]
-        chosen.append(supervised or ([usual] if usual in keys else keys))
-    described = ", ".join(f"{key} ({type(value).__name__})" for key, value in features.items())
-    if not all(chosen):
-        raise UserError(
-            f"{builder.name} is no set of images with a class each. It has: {described}."
-        )
-    for keys, noun in zip(chosen, ("images", "labels"), strict=True):
+        keys = supervised or ([usual] if usual in keys else keys)
+        if not keys:
+            has = ", ".join(f"{key} ({type(value).__name__})" for key, value in features.items())
+            raise UserError(f"{builder.name} is no set of images with a class each. It has: {has}.")
         if len(keys) > 1:
             raise UserError(
                 f"{builder.name} has several {noun} for each example ({', '.join(keys)}) and does "
                 "not name those to train on (supervised_keys). Write a CSV list of the ones meant."
             )
-    (image,), (label,) = chosen
+        chosen += keys
+    image, label = chosen
     # TFDS keeps the bits of other types as if they were the channels of a PNG file.
     dtype = np.dtype(features[image].np_dtype)
     if dtype not in (np.uint8, np.uint16):
@@ -217,12 +215,12 @@ def feature_keys(builder: tfds.core.DatasetBuilder) -> tuple[str, str]:
     return image, label
 
 
-def is_labelled(source: Source | Stream) -> bool:
+def is_labelled(source: AnySource) -> bool:
     """Whether a split has labels, by its first example: splits are labelled as a whole."""
     return next(labels_of(source.references(1).take(1), source)) >= 0
 
 
-def check_labelled(source: Source | Stream) -> None:
+def check_labelled(source: AnySource) -> None:
     """Raises UserError if a split has no labels, as the `test` of some sets; TFDS writes -1."""
     if not is_labelled(source):
         raise UserError(
@@ -231,7 +229,7 @@ def check_labelled(source: Source | Stream) -> None:
         )
 
 
-def open_split(builder: tfds.core.DatasetBuilder, split: str) -> Source | Stream:
+def open_split(builder: tfds.core.DatasetBuilder, split: str) -> AnySource:
     """Returns a split: random access if it was prepared as ArrayRecord, else a stream.
 
     Raises:
@@ -266,7 +264,7 @@ def open_split(builder: tfds.core.DatasetBuilder, split: str) -> Source | Stream
     def fingerprint() -> str:
         return f"{builder.data_path} {split} {info.num_examples} {info.num_bytes}"
 
-    if str(getattr(builder.info.file_format, "value", "")) == _FORMAT:
+    if builder.info.file_format is tfds.core.FileFormat.ARRAY_RECORD:
         return _random_access(instructions, open_record, name, fingerprint)
     paths = tf.constant([str(item.filename) for item in instructions])
     skips = tf.constant([item.skip for item in instructions], tf.int64)

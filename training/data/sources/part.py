@@ -1,0 +1,101 @@
+"""One split of a data set; and image files as such a split."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from lightnets.data.sources import listing
+from lightnets.data.sources.source import Source
+from lightnets.data.sources.stream import AnySource
+
+
+@dataclass(frozen=True)
+class Part:
+    """One split.
+
+    Attributes:
+        source: Its images.
+        classes: Names, in the order of the labels.
+        skipped: What lies among the images but is none that is read, with the reason.
+        unread: Why a class has no picture that is read, by its name.
+        beside: What lies beside the classes, with the reason.
+    """
+
+    source: AnySource
+    classes: list[str]
+    skipped: Mapping[str, str] = field(default_factory=dict)
+    unread: Mapping[str, str] = field(default_factory=dict)
+    beside: Mapping[str, str] = field(default_factory=dict)
+
+    def readable(self) -> Part:
+        """Returns it without files that are gone or too large: these are skipped."""
+        names = [self.source.name(place) for place in range(self.source.count)]
+        reasons = {name: why for name in names if (why := listing.obstacle(name))}
+        if not reasons:
+            return self
+        labels = self.source.read_labels()
+        kept = np.flatnonzero([name not in reasons for name in names])
+        emptied = set(labels) - set(labels[kept])
+        unread = {
+            self.classes[label]: reasons[name]
+            for name, label in zip(names, labels, strict=True)
+            if label in emptied
+        }
+        return dataclasses.replace(
+            self,
+            source=self.source.subset(kept),
+            skipped={**self.skipped, **reasons},
+            unread={**self.unread, **unread},
+        )
+
+
+class Tree(NamedTuple):
+    """What a folder or a list holds.
+
+    Attributes:
+        parts: By the name of the split, in lower case. One called `train` without splits.
+        divided: Whether it has splits.
+        left_over: What belongs to no split, with the reason.
+    """
+
+    parts: Mapping[str, Part]
+    divided: bool
+    left_over: Mapping[str, str]
+
+
+def file_source(paths: list[str], labels: np.ndarray) -> Source:
+    """Returns the pipeline's view of files, with a label each."""
+    # Bytes: a file's name need not be UTF-8.
+    all_paths = tf.constant(list(map(os.fsencode, paths)), tf.string)
+    all_labels = tf.constant(labels, tf.int64)
+
+    def lookup(positions: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return tf.gather(all_paths, positions), tf.gather(all_labels, positions)
+
+    def fingerprint() -> str:
+        state = hashlib.sha256()
+        for path in paths:
+            try:
+                info = os.stat(path)  # noqa: PTH116 (a million of them: Path costs as much)
+                facts = f"\0{info.st_size}\0{info.st_mtime_ns}\n"
+            except OSError:
+                facts = "\0missing\n"
+            state.update(os.fsencode(path) + facts.encode())
+        return state.hexdigest()
+
+    return Source(
+        count=len(paths),
+        lookup=lookup,
+        open=lambda reference: (tf.io.read_file(reference[0]), reference[1]),
+        name=paths.__getitem__,
+        read_labels=lambda: np.asarray(labels, np.int64),
+        fingerprint=fingerprint,
+    )
