@@ -1233,9 +1233,9 @@ MUTATIONS = (
     ),
     Mutation(
         "every damaged file on the screen",
-        "training/doctor/text.py",
-        "lines += own[:_SHOWN]",
-        "lines += own",
+        "training/doctor/findings.py",
+        "shown += own[:_SHOWN]",
+        "shown += own",
         "test_doctor.py::test_what_is_shown_stays_short_however_much_there_is",
     ),
     Mutation(
@@ -1304,28 +1304,28 @@ MUTATIONS = (
     Mutation(
         "classes of other data taken by number",
         "training/data/dataset.py",
-        "return _relabelled(self.source, table)",
-        "return self.source",
+        "contents, tf.gather(tf.constant(table), label)",
+        "contents, label",
         "test_evaluate_command.py::test_classes_of_a_test_set_are_mapped_by_name",
     ),
     Mutation(
         "evaluation measures one split of several",
         "training/data/held_out.py",
-        'found.add([name], f"the split {train}")',
+        'found.add(name, f"the split {train}")',
         "pass",
         "test_evaluate_command.py::test_all_that_was_not_trained_on_is_measured_and_named",
     ),
     Mutation(
         "copies of training images measured without a word",
         "training/data/held_out.py",
-        "seen += sum(_digest(path) in digests[size] for path in paths)",
-        "pass",
+        "_digest(path) in digests(size)",
+        "False",
         "test_evaluate_command.py::test_copies_of_training_images_in_other_data_are_counted",
     ),
     Mutation(
         "devices and pipes are pictures",
         "training/data/sources/listing.py",
-        "next((name for test, name in _SPECIAL if test(status.st_mode)), None)",
+        "_SPECIAL.get(stat.S_IFMT(status.st_mode))",
         "None",
         "test_listing.py::test_only_regular_files_are_listed_and_the_rest_is_named",
     ),
@@ -1338,7 +1338,7 @@ MUTATIONS = (
     ),
     Mutation(
         "a class of unreadable files vanishes",
-        "training/data/sources/files.py",
+        "training/data/sources/part.py",
         "unread={**self.unread, **unread}",
         "unread=self.unread",
         "test_listing.py::test_a_class_of_nothing_but_files_that_are_too_large_is_named",
@@ -1493,8 +1493,8 @@ MUTATIONS = (
     Mutation(
         "a moved data set with other contents",
         "training/data/split_file.py",
-        "    if saved.contents not in (None, _digest_contents(sources)):",
-        "    if saved.contents not in (None, saved.contents):",
+        "saved.contents not in (None, _digest_contents(sources)):",
+        "saved.contents not in (None, saved.contents):",
         "test_moved_data.py::test_a_data_set_is_known_again_elsewhere_and_a_changed_one_is_not[folder-contents]",
     ),
     Mutation(

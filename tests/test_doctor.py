@@ -18,7 +18,7 @@ from lightnets.data.load import open_dataset
 from lightnets.data.sources import listing
 from lightnets.data.sources import tfds as tfds_source
 from lightnets.data.sources.digits import Digits
-from lightnets.doctor import near, show
+from lightnets.doctor import look_alikes, show
 from lightnets.doctor import page as doctor_page
 
 
@@ -310,11 +310,11 @@ def test_bands_find_all_hashes_that_are_near():
     """Against comparing each with each; catches a band that is left out."""
     random = np.random.default_rng(0)
     codes = random.integers(0, 2**64, 200, np.uint64)
-    flips = random.integers(0, 64, (200, near.DISTANCE)).astype(np.uint64)
+    flips = random.integers(0, 64, (200, look_alikes.DISTANCE)).astype(np.uint64)
     others = codes.copy()
     for column in flips.T:
         others ^= np.uint64(1) << column
-    groups = near.near_groups(np.concatenate([codes, others]))
+    groups = look_alikes.groups(np.concatenate([codes, others]))
     assert sorted(groups) == [[place, place + 200] for place in range(200)]
 
 
@@ -381,7 +381,7 @@ def test_equal_hashes_are_not_compared_in_pairs():
     real, calls = np.bitwise_count, []
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(np, "bitwise_count", lambda array: calls.append(len(array)) or real(array))
-        groups = near.near_groups(codes)
+        groups = look_alikes.groups(codes)
     assert groups == [list(range(15_001))]
     assert sum(calls) < 10 * len(codes)
 

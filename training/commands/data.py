@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import pathlib
+from collections.abc import Callable, Collection
 from typing import Any
 
 from lightnets.config import keys as configs
@@ -15,14 +16,16 @@ from lightnets.support.errors import UsageError, UserError
 from lightnets.support.words import command, count
 from lightnets.support.writing import check_file, check_folder, replacing
 
+# Keys whose flags stand beside `--set`: what messages about a data set advise.
+_FLAGS = ("--data-dir", "--download", "--layout")
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares one parser for each action."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     text = "Damaged files, copies within and across splits, classes, sizes, formats."
-    check = actions.add_parser("check", help=text, description=text)
-    check.add_argument("dataset", metavar="DATA", help="TFDS name, folder, CSV or JSONL file")
-    _add_data_flags(check)
+    check = _add_action(actions, "check", _check, text)
+    _add_data_flags(check, _FLAGS)
     check.add_argument("--json", action="store_true", help="print one JSON object")
     check.add_argument(
         "--fix-list", type=pathlib.Path, metavar="FILE", help="write paths to remove, one a line"
@@ -33,10 +36,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     check.add_argument(
         "--page", type=pathlib.Path, metavar="FILE.html", help="write a page with thumbnails"
     )
-    check.set_defaults(action_run=_check)
     text = "Write a picture of some training images as the network sees them."
-    show = actions.add_parser("show", help=text, description=f"{text} Flags as in training.")
-    show.add_argument("data.dataset", metavar="DATA", help="TFDS name, folder, CSV or JSONL file")
+    show = _add_action(actions, "show", _show, text)
     show.add_argument(
         "--augment", action="store_true", help="as training changes them, several epochs of each"
     )
@@ -46,25 +47,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--out", type=pathlib.Path, default=pathlib.Path("grid.png"), metavar="FILE.png"
     )
     resolve.add_arguments(show)
-    show.set_defaults(action_run=_show)
     text = "Write ArrayRecord shards, a prepared TFDS data set to name by its folder."
-    convert = actions.add_parser("convert", help=text, description=text)
-    convert.add_argument("dataset", metavar="DATA", help="TFDS name, folder, CSV or JSONL file")
+    convert = _add_action(actions, "convert", _convert, text)
     convert.add_argument("out", metavar="OUT", type=pathlib.Path, help="new folder")
-    _add_data_flags(convert)
-    convert.add_argument("--skip-corrupt", action="store_true", help="leave out damaged images")
-    convert.set_defaults(action_run=_convert)
+    _add_data_flags(convert, (*_FLAGS, "--skip-corrupt"))
 
 
-def _add_data_flags(parser: argparse.ArgumentParser) -> None:
-    """Declares what messages about a data set advise."""
-    parser.add_argument("--data-dir", help="where TFDS keeps prepared data")
-    parser.add_argument(
-        "--download", action="store_true", default=None, help="let TFDS download what is missing"
-    )
-    parser.add_argument(
-        "--layout", choices=("auto", "classes", "splits"), help="what the folders in DATA are"
-    )
+def _add_action(
+    actions: Any, name: str, action: Callable[[argparse.Namespace], int], text: str
+) -> argparse.ArgumentParser:
+    parser = actions.add_parser(name, help=text, description=text)
+    parser.set_defaults(action_run=action)
+    parser.add_argument("data.dataset", metavar="DATA", help="TFDS name, folder, CSV or JSONL file")
+    return parser
+
+
+def _add_data_flags(parser: argparse.ArgumentParser, flags: Collection[str]) -> None:
+    """Declares the flags that say where a data set is and how it is read."""
+    for one in configs.declared():
+        if one.flag and one.flag in flags:
+            kind: dict[str, Any] = {"metavar": one.metavar}
+            if one.type is bool:
+                kind = {"action": "store_true"}
+            parser.add_argument(
+                one.flag, dest=one.name, help=one.help, default=argparse.SUPPRESS, **kind
+            )
     parser.add_argument(
         "--set",
         action="append",
@@ -81,29 +88,30 @@ def run(args: argparse.Namespace) -> int:
 
 def _check(args: argparse.Namespace) -> int:
     """Prints the findings; exit code 1 if something is wrong."""
-    config = _config(args)
+    config = configs.from_dict(resolve.flag_values(args))
     for flag, path in (("--fix-list", args.fix_list), ("--page", args.page)):
         if path is not None:
             check_file(path, flag)
     from lightnets.data.dataset import find
-    from lightnets.doctor import examine as doctor
+    from lightnets.doctor import examine, findings
 
     dataset = find(config.data)
     if not args.json:
         console.line(dataset.describe())
-    splits = doctor.examine(config, thumbnails=args.page is not None, dataset=dataset)
-    found = doctor.findings(splits, dataset)
+    splits = examine.examine(config, dataset, thumbnails=args.page is not None)
+    found = findings.findings(splits, dataset)
     if args.fix_list:
         _write_list(args.fix_list, found["remove"], null=args.null)
     if args.page:
         from lightnets.doctor.page import write_page
 
-        write_page(args.page, args.dataset, splits, found)
+        write_page(args.page, config.data.dataset, splits, found)
+    wrong, remarks = findings.lines(found["wrong"]), findings.lines(found["remarks"])
     if args.json:
-        print(json.dumps(found, indent=2))
+        print(json.dumps(found | {"wrong": wrong, "remarks": remarks}, indent=2))
     else:
         _print(found)
-    return 1 if found["wrong"] else 0
+    return 1 if wrong else 0
 
 
 def _write_list(path: pathlib.Path, names: list[str], *, null: bool) -> None:
@@ -136,9 +144,7 @@ def _show(args: argparse.Namespace) -> int:
 
 def _convert(args: argparse.Namespace) -> int:
     """Writes the shards and says what is in them."""
-    config = configs.update(
-        _config(args), {"data": {"skip_corrupt": args.skip_corrupt}}, where="flags"
-    )
+    config = configs.from_dict(resolve.flag_values(args))
     check_folder(args.out, "OUT")
     from lightnets.doctor.convert import convert
 
@@ -148,39 +154,14 @@ def _convert(args: argparse.Namespace) -> int:
     return 0
 
 
-def _config(args: argparse.Namespace) -> configs.Config:
-    """Returns a configuration with what the flags say of the data."""
-    keys = "dataset", "data_dir", "download", "layout"
-    values = {key: vars(args)[key] for key in keys if vars(args)[key] is not None}
-    config = configs.from_dict({"data": values})
-    for text in args.set:
-        config = configs.update(config, configs.parse_assignment(text), where="--set")
-    return config
-
-
 def _print(found: dict[str, Any]) -> None:
-    from lightnets.doctor.text import remarks, shown, wrong
+    from lightnets.doctor import findings
 
-    rows = []
-    for name, split in found["splits"].items():
-        counts = split["classes"].values()
-        sizes = [_size(split[key]) for key in ("smallest", "median", "largest")]
-        formats = ", ".join(f"{number} {kind}" for kind, number in split["formats"].items())
-        rows.append((name, split["images"], len(counts), min(counts), max(counts), *sizes, formats))
-    headers = "split", "images", "classes", "fewest per class", "most per class"
-    console.table((*headers, "smallest", "median", "largest", "formats"), rows)
-    for title, kinds in (("Wrong", wrong(found)), ("Worth a look", remarks(found))):
-        if lines := shown(kinds):
-            console.line()
-            console.line(f"{title}:")
-        for text in lines:
-            console.line(f"  {text}")
-    images = sum(split["images"] for split in found["splits"].values())
-    verdict = count(len(found["wrong"]), "finding") if found["wrong"] else "nothing is wrong"
+    console.table(*findings.table(found))
+    for title, key in (("Wrong", "wrong"), ("Worth a look", "remarks")):
+        if lines := findings.first_lines(found[key]):
+            for text in ("", f"{title}:", *(f"  {line}" for line in lines)):
+                console.line(text)
     console.line()
-    console.line(f"{count(images, 'image')}: {verdict}")
-
-
-def _size(size: tuple[int, int] | None) -> str:
-    """Returns width x height, as people write it."""
-    return "" if size is None else f"{size[1]}x{size[0]}"
+    images = sum(split["images"] for split in found["splits"].values())
+    console.line(f"{count(images, 'image')}: {findings.verdict(found)}")

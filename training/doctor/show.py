@@ -5,38 +5,18 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from lightnets.config import keys as configs
 from lightnets.config.keys import Config
 from lightnets.data import check
 from lightnets.data.load import load
-from lightnets.data.sources import order
 from lightnets.support import console
 
 # A label below this share is not named under a mixed image.
 _NAMED_SHARE = 0.005
-
-
-@dataclass(frozen=True)
-class _SameEachEpoch:
-    """A source whose steps are epochs of one batch, always in the same order."""
-
-    source: Any
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.source, name)
-
-    def train_references(self, start_step, *, seed, global_batch, shard, shards):
-        """Returns `(references, keys)`: the keys change with the epoch, as in training."""
-        del shard, shards
-        references, _ = next(iter(self.source.references(global_batch)))
-        positions = tf.range(global_batch, dtype=tf.int64)
-        epochs = tf.data.Dataset.range(start_step, tf.int64.max)
-        return epochs.map(lambda epoch: (references, order.example_keys(seed, epoch, positions)))
 
 
 def views(
@@ -64,14 +44,21 @@ def views(
         count -= count % 2  # they mix pairs
     chosen = np.linspace(0, splits.train_examples - 1, count).round().astype(np.int64)
     source = splits.train_source.subset(chosen)
+    # Workers of a data service would return the batches in another order.
+    config = configs.update(config, {"data": {"data_service": None}}, where="show")
+    shown = dataclasses.replace(splits, train_source=source, eval_source=source, config=config)
     if augment:
-        shown = dataclasses.replace(splits, train_source=_SameEachEpoch(source))
-        batches = shown.train(global_batch=count).take(epochs)
+        # Each step is an epoch of all of them, shuffled. The keys tell which is where.
+        references = source.train_references(
+            0, seed=config.train.seed, global_batch=count, shard=0, shards=1
+        )
+        orders = references.map(lambda _, keys: tf.argsort(keys[:, 1]))
+        batches = tf.data.Dataset.zip(shown.train(global_batch=count), orders).take(epochs)
     else:
-        batches = dataclasses.replace(splits, eval_source=source).evaluation(count)
+        batches = shown.evaluation(count).map(lambda *batch: (batch, tf.range(count)))
     with check.explained(source, config.data.dataset):
-        parts = [(batch[0].numpy(), batch[1].numpy()) for batch in batches]
-    pixels, labels = (np.stack(part, axis=1) for part in zip(*parts, strict=True))
+        views = [(batch[0].numpy()[order], batch[1].numpy()[order]) for batch, order in batches]
+    pixels, labels = (np.stack(part, axis=1) for part in zip(*views, strict=True))
     return pixels, labels, splits.labels
 
 
