@@ -1,8 +1,8 @@
 """Random changes of training images, stateless.
 
 All that is random about an image follows from its key, (seed, epoch, example), so batches
-do not depend on the number of threads, shards, or where a run was resumed. What needs the
-file (crops) is done by the example, what does not by the batch.
+do not depend on the number of threads or shards, or on where a run was resumed. Crops, which
+need the file, are done by the example, the rest by the batch.
 """
 
 from __future__ import annotations

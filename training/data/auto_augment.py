@@ -83,7 +83,7 @@ def auto_augment(image: tf.Tensor, key: tf.Tensor, kind: str) -> tf.Tensor:
 def operations(
     image: tf.Tensor, level: tf.Tensor, sign: tf.Tensor, space: Space
 ) -> dict[str, Callable[[], tf.Tensor]]:
-    """Returns what there is to draw from, by name.
+    """Returns the operations to draw from, by name.
 
     Args:
         image: uint8 `(height, width, 3)`.

@@ -29,7 +29,7 @@ def relabelled(
     Args:
         source: The images.
         own: Names of its classes.
-        classes: Of a network, say.
+        classes: Those of a network, for instance.
         where: The images, for a message.
         whose: The classes, for a message.
 
@@ -69,7 +69,7 @@ class Dataset:
         divided: Whether it has splits.
         classes: Names of the classes of all splits.
         open: Returns a split of `sizes`, or what TFDS takes for one.
-        left_over: What belongs to no split, or is no picture that is read, with the reason.
+        left_over: Files and folders that are not read, with the reason.
         prepared: Whether it is TFDS's, which has splits without labels.
     """
 
@@ -84,7 +84,7 @@ class Dataset:
     def choose(self, data: DataConfig) -> tuple[str, str | None]:
         """Returns the split to train on and the one to evaluate on, None if there is none.
 
-        Those that `data` names, else those that are called so.
+        Those that `data` names, else those whose names say so.
 
         Raises:
             UserError: It cannot be decided, or there is no such split.

@@ -55,7 +55,7 @@ class HeldOut:
         return dataclasses.replace(self, labels=list(labels), sources=sources)
 
     def missing(self, true: np.ndarray) -> list[str]:
-        """Returns the classes of which none of the images is; `true` are their class numbers."""
+        """Returns the classes without an image; `true` are the class numbers of all images."""
         there = set(true.tolist())
         return [name for number, name in enumerate(self.labels) if number not in there]
 

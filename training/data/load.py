@@ -21,7 +21,7 @@ from lightnets.data.splits import Splits
 from lightnets.support.errors import UserError
 from lightnets.support.words import command, some
 
-# Of the shorter side of an image, what the centre crop of evaluation takes.
+# Share of the shorter side of an image that the centre crop of evaluation takes.
 SHARE = 0.875
 
 

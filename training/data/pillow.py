@@ -1,4 +1,4 @@
-"""Formats that TensorFlow does not decode, by way of Pillow: a PNG file is made of each.
+"""Formats that TensorFlow does not decode: Pillow makes a PNG file of each.
 
 TIFF, AVIF, BMP of all kinds, animated WebP; HEIC with the package pillow-heif. The PNG file then
 goes the way of all others, so that transparency and 16 bits mean the same in every format.

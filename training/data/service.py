@@ -1,8 +1,8 @@
 """Training batches from tf.data service: other machines read, decode and augment.
 
-The numbers of the steps are shared out to the workers as they ask for work, so every batch is
-one that the run would have made by itself, and comes at most once. But it comes when it is ready:
-the order is not exact, nor is what a resumed run sees. Evaluation stays on this machine.
+Workers ask for the numbers of steps. So every batch is one that the run would have made itself,
+and comes at most once. But it comes when it is ready: neither the order nor what a resumed run
+sees is exact. Evaluation stays on this machine.
 """
 
 from __future__ import annotations
@@ -103,9 +103,9 @@ def through(batches: tf.data.Dataset, address: str) -> tf.data.Dataset:
 
 
 def _bounded(remote: tf.data.Dataset, target: str) -> Iterator[Any]:
-    """Yields what a dataset does; raises if it gives nothing for long.
+    """Yields what a dataset does; raises if nothing comes for long.
 
-    Without workers TensorFlow waits for ever, and does not hear a signal meanwhile.
+    Without workers TensorFlow waits for ever, and hears no signal meanwhile.
     """
     ready: queue.Queue[Any] = queue.Queue(2)
     closed = threading.Event()

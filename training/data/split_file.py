@@ -22,7 +22,7 @@ from lightnets.support.errors import UserError
 from lightnets.support.writing import write_json
 
 NAME = "split.json"
-# Files of a source whose contents are compared.
+# How many files of a source are compared by their contents.
 _READ = 1000
 
 
@@ -33,7 +33,7 @@ class Saved:
     Attributes:
         labels: Names of the classes.
         count: Images to train and to evaluate on together.
-        digest: Of the names of them all, in order, below the folder of the data set.
+        digest: Of all their names, in order, relative to the folder of the data set.
         names: Of the images held out by the run itself; None when the data has its own split.
         excluded: Damaged images that were left out, with the reason.
         contents: Digest of labels, sizes and contents; None where images are no files.
@@ -127,8 +127,8 @@ def _are_files(source: AnySource) -> bool:
 def _digest_contents(sources: Sequence[AnySource]) -> str | None:
     """Returns a digest of files: labels and sizes of all, contents of some spread over them.
 
-    None where images are no files: TFDS' names hold the version. Of very many files the sizes of
-    those some: to ask for all takes minutes on network storage.
+    None where images are no files: TFDS' names hold the version. Of very many files only the
+    sizes of those some: to ask for all takes minutes on network storage.
     """
     if not all(map(_are_files, sources)):
         return None

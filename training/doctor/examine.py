@@ -75,7 +75,7 @@ class Split:
     Attributes:
         source: Where the images are.
         classes: Names, in the order of the labels.
-        strays: Files among the images that are none.
+        strays: Files among the images that are no images.
         looks: One for each image, in order.
     """
 

@@ -24,9 +24,8 @@ _UNUSED = "a folder that is no split"
 def read_folder(root: pathlib.Path, layout: str = "auto") -> Tree:
     """Lists a folder of splits with class folders in them, or of class folders.
 
-    Folders called as splits are splits if they hold class folders; if pictures lie directly in
-    them and beside them are other classes, they are classes. Where both make sense, `layout` must
-    say what is meant.
+    Folders named like splits are splits if they hold class folders. If pictures lie directly in
+    them, beside other classes, they are classes. Where both make sense, `layout` must say which.
 
     Args:
         root: The folder.
@@ -48,7 +47,7 @@ def read_folder(root: pathlib.Path, layout: str = "auto") -> Tree:
 
 
 def _tree(root: pathlib.Path, layout: str) -> Tree:
-    """Lists what the names alone say."""
+    """Reads the folder by names alone."""
     beside = listing.Found()
     folders = listing.look(root, beside)
     named = {path: scan(path) for path in folders if layout != "classes" and _role(path)}

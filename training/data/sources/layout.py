@@ -6,7 +6,7 @@ import re
 import unicodedata
 from collections.abc import Iterable
 
-# Name of a split to what it is for. Of several to evaluate on, the first one here is taken:
+# Name of a split to its purpose. Of several to evaluate on, the first one here is taken:
 # imagenet2012's `test` has no labels, so validation splits come first.
 _ROLES = {
     **{"train": "train", "training": "train"},

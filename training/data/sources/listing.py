@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from lightnets.support.errors import UserError
 
-# Why a file or folder is left out. A picture of a format that is not read has the format's name.
+# Why a file or folder is left out. For a format that is not read the reason is its name.
 NO_IMAGE = "no image"
 FOREIGN = "hidden, or kept there by another program"
 
@@ -48,7 +48,7 @@ _BRANDS = {
     **dict.fromkeys((b"avif", b"avis"), "AVIF"),
     **dict.fromkeys((b"heic", b"heix", b"mif1", b"msf1", b"hevc"), "HEIC"),
 }
-# Of a picture, which is read into memory whole.
+# Largest file that is read: it goes into memory whole.
 MAX_BYTES = 256 * 2**20
 
 _FOREIGN_NAMES = {
@@ -73,8 +73,8 @@ class Found:
         images: Paths of regular files, the visible ones of each folder sorted, then those of its
             subfolders. Names that are not UTF-8 are as `os.fsdecode` gives them.
         skipped: Path of everything else, with the reason: `NO_IMAGE`, `FOREIGN`, the name of a
-            format that is not read, or what kind of thing it is. Of a folder that is skipped
-            nothing is named but itself.
+            format that is not read, or what kind of thing it is. Of a skipped
+            folder only itself is named.
     """
 
     images: list[str] = field(default_factory=list)
@@ -84,8 +84,8 @@ class Found:
 def find_images(folder: str | os.PathLike, found: Found | None = None) -> Found:
     """Lists the pictures below a folder, however deep, each real folder once.
 
-    Only names are looked at, and the first bytes of files whose names say nothing: a damaged
-    picture is listed too.
+    Names decide, and the first bytes of files whose names say nothing. So a damaged picture is
+    listed too.
 
     Args:
         folder: Where to look.

@@ -24,9 +24,9 @@ class Part:
     Attributes:
         source: Its images.
         classes: Names, in the order of the labels.
-        skipped: What lies among the images but is none that is read, with the reason.
-        unread: Why a class has no picture that is read, by its name.
-        beside: What lies beside the classes, with the reason.
+        skipped: Files among the images that are not read, with the reason.
+        unread: Classes without a readable image, with the reason.
+        beside: What lies beside the class folders, with the reason that it is left out.
     """
 
     source: AnySource
@@ -63,7 +63,7 @@ class Tree(NamedTuple):
     Attributes:
         parts: By the name of the split, in lower case. One called `train` without splits.
         divided: Whether it has splits.
-        left_over: What belongs to no split, with the reason.
+        left_over: What lies outside the splits, with the reason that it is left out.
     """
 
     parts: Mapping[str, Part]

@@ -1,8 +1,8 @@
 """Labelled pictures that can only be read in order: TFRecord files, a `tf.data.Dataset`.
 
-An epoch reads the parts (files) in a shuffled order, several at a time by turns, and shuffles
-what comes out in windows. All of it follows from (seed, epoch), and the position of a step is
-found again by skipping records that nobody decodes, so a resumed run sees the same batches.
+An epoch reads the parts (files) in a shuffled order, several in turn, and shuffles what comes out
+in windows. All of it follows from (seed, epoch). A resumed run skips records, undecoded, up to its
+step, so it sees the same batches.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from lightnets.data.sources import order
 from lightnets.data.sources.source import Source, digest, labels_of
 from lightnets.support.words import count
 
-# Parts that are read by turns, and records in one turn.
+# Parts that are read in turn, and records in one turn.
 _CYCLE, _TURN = 16, 8
 # Undecoded bytes in a window, and the fewest and most records.
 _WINDOW_BYTES, _WINDOW_LEAST, _WINDOW_MOST = 2**28, 1024, 16384

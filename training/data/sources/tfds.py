@@ -81,7 +81,7 @@ def _unknown(data: DataConfig, name: str) -> str:
 
 
 def known_names() -> list[str]:
-    """Returns what data sets are called."""
+    """Returns the names of data sets."""
     return ["digits", *tfds.list_builders(with_community_datasets=False)]
 
 
@@ -180,7 +180,7 @@ def quiet() -> Iterator[None]:
 def feature_keys(builder: tfds.core.DatasetBuilder) -> tuple[str, str]:
     """Returns the names of the image and the label feature.
 
-    Of several the one that TFDS names as (input, target) is taken, else `image` and `label`.
+    Of several, those that TFDS names as (input, target) are taken, else `image` and `label`.
 
     Raises:
         UserError: The data set is not one of images with one label each.
