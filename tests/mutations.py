@@ -1519,13 +1519,6 @@ MUTATIONS = (
         "test_fit.py::test_labels_that_are_no_classes_are_refused_in_every_way",
     ),
     Mutation(
-        "a damaged record has the name of another",
-        "training/data/failures.py",
-        "np.searchsorted(np.flatnonzero(source.kept), positions)",
-        "np.minimum(positions, source.count - 1)",
-        "test_tfds_sets.py::test_a_tfrecord_set_of_one_split_is_split_like_a_folder",
-    ),
-    Mutation(
         "TFDS tries for minutes",
         "training/data/sources/tfds.py",
         '            _check_reachable(fresh, root / "downloads")\n',
