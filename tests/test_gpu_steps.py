@@ -1,0 +1,60 @@
+"""Without a GPU: every operation has a kernel for one, and XLA can be given the step for one."""
+
+import pytest
+import tensorflow as tf
+
+from tests import gpu_steps, processes
+
+FAMILIES = ["squeezenet", "mobilenet_v1", "mobilenet_v2", "shufflenet_v1", "shufflenet_v2"]
+
+
+def test_what_has_no_kernel_and_what_varies_is_found():
+    @tf.function(autograph=False)
+    def mixed(x, y):
+        scale, mean = tf.ones((8,)), tf.zeros((8,))
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            normal, _, _ = tf.compat.v1.nn.fused_batch_norm(
+                x, scale, mean, mean, scale, is_training=False
+            )
+        return tape.gradient(normal, x), tf.strings.length(y), tf.unique(tf.size(y)[None])
+
+    graph = mixed.get_concrete_function(
+        tf.TensorSpec((1, 4, 4, 8)), tf.TensorSpec((None,), tf.string)
+    ).graph.as_graph_def()
+    assert gpu_steps.missing(graph) == ["Size T=string out_type=int32", "StringLength "]
+    assert {n.op for n in graph.node if gpu_steps.varies(n)} == {"FusedBatchNormGradV3"}
+
+
+STEPS = [
+    *((family, "float32", "cpu:1", {"deterministic": True}) for family in FAMILIES),
+    *(
+        (family, "mixed_bfloat16", "cpu:1", {"recompute": True, "ema": 0.9, "clip": 1.0})
+        for family in FAMILIES
+    ),
+    *((family, "mixed_float16", "cpu:1", {}) for family in FAMILIES),
+    ("squeezenet", "mixed_bfloat16", "cpu:2", {"accumulate": 2}),
+    ("mobilenet_v2", "mixed_float16", "cpu:2", {"sync_bn": True}),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("family", "policy", "devices", "keys"), STEPS)
+def test_every_operation_of_a_step_has_a_kernel(family, policy, devices, keys):
+    call = gpu_steps.missing_of_step
+    assert not processes.call(call, family, policy, devices, timeout=600, **keys)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_operation_of_evaluation_and_inference_has_a_kernel(family):
+    assert not processes.call(gpu_steps.missing_of_inference, family, timeout=600)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILIES)
+def test_xla_takes_the_step_for_a_gpu(family):
+    hlo = processes.call(gpu_steps.lowered, family, "mixed_bfloat16", recompute=True, timeout=600)
+    again = hlo.count(" batch-norm-inference(")
+    assert again == hlo.count(" opt-barrier(")
+    assert again > 10 or family == "squeezenet"  # which has none
