@@ -17,13 +17,14 @@ def test_tensorflow_starts_in_silence_and_works():
     assert (result.stdout, result.stderr) == ("tensorflow\n", "")
 
 
+@pytest.mark.parametrize("verbose", [False, True])
 @pytest.mark.parametrize("chosen", [None, "0"])
-def test_the_command_turns_onednn_on_unless_told(chosen):
+def test_the_command_turns_onednn_on_unless_told(chosen, verbose):
     # Mutation: leaving the variable to TensorFlow, which knows few CPUs; overwriting a choice.
     environment = {k: v for k, v in os.environ.items() if k != "TF_ENABLE_ONEDNN_OPTS"}
     environment |= {"TF_ENABLE_ONEDNN_OPTS": chosen} if chosen else {}
     code = (
-        "from lightnets.support import quiet; quiet.quieten(); import tensorflow;"
+        f"from lightnets.support import quiet; quiet.quieten(verbose={verbose}); import tensorflow;"
         "from tensorflow.python.util import _pywrap_util_port as port; print(port.IsMklEnabled())"
     )
     assert run(code, env=environment).stdout == f"{chosen is None}\n"

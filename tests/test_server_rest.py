@@ -292,7 +292,7 @@ def test_health_is_answered_while_large_bodies_are_read(server):
         assert ask(server, "/v1/models/colour")[0] == 200
         asked += 1
     assert [status for status, _ in answers] == [400] * 3
-    assert asked > 4 * len(answers)
+    assert asked > 1 + len(answers)  # one between two bodies, and no more, otherwise
 
 
 def test_refused_bodies_do_not_stay_in_memory(server):

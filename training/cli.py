@@ -108,10 +108,7 @@ def _run(argv: list[str]) -> int:
     command.add_arguments(parser)
     args = parser.parse_args(rest)
     _check_names(args)
-    if args.verbose:
-        os.environ["TF_CPP_MIN_LOG_LEVEL"] = "0"
-    else:
-        quiet.quieten()
+    quiet.quieten(verbose=args.verbose)
     return command.run(args)
 
 

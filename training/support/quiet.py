@@ -19,14 +19,21 @@ from collections.abc import Iterator
 from lightnets.support import interrupts
 
 
-def quieten() -> None:
-    """Silences TensorFlow, which must not be imported yet; its errors still raise."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+def quieten(*, verbose: bool = False) -> None:
+    """Chooses TensorFlow's kernels and silences it, before it is imported; its errors still raise.
+
+    Args:
+        verbose: Let it print all it has to say. It computes the same.
+    """
     # TensorFlow turns oneDNN on by itself only where it knows the CPU (AVX-512 on Intel). On
     # others its own kernels are about half as fast; see docs/performance.md.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     # Else batch norms of 16 bits transpose their maps on GPUs, forward and backward.
     os.environ.setdefault("TF_USE_CUDNN_BATCHNORM_SPATIAL_PERSISTENT", "1")
+    if verbose:
+        os.environ["TF_CPP_MIN_LOG_LEVEL"] = "0"
+        return
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     for name in ("tensorflow", "absl", "matplotlib"):
         logging.getLogger(name).setLevel(logging.ERROR)
     if "tensorflow" not in sys.modules and not any(
