@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import pathlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from lightnets.support.writing import replacing
@@ -19,8 +19,11 @@ h2 { margin-top: 2.2rem; border-bottom: 1px solid #ddd; }
 .scroll { overflow-x: auto; } table { border-collapse: collapse; }
 th, td { padding: .2rem .9rem .2rem 0; text-align: left; vertical-align: top; }
 td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; }
-.figures { display: flex; flex-wrap: wrap; gap: .8rem; } figure { margin: 0; width: 8rem; }
-figcaption { font-size: 12px; } figure img { width: 100%; display: block; }
+.figures { display: flex; flex-wrap: wrap; gap: .8rem; margin: .8rem 0; }
+figure { margin: 0; width: 8rem; }
+figcaption { font-size: 12px; }
+figure img, .none { width: 8rem; height: 8rem; object-fit: contain; display: block; }
+.none { background: #8883; } .bar { height: .8rem; background: #4878a8; }
 .drawn { max-width: 100%; background: #fff; } pre { overflow-x: auto; }
 b.good { color: #171; } b.bad { color: #a11; }
 @media (prefers-color-scheme: dark) { body { color: #ddd; background: #181818; }
@@ -76,14 +79,31 @@ def table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     return f'<div class="scroll"><table>\n{head}\n{body}\n</table></div>'
 
 
-def figures(pictures: Iterable[tuple[bytes, Sequence[str]]]) -> str:
-    """Returns JPEG files in rows, each with lines of text below it."""
+def bars(counts: Mapping[str, int]) -> str:
+    """Returns a table of names with their counts, each with a bar of its length."""
+    most = max([*counts.values(), 1])
+    rows = "\n".join(
+        f'<tr><td>{text(name)}</td><td class="number">{number}</td>'
+        f'<td><div class="bar" style="width: {16 * number / most:.1f}rem"></div></td></tr>'
+        for name, number in counts.items()
+    )
+    return f'<div class="scroll"><table>\n{rows}\n</table></div>'
+
+
+def figures(pictures: Iterable[tuple[bytes | None, Sequence[str]]]) -> str:
+    """Returns JPEG files in rows, each with lines of text below it; None is no picture."""
     shown = [
-        f'<figure><img alt="" src="{_data("jpeg", jpeg)}">'
-        f"<figcaption>{'<br>'.join(map(text, captions))}</figcaption></figure>"
+        f"<figure>{_picture(jpeg)}<figcaption>{'<br>'.join(map(text, captions))}</figcaption>"
+        "</figure>"
         for jpeg, captions in pictures
     ]
     return f'<div class="figures">{"".join(shown)}</div>' if shown else ""
+
+
+def _picture(jpeg: bytes | None) -> str:
+    if jpeg is None:
+        return '<div class="none">no picture</div>'
+    return f'<img alt="" src="{_data("jpeg", jpeg)}">'
 
 
 def drawn(png: bytes, what: str) -> str:
