@@ -133,7 +133,8 @@ def _mistakes(
 def _below(dataset: str, name: str) -> str:
     """Returns the name of a file as it is below the folder of the data set."""
     path = pathlib.Path(name)
-    return str(path.relative_to(dataset)) if path.is_relative_to(dataset) else name
+    below = path.is_absolute() and path.is_relative_to(dataset)
+    return str(path.relative_to(dataset)) if below else name
 
 
 def _seen(config: Config, splits: Splits) -> str:
