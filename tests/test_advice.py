@@ -8,7 +8,7 @@ TRUE = np.repeat([0, 1, 2], [40, 30, 30])
 
 
 def predicted(said, true=TRUE):
-    return list(of_predictions("my pictures", ["a", "b", "c"], true, np.asarray(said)))
+    return list(of_predictions(["a", "b", "c"], true, np.asarray(said)))
 
 
 def test_a_good_run_gets_no_advice():
@@ -20,7 +20,7 @@ def test_a_good_run_gets_no_advice():
 def test_chance_and_classes_never_answered_are_named():
     chance, never = predicted(np.zeros(100, int))
     assert "no better than to answer a always (0.4)" in chance
-    assert "lightnets data show 'my pictures'" in chance
+    assert "lightnets data show DATA" in chance
     assert never.startswith("No image was taken for b, c.")
     # Half of the answers are right: far from chance.
     assert predicted(np.where(np.arange(100) % 4 < 3, TRUE, (TRUE + 1) % 3)) == []

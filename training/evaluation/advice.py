@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from lightnets.config.keys import Config
-from lightnets.support.words import command, some
+from lightnets.support.words import some
 
 # Fewer training images a class than this: more of them help most. Fewer held-out ones of a class:
 # its numbers say little.
@@ -17,13 +17,12 @@ FEW_TRAINED, FEW_HELD_OUT = 20, 5
 GAP, RISE = 0.15, 0.01
 
 
-def of_predictions(
-    dataset: str, labels: Sequence[str], true: np.ndarray, said: np.ndarray
-) -> Iterator[str]:
+def of_predictions(labels: Sequence[str], true: np.ndarray, said: np.ndarray) -> Iterator[str]:
     """Yields what is wrong with the answers to the held-out images.
 
+    Where the data lies is no part of it: a run whose data moved ends with the same results.
+
     Args:
-        dataset: As a command takes it.
         labels: Names of the classes.
         true: Class numbers, `(images,)`.
         said: The answers, `(images,)`.
@@ -35,7 +34,7 @@ def of_predictions(
     if accuracy <= chance + 1.96 * np.sqrt(chance * (1 - chance) / len(true)):
         yield (
             f"An accuracy of {accuracy:.3g} is no better than to answer {labels[largest]} always "
-            f"({chance:.3g}). Are the classes right? {command('data', 'show', dataset)}"
+            f"({chance:.3g}). Are the classes right? See lightnets data show DATA"
         )
     if never := [labels[k] for k in np.flatnonzero((answers == 0) & (held_out > 0)).tolist()]:
         yield (

@@ -250,9 +250,7 @@ class Loop:
 
     def _advice(self, true: np.ndarray, probabilities: np.ndarray) -> list[str]:
         config, splits = self.training.config, self.training.splits
-        lines = advice.of_predictions(
-            config.data.dataset, splits.labels, true, probabilities.argmax(-1)
-        )
+        lines = advice.of_predictions(splits.labels, true, probabilities.argmax(-1))
         each = splits.train_examples / len(splits.labels)
         return [
             *lines,
