@@ -4,10 +4,11 @@ import re
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from lightnets import data
 from lightnets.config import keys as configs
-from lightnets.evaluation import page
+from lightnets.evaluation import page, report
 from tests import toy
 from tests.test_doctor_page import PROBE, look
 
@@ -31,6 +32,7 @@ def write(folder, dataset, classes, wrong):
     accuracy = float(np.mean(said == true))
     results = {
         **{"accuracy": accuracy, "images": len(true), "epochs": 3, "best_epoch": 2},
+        "per_class": report.per_class(true, probabilities, splits.labels),
         "advice": ["Try <b>something</b>"],
     }
     folder.mkdir()
@@ -66,6 +68,17 @@ def test_a_page_is_small_however_many_mistakes_there_are(tmp_path):
     text = path.read_text()
     assert f"100 mistakes; {page.MISTAKES} shown" in text
     assert len(text) < 300_000
+
+
+def test_pictures_of_a_stream_are_found_by_their_position():
+    """Caught: another order, and one record too few or too many before the last one."""
+    shades = np.arange(0, 60, 10, np.uint8)
+    images = np.broadcast_to(shades[:, None, None, None], (6, 40, 40, 3))
+    stream = tf.data.Dataset.from_tensor_slices((images, np.arange(6) % 2))
+    config = configs.from_dict({"model": {"image_size": 32}})
+    splits = data.from_dataset(config, stream, stream, labels=["a", "b"])
+    found = [int(image.mean()) for image in splits.held_out_images([5, 0, 3])]
+    assert found == [50, 0, 30]
 
 
 @pytest.mark.parametrize(("right", "images"), [(0, 10), (10, 10), (45, 50)])

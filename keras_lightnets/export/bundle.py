@@ -228,8 +228,3 @@ def write_extra(directory: pathlib.Path, labels: Sequence[str], metadata: dict[s
 def write_json(path: pathlib.Path, value: Any) -> None:
     """Writes `value` as indented JSON."""
     path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-
-
-def read_metadata(version_dir: pathlib.Path) -> dict[str, Any]:
-    """Returns `metadata.json` of an exported version."""
-    return json.loads((version_dir / EXTRA / METADATA).read_text(encoding="utf-8"))

@@ -109,9 +109,8 @@ def _complete(args: argparse.Namespace, config: Config) -> tuple[Config, list[Ch
     named = resolve.named(args)
     if named.get("recipe"):
         return config, []
-    if config.recipe not in ("finetune", "scratch-small"):
-        why = f"the one for {config.data.dataset}"
-        return config, [Choice("", "recipe", config.recipe, f"--recipe {config.recipe}", why)]
+    if recipe := resolve.recipe_of_data(config):
+        return config, [Choice("", "recipe", recipe, f"the one for {config.data.dataset}")]
     from lightnets.data import facts
 
     found = facts.look(config)

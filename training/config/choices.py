@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from keras_lightnets.catalogue.registry import model_info
 from lightnets.config import recipes
-from lightnets.config.keys import Config
+from lightnets.config.keys import Config, declared
 from lightnets.support.words import count
 
 if TYPE_CHECKING:
@@ -36,15 +36,20 @@ class Choice(NamedTuple):
         section: Of the key; empty for the recipe.
         key: In the section.
         value: What was chosen.
-        flag: As one would type it.
         why: The reason, for a person.
     """
 
     section: str
     key: str
     value: Any
-    flag: str
     why: str
+
+    @property
+    def flag(self) -> str:
+        """The choice as one would type it."""
+        flags = {one.name: one.flag for one in declared() if one.flag}
+        flag = flags[f"{self.section}.{self.key}"] if self.section else f"--{self.key}"
+        return flag if self.value is True else f"{flag} {self.value or 'none'}"
 
 
 def nested(choices: list[Choice]) -> dict[str, Any]:
@@ -80,25 +85,25 @@ def choose(config: Config, named: Mapping[str, Any], facts: Facts) -> list[Choic
     recipe = "finetune" if pretrained else "scratch-small"
     sides = f"the shorter side of the pictures: {facts.side or 'unknown'}"
     choices = [
-        Choice("model", "name", network, f"--model {network}", "lightnets list has the others"),
-        Choice("model", "weights", "imagenet", "--weights imagenet", "published; or none: random")
+        Choice("model", "name", network, "lightnets list has the others"),
+        Choice("model", "weights", "imagenet", "published; or none: random")
         if pretrained
-        else Choice("model", "weights", None, "--weights none", f"random ones: {obstacle}"),
-        Choice("model", "image_size", size, f"--image-size {size}", sides),
-        Choice("", "recipe", recipe, f"--recipe {recipe}", "docs/recipes.md has the others"),
+        else Choice("model", "weights", None, f"random ones: {obstacle}"),
+        Choice("model", "image_size", size, sides),
+        Choice("", "recipe", recipe, "docs/recipes.md has the others"),
     ]
     each = facts.images // facts.classes
     if pretrained and each <= FEW and not {"head_warmup_epochs", "unfreeze_epochs"} & set(model):
         why = f"{count(each, 'image')} a class: only the classifier learns"
-        choices.append(Choice("model", "freeze", "backbone", "--freeze backbone", why))
+        choices.append(Choice("model", "freeze", "backbone", why))
     if size <= SMALL_INPUT_SIZE and not pretrained and "image_size" not in model:
         why = f"for images of up to {SMALL_INPUT_SIZE} pixels"
-        choices.append(Choice("model", "small_input", True, "--small-input", why))
+        choices.append(Choice("model", "small_input", True, why))
     batch = usual = recipes.RECIPES[recipe].config["train"]["batch_size"]
     while batch > LEAST_BATCH and facts.images < STEPS * batch:
         batch //= 2
     if batch < usual:
         why = f"{count(facts.images, 'image')} to train on"
-        choices.append(Choice("train", "batch_size", batch, f"--batch-size {batch}", why))
+        choices.append(Choice("train", "batch_size", batch, why))
     taken = {"model": model, "train": train}
     return [one for one in choices if one.key not in taken.get(one.section, {})]

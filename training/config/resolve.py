@@ -158,13 +158,18 @@ def _give_way(config: Config, chosen: Mapping[str, Any]) -> Config:
 
 def default_recipe(config: Config) -> str:
     """Returns the recipe for a configuration that names none."""
+    return recipe_of_data(config) or ("finetune" if config.model.weights else "scratch-small")
+
+
+def recipe_of_data(config: Config) -> str | None:
+    """Returns the recipe that was made for a data set and network, None if there is none."""
     if config.data.dataset == "digits":
         return "digits"
     if config.data.dataset.startswith("imagenet2012"):
         for name, recipe in recipes.RECIPES.items():
             if config.model.name.startswith(recipe.families):
                 return name
-    return "finetune" if config.model.weights else "scratch-small"
+    return None
 
 
 def resolve_resumed(args: argparse.Namespace, run: pathlib.Path) -> Config:
@@ -179,11 +184,7 @@ def resolve_resumed(args: argparse.Namespace, run: pathlib.Path) -> Config:
     started_on = saved.train.workers
     here = {"train": {"workers": None, "worker_index": 0}}
     saved = configs.update(saved, here, where=f"{run}/config.yaml")
-    values = configs.load(args.config) if args.config else {}
-    merge(values, flag_values(args))
-    if args.recipe:
-        values["recipe"] = args.recipe
-    wanted = _anchored(configs.update(saved, values, where="the command line"))
+    wanted = _anchored(configs.update(saved, named(args), where="the command line"))
     fixed = [one.name for one in configs.declared() if not one.resumable]
     for name in ("recipe", *fixed):
         old, new = configs.value_of(saved, name), configs.value_of(wanted, name)

@@ -19,7 +19,7 @@ import tensorflow as tf
 
 from lightnets.config.keys import DataConfig
 from lightnets.data import check
-from lightnets.data.sources.source import Source
+from lightnets.data.sources.source import Source, spread
 from lightnets.data.sources.stream import AnySource
 from lightnets.data.sources.tfds import cache_dir
 from lightnets.support import console
@@ -77,7 +77,7 @@ def _check_room(size: int, free: int, what: str) -> None:
 
 def estimate(source: Source) -> int:
     """Returns about how many bytes the contents of all examples have, from a few of them."""
-    some = source.subset(np.unique(np.linspace(0, source.count - 1, _SAMPLE).astype(np.int64)))
+    some = source.subset(spread(source.count, _SAMPLE))
     # Files that cannot be read are the business of `check`.
     sizes = [len(file) for file in check.results(some) if not isinstance(file, Exception)]
     return round(float(np.mean(sizes)) * source.count) if sizes else 0

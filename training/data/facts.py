@@ -9,6 +9,7 @@ import numpy as np
 from lightnets.config.keys import Config
 from lightnets.data import pillow
 from lightnets.data.load import open_dataset
+from lightnets.data.sources.source import spread
 from lightnets.data.sources.stream import Stream
 
 # Pictures whose size is looked at.
@@ -38,10 +39,10 @@ def look(config: Config) -> Facts:
     opened = open_dataset(config)
     source = opened.train
     held_out = 0.0 if opened.evaluation is not None else config.data.val_split
-    # A stream reads all records before the one it is asked for.
+    # A stream reads all records before the last one that it is asked for.
     last = min(source.count, _SAMPLE) if isinstance(source, Stream) else source.count
-    places = np.unique(np.linspace(0, last - 1, _SAMPLE).astype(int)) if last else ()
-    sizes = [_size(source.contents(int(place)).numpy(), source.decoded) for place in places]
+    pictures = source.pick(spread(last, _SAMPLE))
+    sizes = [_size(contents.numpy(), source.decoded) for contents in pictures]
     sides = [min(size) for size in sizes if size]
     return Facts(
         images=round(source.count * (1 - held_out)),

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lightnets.data.sources.listing import UNASKED_LIMIT
+from lightnets.data.sources.source import spread
 from lightnets.data.sources.stream import AnySource
 from lightnets.support.errors import UserError
 from lightnets.support.writing import write_json
@@ -135,7 +136,7 @@ def _digest_contents(sources: Sequence[AnySource]) -> str | None:
     state = hashlib.sha256()
     for source in sources:
         state.update(np.ascontiguousarray(source.read_labels()).tobytes())
-        some = np.unique(np.linspace(0, source.count - 1, _READ).astype(np.int64))
+        some = spread(source.count, _READ)
         for place in some if source.count > UNASKED_LIMIT else range(source.count):
             state.update(b"%d\0" % _size(source.name(place)))
         for place in some:

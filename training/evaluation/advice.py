@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from lightnets.config.keys import Config
+from lightnets.evaluation.scoring import largest_class
 from lightnets.support.words import some
 
 # Fewer training images a class than this: more of them help most. Fewer held-out ones of a class:
@@ -29,8 +30,8 @@ def of_predictions(labels: Sequence[str], true: np.ndarray, said: np.ndarray) ->
     """
     held_out = np.bincount(true, minlength=len(labels))
     answers = np.bincount(said, minlength=len(labels))
-    largest, accuracy = int(held_out.argmax()), float(np.mean(said == true))
-    chance = held_out[largest] / len(true)
+    accuracy = float(np.mean(said == true))
+    largest, chance = largest_class(true)
     if accuracy <= chance + 1.96 * np.sqrt(chance * (1 - chance) / len(true)):
         yield (
             f"An accuracy of {accuracy:.3g} is no better than to answer {labels[largest]} always "

@@ -11,6 +11,7 @@ import numpy as np
 
 from lightnets.config.keys import Config
 from lightnets.evaluation import report
+from lightnets.evaluation.scoring import largest_class
 from lightnets.support import markup
 from lightnets.support.words import command, count
 
@@ -36,13 +37,13 @@ def write(
     Args:
         config: Of the run.
         splits: Its data.
-        results: What `results.json` holds.
+        results: What `results.json` holds, and the rows of `report.per_class` as `per_class`.
         true: Class numbers of the held-out images, `(images,)`.
         probabilities: `(images, classes)`, of the best weights.
         path: To write, in the folder of the run.
     """
     run, labels = path.parent, splits.labels
-    rows = sorted(report.per_class(true, probabilities, labels), key=lambda row: row["f1"])
+    rows = sorted(results["per_class"], key=lambda row: row["f1"])
     columns = ("class", "precision", "recall", "f1", "images")
     pictures = {
         "Loss, accuracy and learning rate by epoch": run / "curves.png",
@@ -81,8 +82,7 @@ def interval(right: int, images: int) -> tuple[float, float]:
 def _headline(results: Mapping[str, Any], true: np.ndarray, labels: Sequence[str]) -> Iterator[str]:
     accuracy, images = results["accuracy"], results["images"]
     low, high = interval(round(accuracy * images), images)
-    counts = np.bincount(true, minlength=len(labels))
-    largest = int(counts.argmax())
+    largest, chance = largest_class(true)
     yield (
         f"<p>Accuracy on {count(images, 'held-out image')}: <b>{accuracy:.4f}</b>, which for other "
         f"images like these means {low:.3f} to {high:.3f} (95 % interval).</p>"
@@ -90,7 +90,7 @@ def _headline(results: Mapping[str, Any], true: np.ndarray, labels: Sequence[str
     chose = "These images also chose the best epoch: the number is a little too high."
     yield (
         f"<p>To guess would give {1 / len(labels):.3f}, to answer "
-        f"{markup.text(labels[largest])} always {counts[largest] / images:.3f}. "
+        f"{markup.text(labels[largest])} always {chance:.3f}. "
         f"{chose if results['epochs'] > 1 else ''}</p>"
     )
 

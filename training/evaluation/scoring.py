@@ -44,6 +44,12 @@ def score(true: np.ndarray, probabilities: np.ndarray, top: int = 5) -> dict[str
     return results
 
 
+def largest_class(true: np.ndarray) -> tuple[int, float]:
+    """Returns the class with the most images, and their share: what to answer it always gives."""
+    counts = np.bincount(true)
+    return int(counts.argmax()), float(counts.max() / len(true))
+
+
 def guessing_loss(shares: np.ndarray, smoothing: float = 0.0) -> float:
     """Returns the least cross-entropy of an answer that is the same for every image.
 

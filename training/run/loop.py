@@ -279,6 +279,7 @@ class Loop:
         )
         report.write_curves(self.history.rows, self.out / "curves.png")
         config, splits = self.training.config, self.training.splits
+        results = {**results, "per_class": rows}
         page.write(config, splits, results, true, probabilities, self.out / page.NAME)
 
     def _save_weights(self, name: str) -> None:

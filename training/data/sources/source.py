@@ -112,3 +112,8 @@ def labels_of(references: tf.data.Dataset, source: Any) -> Iterator[int]:
 def digest(array: np.ndarray) -> str:
     """Returns the first 16 hexadecimal digits of the SHA-256 of an array's bytes."""
     return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()[:16]
+
+
+def spread(count: int, most: int) -> np.ndarray:
+    """Returns int64 positions, at most `most`, spread evenly over `count` examples."""
+    return np.unique(np.linspace(0, max(count - 1, 0), most if count else 0).astype(np.int64))

@@ -92,11 +92,13 @@ class Stream:
         return self.open(reference)[0]
 
     def pick(self, positions: Iterable[int]) -> Iterator[tf.Tensor]:
-        """Yields the contents of the examples at `positions`; reads all records once."""
-        wanted = {int(position) for position in positions}
-        references = enumerate(reference for _, reference in self._in_order())
-        found = {n: self.open(reference)[0] for n, reference in references if n in wanted}
-        return (found[int(position)] for position in positions)
+        """Yields the contents of the examples at `positions`; reads the records up to the last."""
+        wanted = [int(position) for position in positions]
+        chosen = set(wanted)
+        records = self._in_order().take(max(wanted, default=-1) + 1)
+        references = enumerate(reference for _, reference in records)
+        found = {n: self.open(reference)[0] for n, reference in references if n in chosen}
+        return (found[position] for position in wanted)
 
     def train_references(
         self, start_step: int, *, seed: int, global_batch: int, shard: int, shards: int
