@@ -743,9 +743,9 @@ MUTATIONS = (
     ),
     Mutation(
         "evaluate: the margin is that of the answer, not of the true class",
-        "training/commands/evaluate.py",
-        "margin = row[label] - np.delete(row, label).max()",
-        "margin = row.max() - np.sort(row)[-2]",
+        "training/evaluation/report.py",
+        "margins = probabilities[images, true] - others.max(-1)",
+        "margins = np.sort(probabilities)[:, -1] - np.sort(probabilities)[:, -2]",
         "test_evaluate_command.py::test_predictions_name_the_file_of_every_row",
     ),
     Mutation(
@@ -775,6 +775,27 @@ MUTATIONS = (
         "round(source.count * (1 - held_out))",
         "source.count",
         "test_choices.py::test_facts_are_those_of_the_training_images",
+    ),
+    Mutation(
+        "compare: images that both runs got wrong count",
+        "training/evaluation/compare.py",
+        "right and not other.answers[image]",
+        "not other.answers[image]",
+        "test_compare.py::test_the_numbers_are_those_of_the_definitions",
+    ),
+    Mutation(
+        "compare: runs that judged other images are tested",
+        "training/evaluation/compare.py",
+        "if not one.answers or one.answers.keys() != other.answers.keys():",
+        "if not one.answers or not other.answers:",
+        "test_compare.py::test_the_numbers_are_those_of_the_definitions",
+    ),
+    Mutation(
+        "tables on a terminal cut long words off",
+        "training/support/console.py",
+        'overflow="fold"',
+        'overflow="ellipsis"',
+        "test_compare.py::test_no_table_is_cut_on_a_terminal",
     ),
     Mutation(
         "report.html: the least certain mistakes first",

@@ -3,7 +3,6 @@
 import re
 
 import numpy as np
-import pytest
 import tensorflow as tf
 
 from lightnets import data
@@ -79,13 +78,3 @@ def test_pictures_of_a_stream_are_found_by_their_position():
     splits = data.from_dataset(config, stream, stream, labels=["a", "b"])
     found = [int(image.mean()) for image in splits.held_out_images([5, 0, 3])]
     assert found == [50, 0, 30]
-
-
-@pytest.mark.parametrize(("right", "images"), [(0, 10), (10, 10), (45, 50)])
-def test_the_interval_is_wilsons(right, images):
-    """E. B. Wilson, 1927: the shares p with |right/n - p| = 1.96 sqrt(p (1 - p) / n)."""
-    low, high = page.interval(right, images)
-    for share in {low, high} - {0.0, 1.0}:
-        distance = abs(right / images - share)
-        assert distance == pytest.approx(1.959964 * np.sqrt(share * (1 - share) / images), abs=1e-6)
-    assert low <= right / images <= high

@@ -2,12 +2,14 @@
 
 import json
 import pathlib
+import re
 import signal
 import subprocess
 import sys
 
 import pytest
 
+from lightnets import cli
 from tests.processes import free_ports
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -22,7 +24,7 @@ def train(*arguments):
 
 
 @pytest.mark.slow
-def test_sigterm_saves_prints_the_command_that_continues_and_it_does(tmp_path):
+def test_sigterm_saves_prints_the_command_that_continues_and_it_does(tmp_path, capsys):
     keys = ["--dataset", "digits", "--epochs", "3", "--set", "optimizer.warmup_epochs=1"]
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     first = train(*keys, "--out", whole)
@@ -41,8 +43,11 @@ def test_sigterm_saves_prints_the_command_that_continues_and_it_does(tmp_path):
     out, err = third.communicate(timeout=300)
     assert third.returncode == 0, err
     assert "Resuming after step" in out
-    for name in ("history.csv", "history.json", "results.json", "per_class.csv"):
+    for name in ("history.csv", "history.json", "results.json", "per_class.csv", "predictions.csv"):
         assert (stopped / name).read_bytes() == (whole / name).read_bytes()
+    assert cli.main(["compare", str(whole), str(stopped)]) == 0
+    # The same answers, and the numbers of the network.
+    assert re.search(r"whole .* best +0\.91 .*\n.*stopped .* 1 +0\.91 ", capsys.readouterr().out)
     assert len(json.loads((whole / "history.json").read_text())) == 3
     expected = {"curves.png", "confusion_matrix.png", "config.yaml", "environment.json"}
     assert expected <= {path.name for path in whole.iterdir()}

@@ -133,7 +133,9 @@ def install(**splits) -> None:
     build.build_model = build_model
     # Pictures take longer than the toy; tests/test_train.py draws them.
     loop.report = types.SimpleNamespace(
+        PREDICTIONS="predictions.csv",
         per_class=lambda *_: [],
+        write_predictions=lambda *_: None,
         write_per_class=lambda *_: None,
         write_confusion_matrix=lambda *_: None,
         write_curves=lambda *_: None,

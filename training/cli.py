@@ -35,6 +35,7 @@ COMMANDS = {
     "data": "check a data set, show it as a network sees it, or convert it",
     "train": "train a network; leaves a folder with weights, numbers and pictures",
     "evaluate": "measure a run, a model file, an export or a server on held-out images",
+    "compare": "put finished runs side by side",
     "predict": "classify image files with any of these",
     "export": "write a run as a bundle for TensorFlow Serving, and in other formats",
     "verify": "compare exported files with their SHA256SUMS",

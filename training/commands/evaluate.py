@@ -7,7 +7,7 @@ import contextlib
 import json
 import os
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from keras_lightnets.text import first_line
@@ -17,7 +17,7 @@ from lightnets.run import networks
 from lightnets.support import arguments, console
 from lightnets.support.errors import UsageError, UserError
 from lightnets.support.words import count, some
-from lightnets.support.writing import check_file, check_folder, csv_text, write_json, write_text
+from lightnets.support.writing import check_file, check_folder, write_json
 
 if TYPE_CHECKING:
     import numpy as np
@@ -94,8 +94,8 @@ def run(args: argparse.Namespace) -> int:
             true, probabilities, found.labels, args.out / "confusion_matrix.png"
         )
     if args.predictions:
-        names = [s.name(place) for s in found.sources.values() for place in range(s.count)]
-        _write_predictions(args.predictions, names, true, probabilities, found.labels)
+        sources = found.sources.values()
+        report.write_predictions(sources, true, probabilities, found.labels, args.predictions)
     if args.json:
         print(json.dumps(results))
     else:
@@ -236,28 +236,6 @@ def _overlap(run: runs.Run, found: HeldOut) -> list[str]:
         return [f"Whether the run was trained on some of them cannot be told: {error}"]
     seen = seen_in_training(train, found.sources.values())
     return [f"The run was trained on {seen} of these images."] if seen else []
-
-
-def _write_predictions(
-    path: pathlib.Path,
-    names: Sequence[str],
-    true: np.ndarray,
-    probabilities: np.ndarray,
-    labels: list[str],
-) -> None:
-    """Writes file, true and predicted class of each held-out image, in the order of evaluation.
-
-    The margin is what the true class has more than the most probable other one: an image that
-    is most certainly wrong has the lowest.
-    """
-    import numpy as np
-
-    rows = []
-    for name, label, row in zip(names, true, probabilities, strict=True):
-        margin = row[label] - np.delete(row, label).max()
-        best = int(row.argmax())
-        rows.append((name, labels[label], labels[best], f"{row[best]:.6f}", f"{margin:.6f}"))
-    write_text(path, csv_text(("image", "true", "predicted", "probability", "margin"), rows))
 
 
 def _print(results: dict[str, Any], found: HeldOut) -> None:

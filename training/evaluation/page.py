@@ -11,7 +11,7 @@ import numpy as np
 
 from lightnets.config.keys import Config
 from lightnets.evaluation import report
-from lightnets.evaluation.scoring import largest_class
+from lightnets.evaluation.scoring import interval, largest_class
 from lightnets.support import markup
 from lightnets.support.words import command, count
 
@@ -69,14 +69,6 @@ def write(
         markup.section("Commands", f"<pre>{markup.text(_commands(run))}</pre>"),
     ]
     markup.write(path, f"{config.model.name} on {pathlib.Path(config.data.dataset).name}", parts)
-
-
-def interval(right: int, images: int) -> tuple[float, float]:
-    """Returns between which shares the true one lies with 95 %: Wilson's interval."""
-    from scipy.stats import binomtest
-
-    found = binomtest(right, images).proportion_ci(0.95, method="wilson")
-    return float(found.low), float(found.high)
 
 
 def _headline(results: Mapping[str, Any], true: np.ndarray, labels: Sequence[str]) -> Iterator[str]:

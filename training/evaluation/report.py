@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import io
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,6 +15,11 @@ from keras_lightnets.text import first_line, visible
 from lightnets.support import console
 from lightnets.support.writing import csv_text, replacing, write_text
 
+if TYPE_CHECKING:
+    from lightnets.data.sources.stream import AnySource
+
+# What a run keeps of each held-out image.
+PREDICTIONS = "predictions.csv"
 # Beyond this many classes names and numbers in the picture could not be read.
 _MAX_NAMED_CLASSES = 40
 # Of characters in a name that is drawn.
@@ -62,6 +68,32 @@ def write_per_class(rows: Sequence[Mapping[str, Any]], path: pathlib.Path) -> No
     scores = ("precision", "recall", "f1")
     shown = [[row["class"], *(f"{row[key]:.4f}" for key in scores), row["images"]] for row in rows]
     write_text(path, csv_text(("class", *scores, "images"), shown))
+
+
+def write_predictions(
+    sources: Iterable[AnySource],
+    true: np.ndarray,
+    probabilities: np.ndarray,
+    labels: Sequence[str],
+    path: pathlib.Path,
+) -> None:
+    """Writes file, true and predicted class of each held-out image, in the order of evaluation.
+
+    The margin is what the true class has more than the most probable other one: an image that
+    is most certainly wrong has the lowest.
+    """
+    names = [source.name(place) for source in sources for place in range(source.count)]
+    best, images = probabilities.argmax(-1), np.arange(len(true))
+    others = probabilities.copy()
+    others[images, true] = -1
+    margins = probabilities[images, true] - others.max(-1)
+    rows = [
+        (name, labels[label], labels[said], f"{row[said]:.6f}", f"{margin:.6f}")
+        for name, label, said, row, margin in zip(
+            names, true, best, probabilities, margins, strict=True
+        )
+    ]
+    write_text(path, csv_text(("image", "true", "predicted", "probability", "margin"), rows))
 
 
 @only_a_picture
@@ -133,6 +165,23 @@ def write_curves(history: Sequence[Mapping[str, float]], path: pathlib.Path) -> 
         if len(series) > 1:
             axes.legend()
     save_figure(figure, path)
+
+
+def accuracies(histories: Mapping[str, Sequence[Mapping[str, float]]]) -> bytes:
+    """Returns a PNG file of the held-out accuracy by epoch, a line for each name."""
+    figure = new_figure(8, 4)
+    axes = figure.subplots()
+    names, style = drawable(list(histories))
+    for name, history in zip(names, histories.values(), strict=True):
+        points = [(row["epoch"], row["val_accuracy"]) for row in history]
+        axes.plot(*zip(*points, strict=True) if points else ((), ()), marker=".", label=name)
+    axes.set_xlabel("epoch")
+    axes.grid(alpha=0.3)
+    for text in axes.legend().get_texts():
+        text.set(**style)
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=110)
+    return file.getvalue()
 
 
 def drawable(names: Sequence[str]) -> tuple[list[str], dict[str, Any]]:

@@ -44,6 +44,14 @@ def score(true: np.ndarray, probabilities: np.ndarray, top: int = 5) -> dict[str
     return results
 
 
+def interval(right: int, images: int) -> tuple[float, float]:
+    """Returns between which shares the true one lies with 95 %: Wilson's interval."""
+    from scipy.stats import binomtest
+
+    found = binomtest(right, images).proportion_ci(0.95, method="wilson")
+    return float(found.low), float(found.high)
+
+
 def largest_class(true: np.ndarray) -> tuple[int, float]:
     """Returns the class with the most images, and their share: what to answer it always gives."""
     counts = np.bincount(true)

@@ -1,7 +1,7 @@
 """The directory of a run: what `lightnets train` leaves and every other command reads.
 
 config.yaml        the resolved configuration        history.csv, history.json
-environment.json   versions, devices, commit, seed   results.json, per_class.csv
+environment.json   versions, devices, commit, seed   results.json, per_class.csv, predictions.csv
 labels.txt (.json) one class name a line             report.html, curves.png, confusion_matrix.png
 transform.json     the evaluation transform          weights/best.keras, weights/last.keras
 split.json         which pictures were held out      checkpoints/, lock.json

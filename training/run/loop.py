@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 import keras
 import numpy as np
 
+from keras_lightnets.networks import complexity
 from lightnets.distribution.workers import resume_command
 from lightnets.evaluation import advice, page, report, scoring
 from lightnets.optimization import batch_norm
@@ -241,6 +242,9 @@ class Loop:
         training.agree(0)  # the files are there for all
         directory.load_weights(training.evaluator.model, self._weights("best"))
         predictions = training.evaluator.predict(self._interrupt_together)
+        network = training.evaluator.model
+        results["parameters"] = complexity.count_parameters(network)[0]
+        results["macs"] = complexity.count_macs(network)
         results = {**scoring.score(*predictions), **results}
         results["advice"] = self._advice(*predictions)
         if training.chief:
@@ -272,6 +276,10 @@ class Loop:
 
     def _report(self, results: dict[str, Any], true: np.ndarray, probabilities: np.ndarray) -> None:
         labels = self.training.splits.labels
+        sources = [self.training.splits.eval_source]
+        report.write_predictions(
+            sources, true, probabilities, labels, self.out / report.PREDICTIONS
+        )
         rows = report.per_class(true, probabilities, labels)
         report.write_per_class(rows, self.out / "per_class.csv")
         report.write_confusion_matrix(

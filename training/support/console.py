@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import shutil
 import sys
+import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
@@ -40,6 +42,12 @@ def bar(items: Iterable[_Item], what: str, total: int) -> Iterable[_Item]:
     return track(items, what, total, transient=True, console=shown, disable=hidden)
 
 
+def paragraph(text: str) -> None:
+    """Prints sentences in lines of the terminal's width."""
+    for part in textwrap.wrap(text, shutil.get_terminal_size().columns):
+        line(part)
+
+
 def fields(*values: object) -> None:
     """Prints a line of fields with a tab between two."""
     print("\t".join(map(visible, values)), flush=True)
@@ -57,7 +65,8 @@ def columns(headers: Sequence[str] | None, rows: Iterable[Sequence[Any]]) -> Non
 def table(headers: Sequence[str] | None, rows: Iterable[Sequence[Any]]) -> None:
     """Prints a table: the first column to the left, numbers to the right.
 
-    On a terminal long cells wrap to its width; in a file or pipe they stay on one line.
+    On a terminal long cells wrap to its width, long words too: nothing is cut. In a file or pipe
+    they stay on one line.
     """
     from rich.console import Console
     from rich.table import Table
@@ -67,7 +76,7 @@ def table(headers: Sequence[str] | None, rows: Iterable[Sequence[Any]]) -> None:
     shown = Table(box=None, pad_edge=False, show_header=headers is not None)
     for number, header in enumerate(headers or [""] * len(rows[0])):
         numeric = rows and all(_is_number(row[number]) for row in rows)
-        shown.add_column(header, justify="right" if numeric and number else "left")
+        shown.add_column(header, justify="right" if numeric and number else "left", overflow="fold")
     for row in rows:
         # Text, not str: a class may be called "[bold]".
         shown.add_row(*(Text(visible(cell)) for cell in row))

@@ -1,0 +1,48 @@
+"""`lightnets compare`: finished runs side by side. Does not import TensorFlow."""
+
+from __future__ import annotations
+
+import argparse
+import pathlib
+
+from lightnets.run import directory
+from lightnets.support import console
+from lightnets.support.errors import UsageError
+from lightnets.support.writing import check_file, write_text
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the runs and where tables go."""
+    parser.add_argument("runs", nargs="+", metavar="RUN", type=pathlib.Path, help="run directory")
+    parser.add_argument("--csv", type=pathlib.Path, metavar="FILE", help="write a row a run")
+    parser.add_argument(
+        "--page", type=pathlib.Path, metavar="FILE.html", help="write a page with the curves"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Prints what each run reached and what was set otherwise."""
+    if len(args.runs) < 2:
+        raise UsageError(f"With what is {args.runs[0]} compared? Name two runs or more.")
+    for path in args.runs:
+        directory.check_is_run(path)
+    for flag, path in (("--csv", args.csv), ("--page", args.page)):
+        if path is not None:
+            check_file(path, flag)
+
+    from lightnets.evaluation import compare
+
+    runs = list(map(compare.read, args.runs))
+    numbered = range(1, len(runs) + 1)
+    rows = [[number, *row] for number, row in zip(numbered, compare.cells(runs), strict=True)]
+    console.table(("", *compare.HEADER), rows)
+    console.line()
+    console.paragraph(compare.EXPLAINED)
+    if different := compare.differences(runs):
+        console.line()
+        console.table(("set otherwise", *(f"run {number}" for number in numbered)), different)
+    if args.csv:
+        write_text(args.csv, compare.table_text(runs))
+    if args.page:
+        compare.write_page(runs, args.page)
+    return 0
