@@ -1,6 +1,7 @@
 """Names, sizes and papers of the registered networks."""
 
 import inspect
+import json
 import subprocess
 import sys
 
@@ -12,6 +13,7 @@ from keras_lightnets.catalogue import registry
 from keras_lightnets.layers.notes import notes
 from keras_lightnets.networks import create
 from keras_lightnets.networks.options import argument_names
+from lightnets.cli import main
 
 # One per builder and per way in which a count can go wrong; the others are slow.
 QUICK = {
@@ -166,6 +168,30 @@ def test_listing_does_not_import_tensorflow():
         "assert not {'tensorflow', 'keras'} & set(sys.modules)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "shufflenet_v1_g3_x1_0\t1.87\t137\t67.4\tosmr" in done.stdout.splitlines()
+    assert "shufflenet_v1_g3_x1_0\t66.1\t7.6\t137\tosmr" in done.stdout.splitlines()
     assert '"parameters": 1235496' in done.stdout
     assert "Did you mean 'shufflenet_v1'?" in done.stderr
+
+
+def test_the_first_table_is_short_and_the_rest_behind_a_flag(capsys, monkeypatch):
+    def names(*flags):
+        assert main(["list", *flags]) == 0
+        return [line.split("\t")[0] for line in capsys.readouterr().out.splitlines()]
+
+    first, everything = names(), names("--all")
+    assert len(first) == 12
+    assert {*first} < {*everything} == {*keras_lightnets.list_models()}
+    assert names("--pretrained") == keras_lightnets.list_models(pretrained=True)
+    assert [row["name"] for row in json.loads("\n".join(names("--json")))] == everything
+    monkeypatch.setenv("TERM", "dumb")  # 80 columns
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert main(["list"]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert len(shown) == len(first) + 2, "a header, a hint, and no row wraps"
+    assert main(["list", "--all"]) == 0
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 80
+
+
+def test_networks_are_measured_when_asked(capsys):
+    assert main(["list", "shufflenet_v1_g1_x0_25", "--measure"]) == 0
+    assert float(capsys.readouterr().out.split("\t")[4]) > 0

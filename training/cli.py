@@ -30,7 +30,7 @@ from lightnets.support.words import nearest
 
 # Name -> what it does, in the order of a first day with the package.
 COMMANDS = {
-    "list": "list the networks, with the MACs of one 224x224 image",
+    "list": "list the networks: accuracy, size, MACs of one 224x224 image",
     "info": "show one network: parameters, MACs, paper, weights",
     "data": "check a data set, show it as a network sees it, or convert it",
     "train": "train a network; leaves a folder with weights, numbers and pictures",

@@ -1,58 +1,101 @@
-"""`lightnets list`: the networks by name. Does not import TensorFlow."""
+"""`lightnets list`: the networks by name. Imports TensorFlow only to measure them."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
 
 from keras_lightnets.catalogue.registry import ModelInfo, list_models, model_info
+from lightnets.config.choices import PRETRAINED, SCRATCH
 from lightnets.support import console
 from lightnets.support.errors import UsageError
 from lightnets.support.words import nearest
 
-_HEADERS = "network", "parameters (M)", "MACs (M)", "paper's top-1 (%)", "weights"
+# What a person should know first, with why. The rest is behind --all.
+_FIRST = {
+    PRETRAINED: "recommended",
+    "mobilenet_v2_x1_4": "more accurate, slower",
+    "mobilenet_v2_x0_5": "faster",
+    "mobilenet_v1_relu6_x1_25": "the most accurate",
+    "mobilenet_v1_relu6_x1_0": "plain layers",
+    "mobilenet_v1_x0_25": "under 2 MB",
+    "shufflenet_v2_x2_0": "accurate",
+    "shufflenet_v2": "few operations",
+    "shufflenet_v2_x0_5": "for slow devices",
+    SCRATCH: "for small pictures",
+    "shufflenet_v1_g1_x0_25": "the smallest",
+    "squeezenet": "no batch norm",
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's arguments."""
-    parser.add_argument("pattern", nargs="?", default="*", help='shell pattern, e.g. "shuffle*"')
+    parser.add_argument("pattern", nargs="?", help='shell pattern, e.g. "shuffle*"')
+    parser.add_argument("--all", action="store_true", help="all networks, not the first dozen")
     parser.add_argument(
-        "--pretrained", action="store_true", help="only networks with published weights"
+        "--pretrained", action="store_true", help="all networks with published weights"
     )
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument(
+        "--measure", action="store_true", help="add milliseconds for one image on this machine"
+    )
+    parser.add_argument("--json", action="store_true", help="all networks as JSON")
 
 
 def run(args: argparse.Namespace) -> int:
     """Prints the table."""
-    names = list_models(args.pattern, pretrained=args.pretrained)
+    whole = args.all or args.pretrained or args.json or args.pattern is not None
+    pattern = "*" if args.pattern is None else args.pattern
+    names = list_models(pattern, pretrained=args.pretrained) if whole else list(_FIRST)
     if not names:
-        raise UsageError(
-            f"No network matches {args.pattern!r}.{nearest(args.pattern, list_models())}"
-        )
-    networks = list(map(model_info, names))
+        raise UsageError(f"No network matches {pattern!r}.{nearest(pattern, list_models())}")
+    times = _measure(names) if args.measure else {}
     if args.json:
-        print(json.dumps(list(map(_record, networks)), indent=2))
-    else:
-        console.columns(_HEADERS, map(_cells, networks))
+        print(json.dumps([_record(model_info(name), times) for name in names], indent=2))
+        return 0
+    headers = ["network", "top-1 %", "MB", "MACs (M)", "weights" if whole else "why"]
+    rows = [_cells(model_info(name), None if whole else _FIRST[name]) for name in names]
+    if times:
+        headers.insert(4, "ms")
+        for name, row in zip(names, rows, strict=True):
+            row.insert(4, f"{times[name]:.1f}")
+    console.columns(headers, rows)
+    if not whole and sys.stdout.isatty():
+        more = len(list_models()) - len(names)
+        console.line(f"{more} more: lightnets list --all. About one: lightnets info NETWORK")
     return 0
 
 
-def _record(info: ModelInfo) -> dict[str, object]:
-    return {
+def _measure(names: list[str]) -> dict[str, float]:
+    from lightnets.run import speed
+
+    return {name: speed.of_name(name) for name in console.bar(names, "Measuring", len(names))}
+
+
+def _accuracy(info: ModelInfo) -> float | None:
+    """Returns that of the best published weights, else the paper's."""
+    return max((row.top1 for row in info.weights), default=info.paper_top1)
+
+
+def _record(info: ModelInfo, times: dict[str, float]) -> dict[str, object]:
+    record = {
         "name": info.name,
         "alias_of": info.alias_of,
         "parameters": info.parameters,
         "macs": info.macs,
+        "top1": _accuracy(info),
         "paper_top1": info.paper_top1,
         "weights": [row.tag for row in info.weights],
     }
+    return record | ({"milliseconds": times[info.name]} if times else {})
 
 
-def _cells(info: ModelInfo) -> list[str]:
+def _cells(info: ModelInfo, why: str | None) -> list[str]:
+    accuracy = _accuracy(info)
     return [
         info.name,
-        f"{info.parameters / 1e6:.2f}",
+        "-" if accuracy is None else f"{accuracy:.1f}",
+        f"{4 * info.parameters_total / 1e6:.1f}",
         f"{info.macs / 1e6:.0f}",
-        "-" if info.paper_top1 is None else f"{info.paper_top1:.1f}",
-        ", ".join(row.tag for row in info.weights) or "-",
+        why or ", ".join(row.tag for row in info.weights) or "-",
     ]

@@ -12,6 +12,8 @@ from typing import Any, TypeVar
 from keras_lightnets.text import visible
 
 _Item = TypeVar("_Item")
+# Of a terminal's columns, what a name takes before it wraps.
+_NAME = 36
 
 
 def escape_unprintable() -> None:
@@ -75,8 +77,14 @@ def table(headers: Sequence[str] | None, rows: Iterable[Sequence[Any]]) -> None:
     rows = [[str(cell) for cell in row] for row in rows]
     shown = Table(box=None, pad_edge=False, show_header=headers is not None)
     for number, header in enumerate(headers or [""] * len(rows[0])):
-        numeric = rows and all(_is_number(row[number]) for row in rows)
-        shown.add_column(header, justify="right" if numeric and number else "left", overflow="fold")
+        cells = [row[number] for row in rows]
+        shown.add_column(
+            header,
+            justify="right" if rows and number and all(map(_is_number, cells)) else "left",
+            # Names stay whole while there is room; other columns wrap first.
+            min_width=0 if number else min(max(map(len, cells), default=0), _NAME),
+            overflow="fold",
+        )
     for row in rows:
         # Text, not str: a class may be called "[bold]".
         shown.add_row(*(Text(visible(cell)) for cell in row))
