@@ -30,10 +30,9 @@ def clean_keras():
 @pytest.fixture(scope="session")
 def small_export(tmp_path_factory):
     """A model and the version that it was exported as, for all tests that only read it."""
-    from test_export import LABELS, TRANSFORM, small_net
-
     import keras_lightnets
     from keras_lightnets.inference import parts
+    from tests.exports import LABELS, TRANSFORM, small_net
 
     model = small_net()
     with pytest.MonkeyPatch.context() as patch:
@@ -55,7 +54,7 @@ def small_export(tmp_path_factory):
 )
 def small_server(request, small_export):
     """A server of that export: the embedded one and, where it is on `PATH`, the real one."""
-    from serving_models import serving
+    from tests.serving_models import serving
 
     with serving(small_export[1].parent.parent, engine=request.param) as server:
         yield server

@@ -1,6 +1,6 @@
 """Plausible one-line mistakes, and the test that must catch each.
 
-`python tests/run_mutations.py` applies them one by one to a copy of the project. A mistake
+`python -m tests.run_mutations` applies them one by one to a copy of the project. A mistake
 that no test catches is a missing test.
 """
 

@@ -1,7 +1,7 @@
 """Applies each mutation to a copy of the project and checks that its test goes red.
 
-python tests/run_mutations.py              all of them, some minutes
-python tests/run_mutations.py shuffle      those with "shuffle" in their name
+python -m tests.run_mutations              all of them, some minutes
+python -m tests.run_mutations shuffle      those with "shuffle" in their name
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 
-from mutations import MUTATIONS, Mutation
+from tests.mutations import MUTATIONS, Mutation
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 COPIED = ("keras_lightnets", "training", "tests", "pyproject.toml", "setup.cfg")
@@ -34,8 +34,10 @@ def copy_project(folder: pathlib.Path) -> None:
 
 
 def run_test(folder: pathlib.Path, test: str) -> subprocess.CompletedProcess:
-    """Runs one test of the copy."""
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"tests/{test}"]
+    """Runs one test of the copy; `test` names its file without the folder."""
+    file, _, name = test.partition("::")
+    (path,) = (folder / "tests").rglob(file)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"{path}::{name}"]
     environment = {**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
     return subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, check=False

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
+import json
 import os
 import pathlib
 import re
@@ -232,3 +234,30 @@ def serving(*args: object, **options: Any) -> Iterator[ServeProcess]:
         yield server.wait_ready()
     finally:
         server.close()
+
+
+JSON = {"Content-Type": "application/json"}
+
+
+def ask(server, path, document=None, *, body=None, method=None, headers=None):
+    """`(status, parsed JSON)` of one request on a fresh connection."""
+    if document is not None:
+        body = json.dumps(document).encode()
+    connection = http.client.HTTPConnection(*server.address, timeout=30)
+    try:
+        method = method or ("GET" if body is None else "POST")
+        connection.request(method, path, body, {**JSON, **(headers or {})})
+        response = connection.getresponse()
+        content = response.read()
+        if not content:
+            return response.status, None
+        assert response.headers["Content-Type"].startswith("application/json")
+        return response.status, json.loads(content)
+    finally:
+        connection.close()
+
+
+def resident_mib(server) -> float:
+    status = pathlib.Path(f"/proc/{server.process.pid}/status").read_text()
+    (line,) = (line for line in status.splitlines() if line.startswith("VmRSS"))
+    return int(line.split()[1]) / 1024

@@ -131,7 +131,7 @@ def install(**splits) -> None:
 
     data.load = load
     build.build_model = build_model
-    # Pictures take longer than the toy; tests/test_train.py draws them.
+    # Pictures take longer than the toy; tests/run/test_train.py draws them.
     loop.report = types.SimpleNamespace(
         PREDICTIONS="predictions.csv",
         per_class=lambda *_: [],

@@ -12,7 +12,7 @@
 
 Progress, callbacks, metrics and history are Keras' own; what happens in a step is
 `lightnets.optimization.step`. `lightnets train` has a loop of its own, which also resumes
-exactly and runs on several machines; both take the same steps (`tests/test_fit.py`).
+exactly and runs on several machines; both take the same steps (`tests/optimization/test_fit.py`).
 """
 
 from __future__ import annotations

@@ -15,8 +15,8 @@ import torch
 import torchvision
 
 HERE = pathlib.Path(__file__).parent
-sys.path.insert(0, str(HERE.parent))
-from golden_weights import image, state_dict  # noqa: E402
+sys.path.insert(0, str(HERE.parents[1]))
+from tests.golden_weights import image, state_dict  # noqa: E402
 
 SEED = 7
 MAKERS = {

@@ -18,8 +18,8 @@ class Muon(keras.optimizers.AdamW):
     """Momentum, orthogonalized matrix by matrix; AdamW for all other variables.
 
     `keras.optimizers.Muon` leaves all but kernels of rank 2 to AdamW (Keras 3.15, shown by
-    `tests/test_optimizers.py`), so in a convolutional network it is AdamW. Here a convolution
-    `(height, width, inputs / groups, outputs)` is, per group, a matrix
+    `tests/optimization/test_optimizers.py`), so in a convolutional network it is AdamW. Here a
+    convolution `(height, width, inputs / groups, outputs)` is, per group, a matrix
     `(height * width * inputs / groups, outputs / groups)`.
 
     Updates of matrices are scaled by `0.2 * sqrt(larger side)`, so that they are as large as

@@ -267,8 +267,8 @@ def _seed_states(model: keras.Model) -> list[keras.Variable]:
 def _leave_reduction_to_us(optimizer: keras.Optimizer) -> None:
     """Stops the optimizer from summing, a second time, gradients that are summed already.
 
-    The one place that relies on a private part of Keras; `tests/test_step.py` names the
-    version it was checked with.
+    The one place that relies on a private part of Keras; `tests/optimization/test_step.py` names
+    the version it was checked with.
     """
     if not hasattr(optimizer, "_all_reduce_sum_gradients"):
         raise RuntimeError(

@@ -1,0 +1,103 @@
+"""Formats of other runtimes: each computes what the Keras model computes, or is not written."""
+
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+import keras_lightnets
+from keras_lightnets.errors import ExportError, ParityError
+from keras_lightnets.export import bundle, formats, runtimes
+from keras_lightnets.export.parity import HeldOut
+from keras_lightnets.inference.function import inference_model
+from lightnets.run import artifacts
+from lightnets.support.errors import UserError
+from tests import gpus
+from tests.bundles import traces
+from tests.exports import LABELS, SIZE, TRANSFORM, small_net
+
+HELD_OUT = HeldOut.synthetic(SIZE, 20)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return small_net()
+
+
+@pytest.mark.parametrize("name", ["litert", "onnx", "openvino", "keras"])
+def test_a_format_answers_like_the_keras_model(tmp_path, model, name):
+    # Catches float16 weights in OpenVINO's file, a fixed batch, a lost softmax.
+    report = formats.convert(model, tmp_path, [name], HELD_OUT)
+    assert report[name]["top1_agreement"] == 1
+    bundle.write_extra(tmp_path, LABELS, {"transform": TRANSFORM.to_dict()})
+    artifact = artifacts.open(tmp_path / report[name]["file"])
+    assert (artifact.labels, artifact.transform) == (LABELS, TRANSFORM)
+    expected = model.predict_on_batch(HELD_OUT.images.astype("float32"))
+    for batch in (1, 7):
+        received = artifact.predict(HELD_OUT.images[:batch])
+        np.testing.assert_allclose(received, expected[:batch], atol=1e-4)
+    assert not traces(tmp_path)
+
+
+def test_the_keras_format_is_compared_on_the_cpu(tmp_path, model, monkeypatch):
+    gpus.tensor_float_32(monkeypatch)
+    report = formats.convert(model, tmp_path, ["keras"], HELD_OUT)
+    assert report["keras"]["max_difference"] < 1e-6
+
+
+def test_litert_splits_grouped_convolutions_only_where_it_must(model):
+    def traced(network):
+        graph = formats._for_litert(network).get_concrete_function().graph
+        return {op.type for op in graph.get_operations()}, graph.inputs[0].shape[0]
+
+    net = keras_lightnets.ShuffleNetV1((32, 32, 3), groups=3, alpha=0.5, include_preprocessing=True)
+    for grouped in (model, inference_model(net, merge_pads=False)):
+        types, batch = traced(grouped)
+        assert ("Split" in types, batch) == (False, 1)
+    # A reshape that has been given the batch size would keep a file of batch size 1 at that.
+    x = keras.layers.Reshape((SIZE[0] * SIZE[1], 6))(
+        keras_lightnets.GroupedConv2D(6, 3, padding="same", groups=3)(model.inputs[0])
+    )
+    types, batch = traced(keras.Model(model.inputs[0], x))
+    assert ("Split" in types, batch) == (True, None)
+
+
+def test_int8_is_smaller_and_refused_beyond_the_drop(tmp_path, model):
+    convert = formats.convert
+    args = (model, tmp_path, ["litert-int8"], HELD_OUT)
+    report = convert(*args, representative=HELD_OUT.images, max_accuracy_drop=1)
+    assert 0 <= report["litert-int8"]["accuracy_drop"] <= 1
+    convert(model, tmp_path, ["litert"], HELD_OUT)
+    sizes = [(tmp_path / f).stat().st_size for f in ("model-int8.tflite", "model.tflite")]
+    assert sizes[0] != sizes[1]
+    # Ranges of black images clip everything that real ones give.
+    with pytest.raises(ParityError, match="litert-int8: top-1 agreement falls by"):
+        convert(*args, representative=np.zeros((4, *SIZE, 3)), max_accuracy_drop=0)
+    with pytest.raises(ExportError, match="needs representative images"):
+        convert(*args)
+
+
+def test_names():
+    assert runtimes.parse_formats("tf_serving, onnx,onnx") == ["tf_serving", "onnx"]
+    with pytest.raises(ValueError, match=r"Unknown format 'onx'\. Did you mean 'onnx'"):
+        runtimes.parse_formats("onx")
+    with pytest.raises(ValueError, match="No format"):
+        runtimes.parse_formats(" ,")
+
+
+@pytest.mark.parametrize(
+    ("name", "package"), [("onnx", "tf2onnx"), ("onnx", "onnxruntime"), ("openvino", "openvino")]
+)
+def test_a_missing_converter(tmp_path, model, monkeypatch, name, package):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ExportError, match=rf"{package}.*pip install 'keras-lightnets\[convert\]'"):
+        formats.convert(model, tmp_path, ["litert", name], HELD_OUT)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("file", ["broken.onnx", "broken.tflite", "broken.xml"])
+def test_a_damaged_file(tmp_path, file):
+    (tmp_path / file).write_text("garbage")
+    with pytest.raises(UserError, match=f"Cannot load .*{file}"):
+        artifacts.open(tmp_path / file)
