@@ -39,6 +39,7 @@ COMMANDS = {
     "predict": "classify image files with any of these",
     "export": "write a run as a bundle for TensorFlow Serving, and in other formats",
     "verify": "compare exported files with their SHA256SUMS",
+    "release": "choose the versions that servers offer as stable and as canary; go back",
     "serve": "serve exported models over TensorFlow Serving's REST and gRPC APIs",
 }
 

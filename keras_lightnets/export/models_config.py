@@ -7,13 +7,16 @@ import difflib
 import pathlib
 import re
 import textwrap
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from google.protobuf import text_format
 from tensorflow_serving.config import model_server_config_pb2
 
 MODELS_FILE = "models.config"
+
+# The labels of `lightnets release`. All others are somebody else's.
+STABLE, CANARY, PREVIOUS = "stable", "canary", "previous"
 
 # What a closing brace must not be looked for in, and the brace itself.
 _TOKENS = re.compile(r""""(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*'|#[^\n]*|\}""")
@@ -98,6 +101,96 @@ def with_model(config: str, name: str, base_path: str) -> str:
             if _parse(extended) == message:
                 return extended
     raise ValueError("no brace at its end closes `model_config_list`")
+
+
+def entry_for(path: pathlib.Path) -> Any:
+    """Returns the entry of a model's directory in the `models.config` beside it, if there is one.
+
+    Raises:
+        OSError: The file cannot be read.
+        ValueError: It is no valid `models.config`.
+    """
+    config = path.parent / MODELS_FILE
+    found = read(config) if config.is_file() else []
+    return next((each for each in found if folder_of(each) == path.name), None)
+
+
+def released(entry: Any) -> dict[str, int]:
+    """Returns label -> version, of those labels that `with_release` sets."""
+    return {k: v for k, v in entry.version_labels.items() if k in (STABLE, CANARY, PREVIOUS)}
+
+
+def with_release(config: str, name: str, labels: Mapping[str, int]) -> str:
+    """Sets the labels of a model in the text of a `models.config`, and serves their versions alone.
+
+    Other labels stay, with their versions; so do comments, other fields and other models.
+
+    Raises:
+        ValueError: It cannot be parsed, has not one entry of this name, or is written so that the
+            entry cannot be changed in its place.
+    """
+    message = _parse(config)
+    every = message.model_config_list.config
+    places = [place for place, each in enumerate(every) if each.name == name]
+    if len(places) != 1:
+        raise ValueError(f"{len(places) or 'no'} entries have the name {name!r}")
+    entry, new = every[places[0]], model_server_config_pb2.ModelConfig()
+    for label in released(entry):
+        del entry.version_labels[label]
+    versions = sorted({*labels.values(), *entry.version_labels.values()})
+    new.model_version_policy.specific.versions.extend(versions)
+    new.version_labels.update(labels)
+    entry.ClearField("model_version_policy")
+    entry.MergeFrom(new)
+    printed = textwrap.indent(text_format.MessageToString(new), "    ")
+    with contextlib.suppress(ValueError, IndexError):
+        changed = _replaced(config, places[0], printed)
+        if _parse(changed) == message:
+            return changed
+    raise ValueError(
+        f"the entry of {name!r} cannot be changed in its place; write into it\n{printed}"
+    )
+
+
+def _replaced(config: str, place: int, printed: str) -> str:
+    """Puts `printed` in place of the policy and the labels of `with_release` in an entry."""
+    # Braces and words that stand in comments and strings are none; all others keep their places.
+    bare = _TOKENS.sub(lambda m: m[0] if m[0] == "}" else " " * len(m[0]), config)
+    _, end, _ = _field(bare, "model_config_list", 0)
+    first = end
+    for _ in range(place + 1):
+        _, first, end = _field(bare, "config", end)
+    cuts = []
+    owned = re.compile(r"\b(?:model_version_policy|version_labels)\b")
+    for match in owned.finditer(bare, first, end):
+        start, _, stop = _field(bare, match[0], match.start())
+        part = text_format.Parse(config[start:stop], model_server_config_pb2.ModelConfig())
+        if match[0] == "version_labels" and not released(part):
+            continue
+        line = config.rfind("\n", 0, start) + 1
+        if not config[line:start].strip() and config[stop : stop + 1] == "\n":
+            start, stop = line, stop + 1
+        cuts.append((start, stop))
+    if not cuts:
+        before = len(config[: end - 1].rstrip(" \t"))
+        cuts = [(before, before)]
+    for start, stop in reversed(cuts[1:]):
+        config = config[:start] + config[stop:]
+    start, stop = cuts[0]
+    head = config[:start] + ("" if config[:start].endswith("\n") else "\n")
+    return head + printed + config[stop:]
+
+
+def _field(bare: str, name: str, start: int) -> tuple[int, int, int]:
+    """Where the next message of this name begins, its inside begins, and it ends."""
+    match = re.compile(rf"\b{name}\s*:?\s*\{{").search(bare, start)
+    if match is None:
+        raise ValueError(f"no {name}")
+    depth, end = 1, match.end()
+    while depth:
+        depth += {"{": 1, "}": -1}.get(bare[end], 0)
+        end += 1
+    return match.start(), match.end(), end
 
 
 def _parse(config: str) -> Any:

@@ -204,6 +204,42 @@ def test_versions_are_numbers_as_tensorflow_serving_reads_them(start, base, load
     eventually(lambda: served(manager) == 2**63 - 1)
 
 
+def pin(base, versions, labels=""):
+    policy = "".join(f"versions: {version} " for version in versions)
+    entry = f'name: "x" base_path: "/models/m" model_version_policy {{ specific {{ {policy}}} }}'
+    temporary = base.parent / "new.config"
+    temporary.write_text(f"model_config_list {{ config {{ {entry} {labels} }} }}")
+    temporary.replace(base.parent / "models.config")
+
+
+def test_pins_and_labels_of_models_config_are_followed(start, base, loader, caplog):
+    # Mutations: the newest version is loaded as well; labels move before their version is there.
+    for version in (2, 3):
+        publish(base, version)
+    pin(base, [1, 2], 'version_labels { key: "stable" value: 1 }')
+    manager = start()
+    assert states(manager) == {1: State.AVAILABLE, 2: State.AVAILABLE}
+    assert (served(manager), served(manager, version="stable")) == (2, 1)
+    (row,) = manager.status("m", "stable").model_version_status
+    assert row.version == 1
+    with pytest.raises(errors.ServingError, match="Unrecognized servable version label: new"):
+        served(manager, version="new")
+    loader.broken = {3}
+    pin(base, [3], 'version_labels { key: "stable" value: 3 }')
+    eventually(lambda: 3 in states(manager) and states(manager)[3] == State.END)
+    assert served(manager, version="stable") == 1
+    loader.broken = set()
+    (base / "3" / "late").touch()
+    eventually(lambda: served(manager, version="stable") == 3)
+    eventually(lambda: states(manager)[1] == states(manager)[2] == State.END)
+    (base.parent / "models.config").write_text("model_config_list {")  # half written
+    eventually(lambda: "model m stays as it is: " in caplog.text)
+    assert served(manager, version="stable") == 3
+    (base.parent / "models.config").unlink()
+    publish(base, 4)
+    eventually(lambda: served(manager) == 4)
+
+
 def test_a_model_that_cannot_be_loaded_fails_the_start(base, loader):
     loader.broken = {1}
     manager = ModelManager({"m": base}, loader, 0.01)

@@ -37,7 +37,7 @@ def server(tmp_path_factory):
         """
         model_config_list { config {
           name: "colour" base_path: "/models/colour" model_platform: "tensorflow"
-          model_version_policy { specific { versions: 1 } } version_labels { key: "old" value: 1 }
+          model_version_policy { specific { versions: 2 } } version_labels { key: "new" value: 2 }
         } }
         """
     )
@@ -63,7 +63,6 @@ def pixels(colour: str) -> list:
 
 def test_it_says_that_it_is_a_stand_in(server):
     assert "stand-in for TensorFlow Serving" in server.output
-    assert "colour: version policy and labels are for the real server" in server.output
 
 
 def test_it_listens_on_loopback_alone(server):
@@ -171,6 +170,7 @@ EXPECTED = [
     ("POST /v1/models/colour/metadata", 400, "Malformed request"),
     ("POST /v1/models/colour/label/some:predict", 400, "Malformed request"),
     ("POST /v1/models/colour/versions/5/labels/some:predict", 400, "Malformed request"),
+    ("POST /v1/models/colour/labels/new:predict", 400, "takes the inputs"),
     ("POST /v1/models/none:predict", 404, "Servable not found for request: Latest(none)"),
     ("POST /v1/models/none/versions/5:predict", 404, "Specific(none, 5)"),
     ("POST /v1/models/colour/versions/99:predict", 404, "Specific(colour, 99)"),

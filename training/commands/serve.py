@@ -134,12 +134,6 @@ def _serve_embedded(models: list[layout.ServedModel], options: ServerOptions, as
     with told(ServingError, OSError, ValueError):
         server = EmbeddedServer(models, options)
         server.start()
-    for model in models:
-        if model.config is not None and (
-            model.config.HasField("model_version_policy") or model.config.version_labels
-        ):
-            theirs = "version policy and labels are for the real server"
-            console.line(f"{model.name}: {theirs}; serving the newest")
     _announce(models, options.host, server.rest_port, server.grpc_port, page=options.page)
     _wait_for(stop)
     return _stop(server.stop)

@@ -28,11 +28,11 @@ from keras_lightnets.serving.server.options import ServerOptions
 from keras_lightnets.serving.server.predictor import Predictor
 
 
-def _spec(request: Any) -> tuple[str, int | None]:
-    """Model and version that a request names.
+def _spec(request: Any) -> tuple[str, int | str | None]:
+    """Model and version or label that a request names.
 
     Raises:
-        ServingError: It names no model, or a label.
+        ServingError: It names no model.
     """
     if not request.HasField("model_spec"):
         raise errors.invalid("Missing ModelSpec")
@@ -41,7 +41,7 @@ def _spec(request: Any) -> tuple[str, int | None]:
         raise errors.invalid("ModelSpec has no name specified.")
     choice = spec.WhichOneof("version_choice")
     if choice == "version_label":
-        raise errors.invalid(f"Unrecognized servable version label: {spec.version_label}")
+        return spec.name, spec.version_label
     return spec.name, spec.version.value if choice else None
 
 

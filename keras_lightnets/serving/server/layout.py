@@ -18,8 +18,7 @@ class ServedModel:
     Attributes:
         name: Its name in URLs.
         base_path: The directory that holds the numbered versions.
-        config: Its entry in the `models.config` beside it, if there is one. The real server follows
-            its version policy and labels.
+        config: Its entry in the `models.config` beside it, if there is one.
     """
 
     name: str

@@ -1,4 +1,7 @@
-"""Keeps the newest version of each model loaded: finds it, switches, unloads the one before."""
+"""Keeps the newest version of each model loaded: finds it, switches, unloads the one before.
+
+In its place, the versions that an entry in the `models.config` beside the model names.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from typing import TYPE_CHECKING
 from tensorflow_serving.apis.get_model_status_pb2 import GetModelStatusResponse
 from tensorflow_serving.apis.get_model_status_pb2 import ModelVersionStatus as State
 
+from keras_lightnets.export import models_config
 from keras_lightnets.export.bundle import list_versions
 from keras_lightnets.serving.server import errors
 from keras_lightnets.serving.server.log import log
@@ -49,6 +53,7 @@ class ModelManager:
         self._models = dict(models)
         self._load, self._poll_interval_s = load, poll_interval_s
         self._versions: dict[str, dict[int, _Version]] = {name: {} for name in self._models}
+        self._labels: dict[str, dict[str, int]] = {}
         self._lock = threading.Condition()
         self._stop = threading.Event()
         self._watcher = threading.Thread(target=self._watch, name="serving-watch", daemon=True)
@@ -88,13 +93,18 @@ class ModelManager:
         return sorted(self._models)
 
     @contextlib.contextmanager
-    def acquire(self, name: str, version: int | None = None) -> Iterator[Servable]:
+    def acquire(self, name: str, version: int | str | None = None) -> Iterator[Servable]:
         """The given version, or the newest available; it stays loaded until the end of the block.
+
+        Args:
+            name: Of the model.
+            version: Its number or its label.
 
         Raises:
             ServingError: No such model or version is available.
         """
         with self._lock:
+            version = self._number(name, version)
             available = self._available(name)
             number = max(available, default=None) if version is None else version
             found = None if number is None else available.get(number)
@@ -110,7 +120,7 @@ class ModelManager:
                 found.users -= 1
                 self._lock.notify_all()
 
-    def status(self, name: str, version: int | None = None) -> GetModelStatusResponse:
+    def status(self, name: str, version: int | str | None = None) -> GetModelStatusResponse:
         """The states of a model's versions, newest first.
 
         Raises:
@@ -118,6 +128,7 @@ class ModelManager:
         """
         response = GetModelStatusResponse()
         with self._lock:
+            version = self._number(name, version)
             for number, each in sorted(self._versions.get(name, {}).items(), reverse=True):
                 if version in (None, number):
                     row = response.model_version_status.add(version=number, state=each.state)
@@ -128,6 +139,13 @@ class ModelManager:
             raise _not_found(f"Could not find {asked} of model {name}")
         return response
 
+    def _number(self, name: str, version: int | str | None) -> int | None:
+        if not isinstance(version, str):
+            return version
+        if version not in self._labels.get(name, {}):
+            raise errors.invalid(f"Unrecognized servable version label: {version}")
+        return self._labels[name][version]
+
     def _available(self, name: str) -> dict[int, _Version]:
         versions = self._versions.get(name, {}).values()
         return {v.number: v for v in versions if v.state == State.AVAILABLE}
@@ -137,22 +155,28 @@ class ModelManager:
             for name in self._models:
                 try:
                     self._update(name)
+                except ValueError as error:  # somebody is writing models.config
+                    log.error("model %s stays as it is: %s", name, error)
                 except Exception:  # the watcher must outlive any fault of one look
                     log.exception("model %s: looking for new versions failed", name)
 
     def _update(self, name: str) -> None:
-        """Loads the newest version first and unloads others after: one is always there."""
+        """Loads what is wanted first and unloads others after: one is always there."""
         try:
             folders = list_versions(self._models[name])
+            entry = models_config.entry_for(self._models[name])
         except OSError:
             return  # a file system that is away for a moment takes no version with it
-        newest = max(folders, default=None)
-        if newest is not None:
-            self._load_version(name, newest, folders[newest])
-            if newest not in self._available(name):
-                return  # nothing new works: go on with the old
+        pinned = set() if entry is None else set(entry.model_version_policy.specific.versions)
+        wanted = pinned & folders.keys() if pinned else set(sorted(folders)[-1:])
+        for number in sorted(wanted):
+            self._load_version(name, number, folders[number])
+        if not wanted <= self._available(name).keys():
+            return  # something new does not work: go on with the old
+        with self._lock:
+            self._labels[name] = {} if entry is None else dict(entry.version_labels)
         for number, version in self._available(name).items():
-            if number != newest:
+            if number not in wanted:
                 self._unload(name, version)
 
     def _load_version(self, name: str, number: int, path: pathlib.Path) -> None:

@@ -206,7 +206,7 @@ class RestApi:
             raise errors.ServingError("NOT_FOUND", f"No such path: {path}")
         raise errors.invalid(_malformed(method, path))
 
-    async def _answer_in_time(self, name: str, version: int | None, body: bytes) -> bytes:
+    async def _answer_in_time(self, name: str, version: int | str | None, body: bytes) -> bytes:
         limit_s = self.options.request_timeout_s
         try:
             async with asyncio.timeout(limit_s):
@@ -216,7 +216,7 @@ class RestApi:
         except TimeoutError:
             raise errors.late(limit_s) from None
 
-    def _predict(self, name: str, version: int | None, body: bytes) -> bytes:
+    def _predict(self, name: str, version: int | str | None, body: bytes) -> bytes:
         request = json_tensor.members(body)
         signature_name = json_tensor.signature_name(request)
         with self._manager.acquire(name, version) as servable:
@@ -230,16 +230,14 @@ class RestApi:
         return json_tensor.encode_response(outputs, in_rows)
 
 
-def _spec(match: re.Match[str]) -> tuple[str, int | None]:
-    """Model and version that a path names.
+def _spec(match: re.Match[str]) -> tuple[str, int | str | None]:
+    """Model and version or label that a path names.
 
     Raises:
-        ServingError: No number of a version, or a label.
+        ServingError: No number of a version.
     """
     version, label = match["version"], match["label"]
-    if label:
-        raise errors.invalid(f"Unrecognized servable version label: {urllib.parse.unquote(label)}")
-    number = None
+    number = urllib.parse.unquote(label) if label else None
     if version:
         # Python does not convert thousands of digits.
         digits = version.lstrip("0") or "0"
