@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import pathlib
 import re
+import textwrap
 from collections import Counter
 from collections.abc import Sequence
 
@@ -22,22 +23,17 @@ from keras_lightnets.export.tf_serving import (
 
 _MOUNT = "/models"
 
+# Files that nothing needs which is beside the models: for clusters, monitoring and proxies.
+DEPLOY = "deploy"
+_OF_EACH_MODEL = ("kserve.yaml", "selftest-job.yaml")
+_OPTIONAL = ("prometheus-rules.yaml", "nginx.conf", "ssl.config")
+_DASHBOARD = "grafana-dashboard.json"
+
 # KServe appends up to 18 characters to the name of a service, and 63 is the most.
 _HOST_LENGTH = 45
 
 # Ends a file that an export may replace: behind it stands the digest of all lines before.
 _STAMP = "Written by lightnets export, which leaves this file alone once it is changed:"
-
-# What asks for a GPU, at the end of a service.
-_COMPOSE_GPU = """
-    deploy:
-      resources:
-        reservations:
-          devices:
-            - driver: nvidia
-              count: 1
-              capabilities: [gpu]"""
-_KSERVE_GPU = '\n          nvidia.com/gpu: "1"'
 
 
 def warmup_sizes(base_dir: pathlib.Path, wanted: Sequence[int] | None) -> list[int]:
@@ -104,7 +100,7 @@ def stage_ready_files(
         Lines for a person: what was left alone, what of it does not fit.
     """
     files = {
-        "monitoring.config": _filled("monitoring.config"),
+        **{file: _filled(file) for file in ("monitoring.config", f"{DEPLOY}/{_DASHBOARD}")},
         # A start: nobody has measured it.
         BATCHING_FILE: _filled(
             BATCHING_FILE,
@@ -117,20 +113,27 @@ def stage_ready_files(
     gpu = gpu or f"{IMAGE}-gpu" in (_read(base_dir / "compose.yaml") or "")
     image = f"{IMAGE}-gpu" if gpu else IMAGE
     # What the templates name: a server that they start.
-    server = {"image": image, "grpc_port": GRPC_PORT, "rest_port": REST_PORT}
+    server = {"image": image, "grpc_port": GRPC_PORT, "rest_port": REST_PORT, "gpu": gpu}
+    health = _filled("healthcheck.sh", **server)
+    newest = {each: max(bundle.versions(base_dir / each), default=version) for each in names}
+    newest[name] = max(version, newest[name])
+
+    def of_each(file: str) -> str:
+        """One document a model."""
+        services = kubernetes_names(names).items()
+        tag = image.rpartition(":")[2]
+        return "---\n".join(
+            _filled(file, name=name, service=service, version=newest[name], tag=tag, **server)
+            for name, service in services
+        )
+
     wholes = {
         MODELS_FILE: models_config.text(models_config.entry(n, f"{_MOUNT}/{n}") for n in names),
-        "compose.yaml": _filled("compose.yaml", gpu=_COMPOSE_GPU if gpu else "", **server),
-        "kserve.yaml": "---\n".join(
-            _filled(
-                "kserve.yaml",
-                name=name,
-                service=service,
-                tag=image.rpartition(":")[2],
-                gpu=_KSERVE_GPU if gpu else "",
-            )
-            for name, service in kubernetes_names(names).items()
-        ),
+        # A single $ is a variable of Compose.
+        "compose.yaml": _filled("compose.yaml", health=health.replace("$", "$$"), **server),
+        f"{DEPLOY}/kubernetes.yaml": _filled(f"{DEPLOY}/kubernetes.yaml", health=health, **server),
+        **{f"{DEPLOY}/{file}": of_each(f"{DEPLOY}/{file}") for file in _OF_EACH_MODEL},
+        **{f"{DEPLOY}/{file}": _filled(f"{DEPLOY}/{file}", **server) for file in _OPTIONAL},
         # Its calls name the first model; a test runs them.
         "README.md": _filled(
             "README.md", name=names[0], models="\n".join(f"- `{each}`" for each in names), **server
@@ -152,6 +155,7 @@ def stage_ready_files(
         if new != _read(base_dir / f"{file}.new"):
             files[f"{file}.new"] = new
             notes.append(f"{base_dir / file} was changed and stays; compare it with {file}.new.")
+    (staged / DEPLOY).mkdir()
     for file, text in files.items():
         (staged / file).write_bytes(text.encode())
     return notes
@@ -159,10 +163,12 @@ def stage_ready_files(
 
 def place_ready_files(base_dir: pathlib.Path, staged: pathlib.Path) -> None:
     """Moves what `stage_ready_files` wrote to its place, each file whole."""
-    for path in staged.iterdir():
+    (base_dir / DEPLOY).mkdir(exist_ok=True)
+    bundle.make_readable(base_dir / DEPLOY)
+    for path in [path for path in staged.rglob("*") if path.is_file()]:
         bundle.make_readable(path)
         bundle.sync(path)
-        path.replace(base_dir / path.name)
+        path.replace(base_dir / path.relative_to(staged))
 
 
 def _read(path: pathlib.Path) -> str | None:
@@ -205,12 +211,37 @@ def _extended(
     return extended, notes
 
 
-def _filled(template: str, **values: object) -> str:
-    """Returns a file of `templates` with `{key}` replaced; all other braces are its own."""
+def _filled(template: str, gpu: bool = False, **values: object) -> str:
+    """Returns a file of `templates` with `{key}` replaced; all other braces are its own.
+
+    Lines that end in `# GPU` are for servers with one. A value alone in a line is indented as that.
+    """
     text = (TEMPLATES / template).read_text(encoding="utf-8")
+    text = re.sub(" +# GPU\n" if gpu else ".*# GPU\n", "\n" if gpu else "", text)
     for key, value in values.items():
-        text = text.replace(f"{{{key}}}", str(value))
+        place, value = f"{{{key}}}", str(value)
+        for indent in set(re.findall(f"(?m)^( +){re.escape(place)}$", text)):
+            indented = textwrap.indent(value, indent).rstrip()
+            text = text.replace(f"\n{indent}{place}\n", f"\n{indented}\n")
+        text = text.replace(place, value)
     return text
+
+
+def triton_config(model: pathlib.Path, name: str, size: tuple[int, int], classes: int) -> str:
+    """Returns what NVIDIA Triton reads beside an ONNX file of `formats.convert`.
+
+    Args:
+        model: The file.
+        name: Of the served model.
+        size: Height and width of the images.
+        classes: In an answer.
+    """
+    import onnx
+
+    graph = onnx.load(model).graph
+    ends = {"input": graph.input[0].name, "output": graph.output[0].name}
+    values = {"name": name, "height": size[0], "width": size[1], "classes": classes}
+    return _filled("config.pbtxt", **values, **ends)
 
 
 def kubernetes_names(names: Sequence[str]) -> dict[str, str]:

@@ -252,6 +252,11 @@ def _write_formats(job: Job, directory: pathlib.Path) -> dict[str, Any]:
         representative=job.options.representative,
         max_accuracy_drop=job.options.max_accuracy_drop,
     )
+    if "onnx" in report:
+        size, classes = job.interface.transform.image_size, len(job.interface.labels)
+        file = directory / report["onnx"]["file"]
+        config = deployment.triton_config(file, job.model_dir.name, size, classes)
+        (directory / "config.pbtxt").write_text(config, encoding="utf-8")
     about = {"transform": job.interface.transform.to_dict(), "formats": report}
     bundle.write_extra(directory, job.interface.labels, about)
     return report

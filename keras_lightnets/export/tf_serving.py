@@ -2,8 +2,9 @@
 
 import pathlib
 
-# Of the files beside a bundle. No container engine was at hand: this image was not run here.
-IMAGE = "tensorflow/serving:2.19.1"
+# Of the files beside a bundle: of the TensorFlow that exports. No container engine was at hand, so
+# that it was neither pulled nor run here.
+IMAGE = "tensorflow/serving:2.21.0"
 
 # Its default ports, also inside its image.
 GRPC_PORT, REST_PORT = 8500, 8501

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import http.server
+import json
 import os
 import pathlib
 import re
+import shutil
 import subprocess
 import threading
+from importlib import metadata
 
+import kubernetes_validate
+import onnx
 import pytest
 import yaml
+from onnx import helper
 
 from keras_lightnets.export import bundle, deployment, models_config, tf_serving
 from keras_lightnets.export.tf_serving import GRPC_PORT, REST_PORT
@@ -18,7 +24,8 @@ from keras_lightnets.serving.server import layout
 from tests.checkout import ROOT
 
 # What the Compose specification and KServe's API reference know of what is used here.
-SERVICE = {"image", "ports", "volumes", "command", "healthcheck", "restart"}
+SERVICE = {"image", "ports", "volumes", "command", "healthcheck", "restart", "user", "read_only"}
+SERVICE |= {"tmpfs", "cap_drop", "security_opt", "stop_grace_period", "deploy"}
 HEALTHCHECK = {"test", "interval", "timeout", "start_period", "retries"}
 # No "scaleMetric": one of Knative's is refused by an autoscaler that has only cpu and memory.
 PREDICTOR = {"minReplicas", "maxReplicas", "model"}
@@ -34,7 +41,7 @@ def write(base_dir, name, version=1, gpu=False):
     published.mkdir(parents=True)
     (published / "saved_model.pb").touch()
     deployment.place_ready_files(base_dir, staged)
-    staged.rmdir()
+    shutil.rmtree(staged)
     return notes
 
 
@@ -46,6 +53,10 @@ def ready(tmp_path):
     return tmp_path
 
 
+def documents(ready, file):
+    return yaml.safe_load_all((ready / "deploy" / file).read_text())
+
+
 def entries(ready):
     return {entry.name: entry for entry in models_config.read(ready / "models.config")}
 
@@ -54,39 +65,44 @@ def test_a_server_with_a_gpu_is_asked_for_and_stays(tmp_path):
     for number, gpu in enumerate((False, True, False)):  # the last model runs there too
         write(tmp_path, f"model{number}", gpu=gpu)
         (service,) = yaml.safe_load((tmp_path / "compose.yaml").read_text())["services"].values()
-        model = next(yaml.safe_load_all((tmp_path / "kserve.yaml").read_text()))
-        model = model["spec"]["predictor"]["model"]
-        if number == 0:
-            assert service["image"] == tf_serving.IMAGE
-            assert "nvidia.com/gpu" not in model["resources"]["limits"]
-            continue
-        assert service["image"] == f"{tf_serving.IMAGE}-gpu"
-        assert service.keys() == SERVICE | {"deploy"}
-        devices = service["deploy"]["resources"]["reservations"]["devices"]
-        assert devices == [{"driver": "nvidia", "count": 1, "capabilities": ["gpu"]}]
-        assert model["runtimeVersion"].endswith("-gpu")
-        assert model["resources"]["limits"]["nvidia.com/gpu"] == "1"
+        model = next(documents(tmp_path, "kserve.yaml"))["spec"]["predictor"]["model"]
+        pod = next(documents(tmp_path, "kubernetes.yaml"))["spec"]["template"]["spec"]
+        limits = [each["resources"]["limits"] for each in (model, pod["containers"][0])]
+        image = f"{tf_serving.IMAGE}-gpu" if number else tf_serving.IMAGE
+        assert service["image"] == f"{image}${{TF_SERVING_DIGEST:-}}"
+        assert pod["containers"][0]["image"] == image
+        assert image.endswith(f":{model['runtimeVersion']}")
+        assert [each.get("nvidia.com/gpu") for each in limits] == ["1" if number else None] * 2
+        devices = [{"driver": "nvidia", "count": 1, "capabilities": ["gpu"]}] if number else []
+        asked = service["deploy"]["resources"].get("reservations", {"devices": []})["devices"]
+        assert asked == devices
+        assert not re.search("GPU|{[a-z]", (tmp_path / "compose.yaml").read_text())
 
 
 def test_compose_mounts_what_its_flags_name(ready):
     (service,) = yaml.safe_load((ready / "compose.yaml").read_text())["services"].values()
     assert service.keys() == SERVICE
+    hardened = {"read_only": True, "cap_drop": ["ALL"], "user": "1000:1000"}
+    assert service | hardened == service
     assert service["healthcheck"].keys() <= HEALTHCHECK
-    assert service["image"] == tf_serving.IMAGE
     # To this machine alone, under the ports that the image's start script opens.
     assert service["ports"] == [f"127.0.0.1:{port}:{port}" for port in (GRPC_PORT, REST_PORT)]
     (mount,) = service["volumes"]
     source, target, mode = mount.split(":")
     assert (source, mode) == (".", "ro")
     flags = dict(flag.removeprefix("--").partition("=")[::2] for flag in service["command"])
-    assert flags.keys() == {
-        "model_config_file",
-        "allow_version_labels_for_unavailable_models",
-        "monitoring_config_file",
-        "enable_batching",
-        "batching_parameters_file",
+    limits = service["deploy"]["resources"]["limits"]
+    files = {"model_config_file", "monitoring_config_file", "batching_parameters_file"}
+    assert {key: value for key, value in flags.items() if key not in files} == {
+        "model_config_file_poll_wait_seconds": "10",
+        "allow_version_labels_for_unavailable_models": "true",
+        "enable_batching": "",
+        "enable_grpc_healthcheck_service": "true",
+        # Else it takes as many threads as the machine has processors.
+        "tensorflow_intra_op_parallelism": limits["cpus"],
+        "tensorflow_inter_op_parallelism": limits["cpus"],
     }
-    for path in set(flags.values()) - {"", "true"}:
+    for path in map(flags.get, files):
         assert (ready / pathlib.PurePosixPath(path).relative_to(target)).is_file()
     paths = {name: entry.base_path for name, entry in entries(ready).items()}
     assert paths == {name: f"{target}/{name}" for name in ("Mobile.Net_v2", "digits")}
@@ -234,7 +250,7 @@ def test_what_does_not_fit_in_a_changed_models_config_is_named(ready):
         layout.served_models(ready)
 
 
-@pytest.mark.parametrize("file", ["compose.yaml", "kserve.yaml", "README.md"])
+@pytest.mark.parametrize("file", ["compose.yaml", "deploy/kserve.yaml", "README.md"])
 def test_a_changed_file_is_never_overwritten(ready, file):
     # Mutation: the digest is not compared.
     ours = (ready / file).read_text()
@@ -263,15 +279,15 @@ def test_files_are_readable_for_a_server_of_another_user(tmp_path):
     finally:
         os.umask(before)
     made = [path for path in (tmp_path / "base").rglob("*") if "other" not in path.parts]
-    assert len(made) == 6 + 6
+    assert len(made) == 6 + 5 + 8
     for path in [tmp_path / "base", *made]:
         assert path.stat().st_mode & 0o777 == (0o755 if path.is_dir() else 0o644), path
 
 
 def test_kserve_gets_every_model_with_autoscaling(ready):
-    documents = list(yaml.safe_load_all((ready / "kserve.yaml").read_text()))
-    assert [d["metadata"]["name"] for d in documents] == ["mobile-net-v2", "digits"]
-    for document, name in zip(documents, ("Mobile.Net_v2", "digits"), strict=True):
+    services = list(documents(ready, "kserve.yaml"))
+    assert [d["metadata"]["name"] for d in services] == ["mobile-net-v2", "digits"]
+    for document, name in zip(services, ("Mobile.Net_v2", "digits"), strict=True):
         assert document["apiVersion"] == "serving.kserve.io/v1beta1"
         assert document["kind"] == "InferenceService"
         predictor = document["spec"]["predictor"]
@@ -283,6 +299,128 @@ def test_kserve_gets_every_model_with_autoscaling(ready):
         assert f"tensorflow/serving:{model['runtimeVersion']}" == tf_serving.IMAGE
         assert model["storageUri"] == f"pvc://models/{name}"
         assert model["resources"].keys() == {"requests", "limits"}
+
+
+def test_kubernetes_takes_the_files_and_starts_the_same_server(ready):
+    """By Kubernetes' own schemas, without fields that they do not know."""
+    write(ready, "digits", 12)
+    found = [*documents(ready, "kubernetes.yaml"), *documents(ready, "selftest-job.yaml")]
+    kinds = ["Deployment", "Service", "HorizontalPodAutoscaler", "PodDisruptionBudget"]
+    assert [document["kind"] for document in found] == [*kinds, "Job", "Job"]
+    for document in found:
+        kubernetes_validate.validate(document, "1.31", strict=True)
+    deployment, service, scaler, budget, *jobs = found
+    template = deployment["spec"]["template"]
+    (container,) = template["spec"]["containers"]
+    (compose,) = yaml.safe_load((ready / "compose.yaml").read_text())["services"].values()
+    cpus = compose["deploy"]["resources"]["limits"]["cpus"]
+    assert container["args"] == [flag.replace(cpus, "$(CPUS)") for flag in compose["command"]]
+    probes = [container[f"{kind}Probe"] for kind in ("startup", "readiness", "liveness")]
+    script = compose["healthcheck"]["test"][-1].replace("$$", "$")
+    assert [probe.get("exec", {}).get("command", [])[2:] for probe in probes] == [
+        *[[script]] * 2,
+        [],
+    ]
+    assert probes[2]["grpc"]["port"] == GRPC_PORT
+    annotations = {k.rpartition("/")[2]: v for k, v in template["metadata"]["annotations"].items()}
+    assert annotations.pop("path") in (ready / "monitoring.config").read_text()
+    assert annotations == {"scrape": "true", "port": str(REST_PORT)}
+    names = {port["name"]: port["containerPort"] for port in container["ports"]}
+    assert names == {"grpc": GRPC_PORT, "rest": REST_PORT}
+    assert {port["targetPort"]: port["port"] for port in service["spec"]["ports"]} == names
+    labels = template["metadata"]["labels"]
+    assert deployment["spec"]["selector"]["matchLabels"] == labels == service["spec"]["selector"]
+    assert budget["spec"]["selector"]["matchLabels"] == labels
+    assert scaler["spec"]["scaleTargetRef"]["name"] == deployment["metadata"]["name"]
+    assert budget["spec"]["minAvailable"] < scaler["spec"]["minReplicas"]
+    for pod in (template["spec"], *(job["spec"]["template"]["spec"] for job in jobs)):
+        assert pod["securityContext"]["runAsNonRoot"]
+        assert pod["containers"][0]["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }
+    commands = [job["spec"]["template"]["spec"]["containers"][0]["command"] for job in jobs]
+    assert [command[1] for command in commands] == [
+        f"/models/{version}/assets.extra/selftest.py"
+        for version in ("Mobile.Net_v2/1", "digits/12")
+    ]
+    url = f"http://{service['metadata']['name']}:{REST_PORT}"
+    assert [command[2] for command in commands] == [url] * 2
+
+
+# Of TensorFlow Serving's and TensorFlow's source, as its exporter for Prometheus writes them.
+METRICS = {
+    ":tensorflow:serving:request_count": {"model_name", "status"},
+    ":tensorflow:serving:request_latency": {"model_name", "API", "entrypoint"},
+    ":tensorflow:serving:runtime_latency": {"model_name", "API", "runtime"},
+    ":tensorflow:serving:batching_session:queuing_latency": {"thread_pool_name"},
+    ":tensorflow:serving:batching_session:wrapped_run_count": set(),
+    ":tensorflow:cc:saved_model:load_attempt_count": {"model_path", "status"},
+}
+
+
+def test_alerts_and_the_dashboard_ask_for_metrics_that_there_are(ready):
+    rules = next(documents(ready, "prometheus-rules.yaml"))["groups"][0]["rules"]
+    dashboard = json.loads((ready / "deploy" / "grafana-dashboard.json").read_text())
+    panels = dashboard["panels"]
+    assert len({panel["id"] for panel in panels}) == len(panels)
+    asked = [rule["expr"] for rule in rules]
+    asked += [target["expr"] for panel in panels for target in panel["targets"]]
+    for expression in asked:
+        metrics = re.findall(r"(:tensorflow[\w:]+?)(_bucket|_sum|_count)?(?=[\[{)])", expression)
+        names = {metric if metric in METRICS else metric + end for metric, end in metrics}
+        assert names
+        assert names <= METRICS.keys(), expression
+        known = {"le"}.union(*(METRICS[name] for name in names))
+        used = re.findall(r"by \(([\w, ]+)\)", expression)
+        used = {label for group in used for label in group.split(", ")}
+        assert used | set(re.findall(r'(\w+)[!=~]+"', expression)) <= known, expression
+        assert expression.count("(") == expression.count(")")
+    assert all(rule.keys() >= {"alert", "labels", "annotations"} for rule in rules)
+
+
+def test_the_proxy_and_tls_name_what_is_there(ready):
+    nginx = (ready / "deploy" / "nginx.conf").read_text()
+    assert f"server 127.0.0.1:{REST_PORT};" in nginx
+    assert re.search(r"client_max_body_size \d+m;", nginx)
+    assert nginx.count("{") == nginx.count("}")
+    fields = {"server_key", "server_cert", "custom_ca", "client_verify"}  # of SSLConfig
+    ssl = (ready / "deploy" / "ssl.config").read_text()
+    assert set(re.findall(r"(?m)^(\w+): ", ssl)) == fields
+
+
+def test_tritons_file_names_what_the_onnx_file_has(tmp_path):
+    """The README's commands lay out the folders of both servers."""
+    image = helper.make_tensor_value_info("images", 1, [None, 32, 48, 3])
+    answer = helper.make_tensor_value_info("Identity_7", 1, [None, 5])
+    graph = helper.make_graph([], "net", [image], [answer])
+    folder = tmp_path / "digits" / "1" / "formats"
+    folder.mkdir(parents=True)
+    onnx.save(helper.make_model(graph), folder / "model.onnx")
+    text = deployment.triton_config(folder / "model.onnx", "digits", (32, 48), 5)
+    assert re.findall(r'name: "(.+?)"', text) == ["digits", "images", "Identity_7", "labels.txt"]
+    assert re.findall(r"dims: \[ (.+?) \]", text) == ["32, 48, 3", "5"]
+    assert text.count("{") == text.count("}")
+    assert '\nbackend: "onnxruntime"\n' in text
+    for name in ("config.pbtxt", "labels.txt", "model.xml", "model.bin"):
+        (folder / name).touch()
+    write(tmp_path, "digits", 2)
+    commands = re.findall(r"(?m)^    ((?:mkdir|cp) .*)$", (tmp_path / "README.md").read_text())
+    assert len(commands) == 4
+    subprocess.run(["bash", "-ec", "\n".join(commands)], cwd=tmp_path, check=True)
+    triton, ovms = (
+        {path.relative_to(tmp_path / kind).as_posix() for path in (tmp_path / kind).glob("*/**/*")}
+        for kind in ("triton", "ovms")
+    )
+    files = ("1", "1/model.onnx", "config.pbtxt", "labels.txt")
+    assert triton == {f"digits/{name}" for name in files}
+    assert ovms == {f"digits/{name}" for name in ("1", "1/model.xml", "1/model.bin")}
+
+
+def test_the_image_is_that_of_the_tensorflow_that_exports():
+    minor = metadata.version("tensorflow").rpartition(".")[0]
+    assert tf_serving.IMAGE.startswith(f"tensorflow/serving:{minor}.")
 
 
 @pytest.mark.parametrize(
