@@ -1092,6 +1092,13 @@ MUTATIONS = (
         "test_server_manager.py::test_pins_and_labels_of_models_config_are_followed",
     ),
     Mutation(
+        "card: the best classes in place of the worst",
+        "keras_lightnets/export/model_card.py",
+        "np.argsort(-shares",
+        "np.argsort(shares",
+        "test_model_card.py::test_the_card_says_how_well_and_where_it_fails",
+    ),
+    Mutation(
         "serving: labels do not reach the real server",
         "keras_lightnets/export/models_config.py",
         "        message.MergeFrom(like)\n",

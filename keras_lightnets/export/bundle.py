@@ -6,6 +6,7 @@
     DIR/<name>/<version>/assets.extra/metadata.json  input, preprocessing, versions, accuracy
     DIR/<name>/<version>/assets.extra/parity.json    the comparison with the Keras model
     DIR/<name>/<version>/assets.extra/selftest.py    asks a server for known answers
+    DIR/<name>/<version>/MODEL_CARD.md               how well it does, and where it fails
     DIR/<name>/<version>/SHA256SUMS                  digests of all files
     DIR/<name>/<version>/formats/model.onnx, ...     files for other runtimes, if asked for
 

@@ -8,6 +8,7 @@ import re
 import textwrap
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 from keras_lightnets.errors import ExportError
 from keras_lightnets.export import bundle, models_config, warmup
@@ -239,9 +240,9 @@ def triton_config(model: pathlib.Path, name: str, size: tuple[int, int], classes
     import onnx
 
     graph = onnx.load(model).graph
-    ends = {"input": graph.input[0].name, "output": graph.output[0].name}
-    values = {"name": name, "height": size[0], "width": size[1], "classes": classes}
-    return _filled("config.pbtxt", **values, **ends)
+    ends: Any = {"input": graph.input[0].name, "output": graph.output[0].name}
+    height, width = size
+    return _filled("config.pbtxt", name=name, height=height, width=width, classes=classes, **ends)
 
 
 def kubernetes_names(names: Sequence[str]) -> dict[str, str]:

@@ -38,17 +38,17 @@ def change(
     entries = {each.name: each for each in models_config.read(path)}
     if name is None and len(entries) != 1:
         raise ValueError(f"{path} has {len(entries)} models: choose one of {', '.join(entries)}.")
-    name = name or next(iter(entries))
-    if name not in entries:
-        raise ValueError(f"{path} has no model {name!r}, but {', '.join(entries)}.")
-    entry = entries[name]
+    chosen: str = next(iter(entries)) if name is None else name
+    if chosen not in entries:
+        raise ValueError(f"{path} has no model {chosen!r}, but {', '.join(entries)}.")
+    entry = entries[chosen]
     back = stable is None and canary is None
     labels = _back(entry) if back else _forward(entry, stable, canary)
     for version in {*labels.values()}:
         _check(base_dir / models_config.folder_of(entry), version)
     text = path.read_bytes().decode()
     try:
-        return name, text, models_config.with_release(text, name, labels)
+        return chosen, text, models_config.with_release(text, chosen, labels)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
 

@@ -18,9 +18,19 @@ import tensorflow as tf
 from keras_lightnets._version import __version__
 from keras_lightnets.catalogue import class_names as naming
 from keras_lightnets.errors import ExportError
-from keras_lightnets.export import bundle, deployment, known_answers, parity, signatures, warmup
+from keras_lightnets.export import (
+    bundle,
+    deployment,
+    known_answers,
+    model_card,
+    parity,
+    sbom,
+    signatures,
+    warmup,
+)
 from keras_lightnets.export.formats import DIRECTORY, convert
 from keras_lightnets.inference.function import Precision, check_classifier, inference_model
+from keras_lightnets.layers.notes import notes
 from keras_lightnets.preprocessing import EvalTransform
 from keras_lightnets.weights import load as weights
 
@@ -155,8 +165,9 @@ def export_job(
             options.precision,
             options.selftest_images,
         )
-        published, notes = _publish(job, staged, scratch, report, about)
-    for note in notes:
+        _write_card(job, staged, expected, about)
+        published, remarks = _publish(job, staged, scratch, report, about)
+    for note in remarks:
         progress(note)
     return published
 
@@ -225,20 +236,47 @@ def _publish(
     """Gives a version its number and name; returns its directory and lines for a person."""
     base_dir, name = job.model_dir.parent, job.model_dir.name
     extra, ready = staged / bundle.EXTRA, scratch / "ready"
+    remarks = []
     with bundle.locked(base_dir):
         version = _number(job)
         # All that needs space on the disk comes before the version appears.
         described = _describe(job, version, report)
         bundle.write_extra(extra, job.interface.labels, described | about)
         bundle.write_json(extra / bundle.PARITY, report)
+        if not sbom.write(extra / sbom.NAME, name, version):
+            remarks.append(
+                "No list of the software was written: pip install 'keras-lightnets[sbom]'"
+            )
         ready.mkdir()
         sizes = about["warmup_batch_sizes"]
-        notes = deployment.stage_ready_files(
+        remarks += deployment.stage_ready_files(
             base_dir, ready, name, version, sizes, gpu=job.options.gpu
         )
         bundle.publish(staged, job.model_dir / str(version))
         deployment.place_ready_files(base_dir, ready)
-    return job.model_dir / str(version), notes
+    return job.model_dir / str(version), remarks
+
+
+def _write_card(
+    job: Job, staged: pathlib.Path, expected: parity.Reference, about: Mapping[str, Any]
+) -> None:
+    """Writes what is known of the model, of its run and of the published weights in it."""
+    run = about.get("run")
+    config = run.get("config", {}) if isinstance(run, Mapping) else {}
+    weights = notes(job.model).get("weights")
+    if config:
+        weights = config["model"]["weights"] or ""
+    text = model_card.render(
+        job.model_dir.name,
+        job.interface.labels,
+        job.interface.transform,
+        job.held_out.labels,
+        expected.probabilities[signatures.IMAGE_BYTES],
+        data=config["data"]["dataset"] if config else None,
+        weights=weights,
+        chose=bool(config),
+    )
+    (staged / model_card.NAME).write_text(text, encoding="utf-8")
 
 
 def _write_formats(job: Job, directory: pathlib.Path) -> dict[str, Any]:

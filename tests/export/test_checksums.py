@@ -6,19 +6,9 @@ import sys
 
 import pytest
 
-from keras_lightnets.export import bundle, checksums
+from keras_lightnets.export import checksums
 from lightnets.cli import main
-
-FILES = ("saved_model.pb", "variables/variables.index", "assets.extra/ä b.txt")
-
-
-def publish(model_dir, version):
-    with bundle.staging(model_dir) as staged:
-        for name in FILES:
-            (staged / name).parent.mkdir(exist_ok=True)
-            (staged / name).write_bytes(name.encode() * 100)
-        bundle.publish(staged, model_dir / str(version))
-    return model_dir / str(version)
+from tests.bundles import FILES, publish
 
 
 def flip(path, bit):

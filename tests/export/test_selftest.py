@@ -5,8 +5,6 @@ from __future__ import annotations
 import http.server
 import json
 import shutil
-import subprocess
-import sys
 import threading
 
 import numpy as np
@@ -15,18 +13,11 @@ import pytest
 import keras_lightnets
 from keras_lightnets.export import known_answers, selftest
 from keras_lightnets.export.parity import HeldOut, Reference
+from tests.bundles import selftest as run
 from tests.exports import LABELS, small_net
 from tests.serving_models import serving
 
 FAST = ("--requests", 2)
-
-
-def run(folder, url, *arguments):
-    """Runs a script without this package in sight; returns exit code, output, complaints."""
-    command = [sys.executable, "-I", "-S", folder / "selftest.py", url, *arguments]
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
-    assert "Traceback" not in done.stderr
-    return done.returncode, done.stdout.splitlines(), done.stderr
 
 
 def failures(lines):

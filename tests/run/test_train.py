@@ -48,6 +48,7 @@ def test_sigterm_saves_prints_the_command_that_continues_and_it_does(tmp_path, c
     assert re.search(r"whole .* best +0\.91 .*\n.*stopped .* 1 +0\.91 ", capsys.readouterr().out)
     assert len(json.loads((whole / "history.json").read_text())) == 3
     expected = {"curves.png", "confusion_matrix.png", "config.yaml", "environment.json"}
+    expected.add("MODEL_CARD.md")
     assert expected <= {path.name for path in whole.iterdir()}
     assert {path.name for path in (whole / "weights").iterdir()} == {"best.keras", "last.keras"}
 

@@ -170,7 +170,7 @@ EXPECTED = [
     ("POST /v1/models/colour/metadata", 400, "Malformed request"),
     ("POST /v1/models/colour/label/some:predict", 400, "Malformed request"),
     ("POST /v1/models/colour/versions/5/labels/some:predict", 400, "Malformed request"),
-    ("POST /v1/models/colour/labels/new:predict", 400, "takes the inputs"),
+    ("POST /v1/models/colour/labels/new:predict", 400, "Wrong shape"),
     ("POST /v1/models/none:predict", 404, "Servable not found for request: Latest(none)"),
     ("POST /v1/models/none/versions/5:predict", 404, "Specific(none, 5)"),
     ("POST /v1/models/colour/versions/99:predict", 404, "Specific(colour, 99)"),

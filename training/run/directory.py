@@ -5,6 +5,7 @@ environment.json   versions, devices, commit, seed   results.json, per_class.csv
 labels.txt (.json) one class name a line             report.html, curves.png, confusion_matrix.png
 transform.json     the evaluation transform          weights/best.keras, weights/last.keras
 split.json         which pictures were held out      checkpoints/, lock.json
+MODEL_CARD.md      how well, and where it fails
 """
 
 from __future__ import annotations

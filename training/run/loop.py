@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 import keras
 import numpy as np
 
+from keras_lightnets.export import model_card
 from keras_lightnets.networks import complexity
 from lightnets.distribution.workers import resume_command
 from lightnets.evaluation import advice, page, report, scoring
@@ -24,7 +25,7 @@ from lightnets.support.errors import UserError
 from lightnets.support.interrupts import Interrupted, Interrupts
 from lightnets.support.progress import Progress
 from lightnets.support.words import command
-from lightnets.support.writing import write_json
+from lightnets.support.writing import write_json, write_text
 
 _SIGNAL, _TIME = 0, 1  # places in the vector of reasons to stop
 
@@ -289,6 +290,18 @@ class Loop:
         config, splits = self.training.config, self.training.splits
         results = {**results, "per_class": rows}
         page.write(config, splits, results, true, probabilities, self.out / page.NAME)
+        dataset = pathlib.Path(config.data.dataset).name
+        card = model_card.render(
+            config.model.name,
+            labels,
+            splits.transform,
+            true,
+            probabilities,
+            data=f"{dataset}, {splits.train_examples} images to train on",
+            weights=config.model.weights or "",
+            chose=results["epochs"] > 1,
+        )
+        write_text(self.out / model_card.NAME, card)
 
     def _save_weights(self, name: str) -> None:
         directory.save_network(self.training.evaluator.model, self._weights(name))

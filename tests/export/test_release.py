@@ -10,15 +10,15 @@ import urllib.request
 
 import numpy as np
 import pytest
-from serving_models import serving
-from test_checksums import publish
-from test_export import LABELS, SIZE, small_net
-from test_selftest import FAST
-from test_selftest import run as selftest
 
 import keras_lightnets
 from keras_lightnets.export import models_config
 from lightnets.cli import main
+from tests.bundles import publish, selftest
+from tests.exports import LABELS, SIZE, small_net
+from tests.serving_models import serving
+
+FAST = ("--requests", 2)
 
 MINE = """# Ours: ask before you change it. }
 model_config_list {

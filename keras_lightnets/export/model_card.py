@@ -1,0 +1,127 @@
+"""`MODEL_CARD.md`: what a network tells apart, how well, and where it fails."""
+
+from __future__ import annotations
+
+import math
+import pathlib
+from collections.abc import Sequence
+from importlib import metadata
+
+import numpy as np
+
+from keras_lightnets._version import __version__
+from keras_lightnets.catalogue import registry
+from keras_lightnets.export.tf_serving import TEMPLATES
+from keras_lightnets.preprocessing import EvalTransform
+from keras_lightnets.text import visible
+
+NAME = "MODEL_CARD.md"
+_NAMED = 20  # classes
+_WORST = 5
+
+
+def render(
+    name: str,
+    labels: Sequence[str],
+    transform: EvalTransform,
+    true: np.ndarray | None,
+    probabilities: np.ndarray,
+    *,
+    data: str | None = None,
+    weights: str | None = None,
+    chose: bool = False,
+) -> str:
+    """Returns the card.
+
+    Args:
+        name: Of the network.
+        labels: Class names in the order of the output.
+        transform: From image files to the input.
+        true: Class numbers of held-out images, `(images,)`; None: nobody knows them.
+        probabilities: Of these images, `(images, classes)`.
+        data: What the network was trained on, if it is known.
+        weights: Tag or file of the published weights that training began with, or that these are;
+            "": random ones; None: nobody knows.
+        chose: Whether the held-out images chose among several epochs.
+    """
+    height, width = transform.image_size
+    size = "the whole image is resized"
+    if transform.resize_shorter is not None:
+        size = f"the shorter side is resized to {transform.resize_shorter}, the centre cut out"
+    measured = "Not measured: no images of known classes were at hand."
+    limits = "Not known, since nothing was measured."
+    if true is not None and len(true):
+        measured = _measured(true, probabilities, chose)
+        limits = _limits(labels, true, probabilities)
+    more = len(labels) - _NAMED
+    software = [f"{package} {metadata.version(package)}" for package in ("keras", "tensorflow")]
+    template = (TEMPLATES / "model_card.md").read_text(encoding="utf-8")
+    return template.format(
+        name=_text(name),
+        count=len(labels),
+        classes=", ".join(map(_text, labels[:_NAMED]))
+        + (f" and {more} more, in `labels.txt`" if more > 0 else ""),
+        height=height,
+        width=width,
+        preparation=f"{size} ({transform.interpolation})",
+        data=_text(data or "not known"),
+        weights=_origin(weights),
+        versions=", ".join([f"keras_lightnets {__version__}", *software]),
+        measured=measured,
+        limits=limits,
+    )
+
+
+def _origin(weights: str | None) -> str:
+    if weights is None:
+        return "where they come from is not known"
+    if not weights:
+        return "trained from random ones, so that theirs is the licence you choose"
+    rows = [row for _, row in registry.published() if weights in (row.tag, row.file)]
+    source = f"from the published {_text(pathlib.PurePath(weights).name)}"
+    if not rows:
+        return f"{source}; see there for its licence"
+    return f"{source}, whose code has the licence {rows[0].licence}; terms of its data may apply"
+
+
+def _measured(true: np.ndarray, probabilities: np.ndarray, chose: bool) -> str:
+    images, right = len(true), int(np.sum(probabilities.argmax(-1) == true))
+    low, high = interval(right, images)
+    text = (
+        f"{right} of {images} held-out images get their class: accuracy {right / images:.4f}. For "
+        f"other images like these that means {low:.3f} to {high:.3f} (95 % interval)."
+    )
+    return text + (" They also chose the best epoch: it is a little too high." if chose else "")
+
+
+def interval(right: int, images: int) -> tuple[float, float]:
+    """Returns between which shares the true one lies with 95 %: Wilson's interval."""
+    z, share = 1.959964, right / images
+    middle = share + z * z / (2 * images)
+    half = z * math.sqrt(share * (1 - share) / images + (z / (2 * images)) ** 2)
+    low, high = ((middle + side) / (1 + z * z / images) for side in (-half, half))
+    return max(low, 0.0), min(high, 1.0)
+
+
+def _limits(labels: Sequence[str], true: np.ndarray, probabilities: np.ndarray) -> str:
+    """The classes that are missed most, and those that no image tested."""
+    counts = np.bincount(true, minlength=len(labels))
+    missed = np.bincount(true, probabilities.argmax(-1) != true, minlength=len(labels))
+    shares = missed / np.maximum(counts, 1)
+    worst = [place for place in np.argsort(-shares, kind="stable")[:_WORST] if missed[place]]
+    lines = ["None of these images was missed."]
+    if worst:
+        lines = ["| worst classes | missed | of | most often taken for |", "|---|---|---|---|"]
+    for place in worst:
+        said = probabilities[true == place].argmax(-1)
+        taken = np.bincount(said[said != place]).argmax()
+        names = [_text(labels[int(number)]) for number in (place, taken)]
+        lines.append(f"| {names[0]} | {int(missed[place])} | {counts[place]} | {names[1]} |")
+    if untested := int(np.sum(counts == 0)):
+        lines += ["", f"{untested} of the classes have no held-out image."]
+    return "\n".join(lines)
+
+
+def _text(name: str) -> str:
+    """A name as Markdown shows it, whatever is in it."""
+    return "".join(f"\\{each}" if each in "\\`*_[]<>|#" else each for each in visible(name))
