@@ -47,10 +47,12 @@ def network() -> keras.Model:
     return model
 
 
-def make_run(folder: pathlib.Path, train_brightness: float = 1.0) -> pathlib.Path:
+def make_run(
+    folder: pathlib.Path, train_brightness: float = 1.0, train_each: int = 6
+) -> pathlib.Path:
     """Writes pictures and a run of them; returns the run's directory."""
     pictures = folder / "pictures"
-    write_pictures(pictures, "train", 6, train_brightness)
+    write_pictures(pictures, "train", train_each, train_brightness)
     write_pictures(pictures, "val", 4, 1.0)
     config = configs.from_dict(
         {"model": {"image_size": SIDE}, "data": {"dataset": str(pictures), "resize_shorter": 18}}

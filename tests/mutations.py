@@ -476,6 +476,27 @@ MUTATIONS = (
         "test_export_command.py::test_int8_learns_its_ranges_from_training_images",
     ),
     Mutation(
+        "serving: int8 files keep float input and output",
+        "keras_lightnets/export/litert.py",
+        "converter.inference_input_type = converter.inference_output_type = tf.uint8",
+        "pass",
+        "test_litert.py::test_int8_computes_in_whole_numbers_only",
+    ),
+    Mutation(
+        "serving: equalization leaves biases as they are",
+        "keras_lightnets/inference/equalization.py",
+        "if first.use_bias:",
+        "if False:",
+        "test_equalization.py::test_equalization_changes_no_bit_of_the_float_network",
+    ),
+    Mutation(
+        "serving: lost small channels do not count beside large ones",
+        "keras_lightnets/export/layer_noise.py",
+        "places = tuple(range(received.ndim - 1))",
+        "places = None",
+        "test_equalization.py::test_the_deepest_fall_is_where_channels_first_differ",
+    ),
+    Mutation(
         "serving: int8 learns from held-out images",
         "training/commands/export.py",
         "source = splits.train_source\n",

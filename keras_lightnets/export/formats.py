@@ -1,7 +1,7 @@
 """The network as a file for LiteRT, ONNX Runtime, OpenVINO and plain Keras, each checked.
 
-    DIR/<name>/<version>/formats/model.tflite, model-int8.tflite, model.onnx, model.xml + .bin,
-                                 model.keras
+    DIR/<name>/<version>/formats/model.tflite, model-float16.tflite, model-dynamic.tflite,
+                                 model-int8.tflite, model.onnx, model.xml + .bin, model.keras
     DIR/<name>/<version>/formats/labels.txt, metadata.json
 
 TensorFlow Serving ignores what it does not know in a version. Without a SavedModel the files go
@@ -19,23 +19,18 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_lightnets.errors import ExportError
-from keras_lightnets.export import bundle, parity, runtimes
+from keras_lightnets.errors import ExportError, ParityError
+from keras_lightnets.export import bundle, layer_noise, litert, parity, runtimes
 from keras_lightnets.export.signatures import Endpoints
-from keras_lightnets.inference.function import (
-    frozen_function,
-    in_float32,
-    inference_model,
-    with_softmax,
-)
+from keras_lightnets.inference.function import in_float32, inference_model, with_softmax
 from keras_lightnets.inference.plain import plain_keras
-from keras_lightnets.layers.grouped_conv2d import Form, GroupedConv2D, grouped_conv_form
 from keras_lightnets.text import first_line
 
 DIRECTORY = bundle.FORMATS
 TOLERANCE = 1e-4  # largest difference of two probabilities; the runtimes sum in other orders
 _BATCH_SIZE = 16
 _ONNX_OPSET = 17
+_WEIGHTS = {"litert": "float32", "litert-float16": "float16", "litert-dynamic": "int8"}
 
 
 def convert(
@@ -45,12 +40,14 @@ def convert(
     held_out: parity.HeldOut,
     *,
     representative: np.ndarray | None = None,
+    equalize: bool = False,
     max_accuracy_drop: float = 0.01,
 ) -> dict[str, Any]:
     """Writes `model` into `directory` in other formats and compares each with it.
 
     The input of all is float32 `(batch, height, width, 3)`, pixels from 0 to 255; the output
-    float32 probabilities `(batch, classes)`.
+    float32 probabilities `(batch, classes)`. In "litert-int8" both are uint8, see
+    `litert.int8_file`.
 
     Args:
         model: As for `export_saved_model`.
@@ -59,20 +56,25 @@ def convert(
         held_out: Images to compare on.
         representative: Images `(n, height, width, 3)` from which "litert-int8" learns the range
             of every tensor.
-        max_accuracy_drop: What "litert-int8" may lose on `held_out`.
+        equalize: Whether the network of "litert-int8" is first changed by `litert.equalized`.
+        max_accuracy_drop: What formats with rounded weights may lose on `held_out`.
 
     Returns:
         Format -> file and comparison.
 
     Raises:
         ExportError: A package is missing, or a converter fails.
-        ParityError: A converted network answers differently.
+        ParityError: A converted network answers differently; that of "litert-int8" names the
+            layers where it parts from float.
     """
     runtimes.check_installed(formats)
     if "litert-int8" in formats and representative is None:
         raise ExportError("The format 'litert-int8' needs representative images.")
     expected = parity.predict(model, held_out.images)
     network = inference_model(model, merge_pads=False)
+    small = network
+    if equalize and representative is not None:
+        small = litert.equalized(network, representative)
     report = {}
     for name in formats:
         path = directory / runtimes.FILES[name][0]
@@ -82,7 +84,8 @@ def convert(
                 written = keras.saving.load_model(path, compile=False)
                 received = parity.predict(written, held_out.images)
             else:
-                _write(name, network, path, representative)
+                source = small if name == "litert-int8" else network
+                _write(name, source, path, representative)
                 predict = runtimes.LOADERS[path.suffix](path)
                 received = np.concatenate(
                     [
@@ -94,70 +97,32 @@ def convert(
             raise
         except Exception as error:  # whatever a converter raises
             raise ExportError(f"The conversion to {name} failed: {first_line(error)}") from error
-        drop = max_accuracy_drop if name == "litert-int8" else None
-        report[name] = {
-            "file": path.name,
-            **parity.compare(name, expected, received, held_out.labels, drop, TOLERANCE),
-        }
+        drop = max_accuracy_drop if name in runtimes.ROUNDED else None
+        try:
+            found = parity.compare(name, expected, received, held_out.labels, drop, TOLERANCE)
+        except ParityError as error:
+            if name != "litert-int8":
+                raise
+            advice = layer_noise.advice(small, path.read_bytes(), held_out.images, equalize)
+            raise ParityError(f"{error} {advice}") from None
+        report[name] = {"file": path.name, **found}
     return report
 
 
 def _write(name: str, network: keras.Model, path: pathlib.Path, representative: Any) -> None:
-    if path.suffix == ".tflite":
-        images = representative if name == "litert-int8" else None
-        path.write_bytes(_litert(_for_litert(network), images))
+    if name == "litert-int8":
+        path.write_bytes(litert.int8_file(network, representative))
+    elif path.suffix == ".tflite":
+        path.write_bytes(litert.float_file(network, weights=_WEIGHTS[name]))
     elif name == "onnx":
         import tf2onnx
 
-        function = _traced(network)
+        function = litert.traced(network)
         tf2onnx.convert.from_function(
             function, function.input_signature, opset=_ONNX_OPSET, output_path=str(path)
         )
     else:
-        _openvino(_traced(network), path)
-
-
-def _traced(network: keras.Model, batch: int | None = None, form: Form = "native") -> Any:
-    spec = tf.TensorSpec((batch, *network.inputs[0].shape[1:]), tf.float32, name="images")
-    function = frozen_function(network, spec)
-    with grouped_conv_form(form):
-        function.get_concrete_function()
-    return function
-
-
-def _for_litert(network: keras.Model) -> Any:
-    """Returns a function of `network` that LiteRT's converter takes.
-
-    It refuses a grouped convolution of a batch of unknown size. One of size 1 it takes, and the
-    file can be resized to other batches, unless an operation has been given the 1 as a number.
-    Then the grouped convolutions are split: ShuffleNet v1 takes 1.3 times as long.
-    """
-    layers = network._flatten_layers()
-    if not any(isinstance(layer, GroupedConv2D) and layer.groups > 1 for layer in layers):
-        return _traced(network)
-    single = _traced(network, batch=1)
-    graph = single.get_concrete_function().graph
-    reshapes = [
-        op
-        for op in graph.get_operations()
-        # A constant, such as the mean of the pixels, has no batch.
-        if op.type == "Reshape" and tf.get_static_value(op.inputs[0]) is None
-    ]
-    shapes = [tf.get_static_value(op.inputs[1]) for op in reshapes]
-    if all(shape is not None and shape[0] == -1 for shape in shapes):
-        return single
-    return _traced(network, form="split")
-
-
-def _litert(function: Any, representative: np.ndarray | None) -> bytes:
-    concrete = function.get_concrete_function()
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([concrete], tf.Module())
-    if representative is not None:
-        converter.optimizations = [tf.lite.Optimize.DEFAULT]
-        images = representative.astype("float32")
-        converter.representative_dataset = lambda: ([image[None]] for image in images)
-    with runtimes.without_notices():
-        return converter.convert()
+        _openvino(litert.traced(network), path)
 
 
 def _openvino(function: Any, path: pathlib.Path) -> None:

@@ -9,8 +9,10 @@ import os
 import pathlib
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from keras_lightnets.errors import ExportError
 from keras_lightnets.text import first_line
@@ -20,11 +22,14 @@ Predict = Callable[[Any], Any]
 # Format -> (file, packages that write and run it).
 FILES = {
     "litert": ("model.tflite", ()),
+    "litert-float16": ("model-float16.tflite", ()),
+    "litert-dynamic": ("model-dynamic.tflite", ()),
     "litert-int8": ("model-int8.tflite", ()),
     "onnx": ("model.onnx", ("onnx", "tf2onnx", "onnxruntime")),
     "openvino": ("model.xml", ("openvino",)),
     "keras": ("model.keras", ()),
 }
+ROUNDED = {"litert-float16", "litert-dynamic", "litert-int8"}  # may lose a little accuracy
 TF_SERVING = "tf_serving"
 FORMATS = (TF_SERVING, *FILES)
 
@@ -80,19 +85,35 @@ def without_notices() -> Iterator[None]:
         os.close(kept)
 
 
-def litert_interpreter(path: pathlib.Path, threads: int | None = None) -> Any:
+def litert_interpreter(
+    file: pathlib.Path | bytes, threads: int | None = None, *, keep_all: bool = False
+) -> Any:
     """Returns LiteRT's interpreter of a `.tflite` file, ready to run.
 
-    Args:
-        path: The file.
-        threads: At most so many; None: LiteRT's own choice.
-    """
-    import tensorflow as tf
+    It is that of the package `ai-edge-litert`, or where that is not installed TensorFlow's own,
+    which will be removed.
 
+    Args:
+        file: Its path or content.
+        threads: At most so many; None: LiteRT's own choice.
+        keep_all: Whether the outputs of all operations can be read afterwards; slower.
+    """
+    try:
+        litert = importlib.import_module("ai_edge_litert.interpreter")
+    except ImportError:
+        litert = importlib.import_module("tensorflow.lite.python.interpreter")
+    kind = litert.OpResolverType
+    source = {"model_content": file} if isinstance(file, bytes) else {"model_path": str(file)}
     with warnings.catch_warnings(), without_notices():
-        # It tells to change to the package of LiteRT, once TensorFlow no longer has it.
         warnings.filterwarnings("ignore", "(?s).*tf.lite.Interpreter is deprecated", UserWarning)
-        interpreter = tf.lite.Interpreter(str(path), num_threads=threads)
+        interpreter = litert.Interpreter(
+            **source,
+            num_threads=threads,
+            experimental_preserve_all_tensors=keep_all,
+            experimental_op_resolver_type=(
+                kind.BUILTIN_WITHOUT_DEFAULT_DELEGATES if keep_all else kind.AUTO
+            ),
+        )
         interpreter.allocate_tensors()
     return interpreter
 
@@ -101,24 +122,42 @@ def load_litert(path: pathlib.Path, threads: int | None = None) -> Predict:
     """Returns a function from images to probabilities that runs a `.tflite` file.
 
     Args:
-        path: The file.
+        path: The file. What its input and output stand for, where they are whole numbers, it says
+            itself.
         threads: At most so many; None: LiteRT's own choice.
     """
     interpreter = litert_interpreter(path, threads)
     (given,), output = interpreter.get_input_details(), interpreter.get_output_details()[0]
     prepared = tuple(given["shape"])
 
-    def predict(images):
+    def run(images):
         nonlocal prepared
         if images.shape != prepared:
             interpreter.resize_tensor_input(given["index"], images.shape)
             interpreter.allocate_tensors()
             prepared = images.shape
-        interpreter.set_tensor(given["index"], images.astype(given["dtype"]))
+        interpreter.set_tensor(given["index"], quantized(images, given))
         interpreter.invoke()
-        return interpreter.get_tensor(output["index"])
+        return dequantized(interpreter.get_tensor(output["index"]), output)
 
-    return predict
+    if given["shape_signature"][0] == -1:
+        return run
+    return lambda images: np.concatenate([run(image[None]) for image in images])
+
+
+def quantized(values: np.ndarray, details: Mapping[str, Any]) -> np.ndarray:
+    """Returns numbers as LiteRT's tensor of these `details` holds them."""
+    scale, zero = details["quantization"]
+    if scale:
+        limits = np.iinfo(details["dtype"])
+        values = np.clip(np.round(values / scale) + zero, limits.min, limits.max)
+    return values.astype(details["dtype"])
+
+
+def dequantized(values: np.ndarray, details: Mapping[str, Any]) -> np.ndarray:
+    """Returns what the content of LiteRT's tensor stands for, float32."""
+    scale, zero = details["quantization"]
+    return ((values.astype("float32") - zero) * scale) if scale else values
 
 
 def load_onnx(path: pathlib.Path) -> Predict:

@@ -51,6 +51,8 @@ class ExportOptions:
             `batching_parameters.txt` beside the models allows, if there is one, else 1, 2, ... 32.
         formats: Of other runtimes, for `<version>/formats`; see `formats.convert`.
         representative: Images `(n, height, width, 3)` for the format "litert-int8".
+        equalize: Whether "litert-int8" is made of the network with equally large channels and
+            corrected biases (Nagel et al., 2019).
         max_accuracy_drop: For bfloat16 and int8: by how much accuracy on the held-out pictures may
             fall, from 0 to 1.
         selftest_images: How many held-out pictures go with a version, for its `selftest.py` to
@@ -65,6 +67,7 @@ class ExportOptions:
     warmup_batch_sizes: Sequence[int] | None = None
     formats: Sequence[str] = ()
     representative: np.ndarray | None = None
+    equalize: bool = False
     max_accuracy_drop: float = 0.01
     selftest_images: int = 8
 
@@ -288,6 +291,7 @@ def _write_formats(job: Job, directory: pathlib.Path) -> dict[str, Any]:
         job.options.formats,
         job.held_out,
         representative=job.options.representative,
+        equalize=job.options.equalize,
         max_accuracy_drop=job.options.max_accuracy_drop,
     )
     if "onnx" in report:

@@ -170,6 +170,13 @@ def calls_of(model: keras.Model) -> list[Any]:
     return [node for level in model._nodes_by_depth.values() for node in level]
 
 
+def tensor_name(tensor: Any) -> str:
+    """Returns the name of the operation that makes a tensor; of further outputs with a number."""
+    history = tensor._keras_history
+    further = f":{history.tensor_index}" if history.tensor_index else ""
+    return f"{history.operation.name}{further}"
+
+
 def only_pairs(model: keras.Model) -> list[tuple[Any, Any, Any]]:
     """Finds the operations behind one another between which nothing else stands.
 

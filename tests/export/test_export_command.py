@@ -125,13 +125,14 @@ def test_held_out_images_come_with_their_own_bytes(run):
 
 def test_int8_learns_its_ranges_from_training_images(run, tmp_path, capfd):
     """Caught: representative images of the held-out split, which would make int8 look better."""
+    few, run = run, make_run(tmp_path / "bright", train_each=11)
     splits = Run.open(run).splits()
     seen = {image.tobytes() for image in export.representative_images(splits)}
     held_out = {image.tobytes() for image in export.held_out_images(splits, None).images}
     assert len(seen) == splits.train_examples
     assert not seen & held_out
     # Training pictures that are almost black: all bright ones look alike to int8.
-    dark = make_run(tmp_path / "dark", train_brightness=0.02)
+    dark = make_run(tmp_path / "dark", train_brightness=0.02, train_each=11)
     arguments = ("--name", "colour", "--formats", "litert-int8")
     out = tmp_path / "out"
     code, text, err = lightnets(capfd, "export", run, "--out", out, *arguments)
@@ -139,6 +140,8 @@ def test_int8_learns_its_ranges_from_training_images(run, tmp_path, capfd):
     (row,) = [line for line in text.splitlines() if line.startswith("litert-int8")]
     assert re.split(r"  +", row.strip())[4:] == ["1.0000", "1.0000"]
     before = tree(tmp_path)
+    err = complaint(capfd, "export", few, "--out", out, *arguments)
+    assert "int8 learns its ranges from at least 32 images. Received: 18" in err
     err = complaint(capfd, "export", dark, "--out", out, *arguments, "--max-accuracy-drop", 0.3)
     assert re.search(r"litert-int8: accuracy falls by 0\.\d+, more than the 0.3 allowed", err)
     assert tree(tmp_path) == before

@@ -56,7 +56,10 @@ def export(base: str, moment: str | None = None, marker: str = "") -> None:
         base,
         progress=lambda line: wait() if moment and line.startswith(moment) else None,
         options=keras_lightnets.ExportOptions(
-            formats=FORMATS, representative=IMAGES, max_accuracy_drop=1, warmup_batch_sizes=[1, 2]
+            formats=FORMATS,
+            representative=np.tile(IMAGES, (16, 1, 1, 1)),
+            max_accuracy_drop=1,
+            warmup_batch_sizes=[1, 2],
         ),
     )
 

@@ -8,7 +8,7 @@ import pytest
 
 import keras_lightnets
 from keras_lightnets.errors import ExportError, ParityError
-from keras_lightnets.export import bundle, formats, runtimes
+from keras_lightnets.export import bundle, formats, litert, runtimes
 from keras_lightnets.export.parity import HeldOut
 from keras_lightnets.inference.function import inference_model
 from lightnets.run import artifacts
@@ -48,7 +48,7 @@ def test_the_keras_format_is_compared_on_the_cpu(tmp_path, model, monkeypatch):
 
 def test_litert_splits_grouped_convolutions_only_where_it_must(model):
     def traced(network):
-        graph = formats._for_litert(network).get_concrete_function().graph
+        graph = litert._for_float(network).get_concrete_function().graph
         return {op.type for op in graph.get_operations()}, graph.inputs[0].shape[0]
 
     net = keras_lightnets.ShuffleNetV1((32, 32, 3), groups=3, alpha=0.5, include_preprocessing=True)
@@ -63,17 +63,21 @@ def test_litert_splits_grouped_convolutions_only_where_it_must(model):
     assert ("Split" in types, batch) == (True, None)
 
 
-def test_int8_is_smaller_and_refused_beyond_the_drop(tmp_path, model):
+def test_rounded_weights_are_smaller_and_refused_beyond_the_drop(tmp_path, model):
     convert = formats.convert
+    rounded = ["litert-float16", "litert-dynamic", "litert-int8"]
+    images = HeldOut.synthetic(SIZE, 32).images
+    report = convert(
+        model, tmp_path, rounded, HELD_OUT, representative=images, max_accuracy_drop=0.2
+    )
+    assert all(0 <= report[name]["accuracy_drop"] <= 0.2 for name in rounded)
+    contents = [(tmp_path / report[name]["file"]).read_bytes() for name in rounded]
+    assert len(set(contents)) == 3
+    assert report["litert-float16"]["max_difference"] < 0.01
+    # Ranges of almost black images clip everything that real ones give.
     args = (model, tmp_path, ["litert-int8"], HELD_OUT)
-    report = convert(*args, representative=HELD_OUT.images, max_accuracy_drop=1)
-    assert 0 <= report["litert-int8"]["accuracy_drop"] <= 1
-    convert(model, tmp_path, ["litert"], HELD_OUT)
-    sizes = [(tmp_path / f).stat().st_size for f in ("model-int8.tflite", "model.tflite")]
-    assert sizes[0] != sizes[1]
-    # Ranges of black images clip everything that real ones give.
     with pytest.raises(ParityError, match="litert-int8: top-1 agreement falls by"):
-        convert(*args, representative=np.zeros((4, *SIZE, 3)), max_accuracy_drop=0)
+        convert(*args, representative=images // 64, max_accuracy_drop=0)
     with pytest.raises(ExportError, match="needs representative images"):
         convert(*args)
 

@@ -179,7 +179,7 @@ _GRAPH = {
     "op",
 }
 GRAPH_READERS = {
-    "keras_lightnets.export.formats": "whether the graph of a network holds its batch size",
+    "keras_lightnets.export.litert": "whether the graph of a network holds its batch size",
     "keras_lightnets.inference.parts": "the sizes of all maps of a network, whatever made them",
 }
 

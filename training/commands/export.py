@@ -67,6 +67,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="what rounded weights may cost on the held-out images",
     )
     add(
+        "--equalize",
+        action="store_true",
+        help="for litert-int8: make channels equally large and correct biases first",
+    )
+    add(
         "--gate-images",
         type=arguments.whole(1, word="all"),
         default=GATE_IMAGES,
@@ -199,6 +204,7 @@ def _write(
             gpu=args.gpu,
             formats=[key for key in formats if key != runtimes.TF_SERVING],
             representative=representative,
+            equalize=args.equalize,
             max_accuracy_drop=args.max_accuracy_drop,
             selftest_images=args.selftest_images,
         ),
