@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import pathlib
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -21,6 +21,7 @@ import tensorflow as tf
 
 from keras_lightnets.errors import ExportError, ParityError
 from keras_lightnets.export import bundle, layer_noise, litert, parity, runtimes
+from keras_lightnets.export.described import Description, with_metadata
 from keras_lightnets.export.signatures import Endpoints
 from keras_lightnets.inference.function import in_float32, inference_model, with_softmax
 from keras_lightnets.inference.plain import plain_keras
@@ -38,6 +39,7 @@ def convert(
     directory: pathlib.Path,
     formats: Sequence[str],
     held_out: parity.HeldOut,
+    about: Description | None = None,
     *,
     representative: np.ndarray | None = None,
     equalize: bool = False,
@@ -54,6 +56,7 @@ def convert(
         directory: Exists.
         formats: Keys of `runtimes.FILES`.
         held_out: Images to compare on.
+        about: What LiteRT, ONNX and OpenVINO files say about themselves; None: nothing.
         representative: Images `(n, height, width, 3)` from which "litert-int8" learns the range
             of every tensor.
         equalize: Whether the network of "litert-int8" is first changed by `litert.equalized`.
@@ -85,7 +88,7 @@ def convert(
                 received = parity.predict(written, held_out.images)
             else:
                 source = small if name == "litert-int8" else network
-                _write(name, source, path, representative)
+                _write(name, source, path, representative, about)
                 predict = runtimes.LOADERS[path.suffix](path)
                 received = np.concatenate(
                     [
@@ -109,23 +112,35 @@ def convert(
     return report
 
 
-def _write(name: str, network: keras.Model, path: pathlib.Path, representative: Any) -> None:
-    if name == "litert-int8":
-        path.write_bytes(litert.int8_file(network, representative))
-    elif path.suffix == ".tflite":
-        path.write_bytes(litert.float_file(network, weights=_WEIGHTS[name]))
-    elif name == "onnx":
+def _write(
+    name: str,
+    network: keras.Model,
+    path: pathlib.Path,
+    representative: Any,
+    about: Description | None,
+) -> None:
+    if path.suffix == ".tflite":
+        if name == "litert-int8":
+            content = litert.int8_file(network, representative)
+        else:
+            content = litert.float_file(network, weights=_WEIGHTS[name])
+        path.write_bytes(with_metadata(content, about) if about else content)
+        return
+    function, properties = litert.traced(network), about.properties() if about else {}
+    if name == "onnx":
+        import onnx
         import tf2onnx
 
-        function = litert.traced(network)
-        tf2onnx.convert.from_function(
-            function, function.input_signature, opset=_ONNX_OPSET, output_path=str(path)
+        written, _ = tf2onnx.convert.from_function(
+            function, function.input_signature, opset=_ONNX_OPSET
         )
+        onnx.helper.set_model_props(written, properties)
+        onnx.save(written, str(path))
     else:
-        _openvino(litert.traced(network), path)
+        _openvino(function, path, properties)
 
 
-def _openvino(function: Any, path: pathlib.Path) -> None:
+def _openvino(function: Any, path: pathlib.Path, properties: Mapping[str, str]) -> None:
     import openvino
 
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
@@ -135,5 +150,7 @@ def _openvino(function: Any, path: pathlib.Path) -> None:
         model = openvino.convert_model(folder)
         # Else the file names this folder.
         model.set_rt_info("saved_model", ["conversion_parameters", "input_model"])
+        for key, value in properties.items():
+            model.set_rt_info(value, ["model_info", key])
         # It rounds weights to float16 unless told not to.
         openvino.save_model(model, str(path), compress_to_fp16=False)

@@ -28,6 +28,7 @@ from keras_lightnets.export import (
     signatures,
     warmup,
 )
+from keras_lightnets.export.described import Description
 from keras_lightnets.export.formats import DIRECTORY, convert
 from keras_lightnets.inference.function import Precision, check_classifier, inference_model
 from keras_lightnets.layers.notes import notes
@@ -290,6 +291,7 @@ def _write_formats(job: Job, directory: pathlib.Path) -> dict[str, Any]:
         directory,
         job.options.formats,
         job.held_out,
+        Description(job.model_dir.name, job.interface.labels, job.interface.transform.to_dict()),
         representative=job.options.representative,
         equalize=job.options.equalize,
         max_accuracy_drop=job.options.max_accuracy_drop,

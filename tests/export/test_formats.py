@@ -1,14 +1,19 @@
 """Formats of other runtimes: each computes what the Keras model computes, or is not written."""
 
+import json
 import sys
+import zipfile
 
 import keras
 import numpy as np
+import onnx
+import openvino
 import pytest
 
 import keras_lightnets
 from keras_lightnets.errors import ExportError, ParityError
 from keras_lightnets.export import bundle, formats, litert, runtimes
+from keras_lightnets.export.described import Description
 from keras_lightnets.export.parity import HeldOut
 from keras_lightnets.inference.function import inference_model
 from lightnets.run import artifacts
@@ -25,11 +30,38 @@ def model():
     return small_net()
 
 
+def in_litert(path):
+    """The class names behind a LiteRT file, which its metadata name."""
+    content = path.read_bytes()
+    assert content.count(b"TFLITE_METADATA") == content.count(b"M001") == 1
+    with zipfile.ZipFile(path) as archive:
+        (file,) = archive.infolist()
+        # Apps map the file into memory.
+        assert (file.filename, file.compress_type) == ("labels.txt", zipfile.ZIP_STORED)
+        return archive.read(file).decode().splitlines(), None
+
+
+def in_onnx(path):
+    properties = {entry.key: entry.value for entry in onnx.load(path).metadata_props}
+    return json.loads(properties["labels"]), json.loads(properties["transform"])
+
+
+def in_openvino(path):
+    model = openvino.Core().read_model(path)
+    values = (model.get_rt_info(["model_info", key]).value for key in ("labels", "transform"))
+    return tuple(map(json.loads, values))
+
+
 @pytest.mark.parametrize("name", ["litert", "onnx", "openvino", "keras"])
 def test_a_format_answers_like_the_keras_model(tmp_path, model, name):
     # Catches float16 weights in OpenVINO's file, a fixed batch, a lost softmax.
-    report = formats.convert(model, tmp_path, [name], HELD_OUT)
+    about = Description("small", LABELS, TRANSFORM.to_dict())
+    report = formats.convert(model, tmp_path, [name], HELD_OUT, about)
     assert report[name]["top1_agreement"] == 1
+    read_described = {"litert": in_litert, "onnx": in_onnx, "openvino": in_openvino}
+    if name in read_described:
+        labels, transform = read_described[name](tmp_path / report[name]["file"])
+        assert (labels, transform or TRANSFORM.to_dict()) == (LABELS, TRANSFORM.to_dict())
     bundle.write_extra(tmp_path, LABELS, {"transform": TRANSFORM.to_dict()})
     artifact = artifacts.open(tmp_path / report[name]["file"])
     assert (artifact.labels, artifact.transform) == (LABELS, TRANSFORM)
