@@ -49,17 +49,22 @@ def in_parts(network: Any, input_spec: tf.TensorSpec) -> Any:
     def run(images):
         size = part_size(tf.shape(images)[0], part)
         count = tf.shape(images)[0] // size
-        results = tf.TensorArray(
-            outputs.dtype, count, infer_shape=False, element_shape=outputs.shape
-        )
+        # Not a TensorArray: its lists are what the converters to LiteRT and others lack.
+        results = tf.zeros((size * count, *outputs.shape[1:]), outputs.dtype)
 
         def step(i, results):
-            return i + 1, results.write(i, network(images[i * size : (i + 1) * size]))
+            rows = i * size + tf.range(size)
+            part = network(images[i * size : (i + 1) * size])
+            return i + 1, tf.tensor_scatter_nd_update(results, rows[:, tf.newaxis], part)
 
         _, results = tf.while_loop(
-            lambda i, _: i < count, step, (0, results), parallel_iterations=_CHAINS
+            lambda i, _: i < count,
+            step,
+            (0, results),
+            shape_invariants=(tf.TensorShape(()), outputs.shape),
+            parallel_iterations=_CHAINS,
         )
-        return tf.ensure_shape(results.concat(), outputs.shape)
+        return tf.ensure_shape(results, outputs.shape)
 
     return run
 
