@@ -20,7 +20,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--model", metavar="NAME", help="in models.config (default: the only one)")
     add("--stable", type=version, metavar="N", help="the version for everybody")
     add("--canary", type=version, metavar="N", help="the version to try, beside it")
-    add("--rollback", action="store_true", help="undo the last step")
+    add(
+        "--rollback",
+        action="store_true",
+        help="take the canary away; without one, return to the stable version before",
+    )
 
 
 def run(args: argparse.Namespace) -> int:

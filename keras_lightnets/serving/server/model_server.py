@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from keras_lightnets.export import models_config
 from keras_lightnets.export.models_config import MODELS_FILE
-from keras_lightnets.export.tf_serving import RELEASE_FLAGS, TEMPLATES
+from keras_lightnets.export.tf_serving import LABELS_FLAG, TEMPLATES
 from keras_lightnets.serving.client import Client
 from keras_lightnets.serving.server.layout import ServedModel
 from keras_lightnets.serving.server.options import ServerOptions
@@ -41,7 +41,7 @@ def command(
         f"--port={options.grpc_port}",
         f"--rest_api_port={options.rest_port}",
         f"--model_config_file={work_dir / MODELS_FILE}",
-        *RELEASE_FLAGS,
+        LABELS_FLAG,
         f"--monitoring_config_file={TEMPLATES / 'monitoring.config'}",
     ]
     if batching_file is not None:
