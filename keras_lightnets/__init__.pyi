@@ -20,6 +20,7 @@ from .networks.options import NetworkOptions as NetworkOptions
 from .networks.shufflenet_v1 import ShuffleNetV1 as ShuffleNetV1
 from .networks.shufflenet_v2 import ShuffleNetV2 as ShuffleNetV2
 from .networks.squeezenet import SqueezeNet as SqueezeNet
+from .quantization.aware import quantize_aware as quantize_aware
 from .weights.convert import load_state_dict as load_state_dict
 from .weights.load import decode_predictions as decode_predictions
 from .weights.load import preprocess_input as preprocess_input

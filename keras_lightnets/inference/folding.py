@@ -106,7 +106,7 @@ def as_functional(model: keras.Model) -> keras.Model:
 def rewrite(
     model: keras.Model,
     new_layer: Callable[[keras.layers.Layer], Any],
-    rewrite_inner: Callable[[keras.Model], keras.Model],
+    rewrite_inner: Callable[[keras.Model], Any],
     skip: Collection[str] = (),
     enter: Callable[[keras.KerasTensor], keras.KerasTensor] | None = None,
 ) -> tuple[keras.Model, list[tuple[keras.layers.Layer, keras.layers.Layer]]]:

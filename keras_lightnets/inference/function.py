@@ -11,7 +11,7 @@ from keras_lightnets.errors import ExportError
 from keras_lightnets.inference.folding import as_functional, fold_batch_norm, is_functional, rewrite
 from keras_lightnets.inference.padding import merge_padding
 from keras_lightnets.inference.parts import in_parts
-from keras_lightnets.layers import placement
+from keras_lightnets.layers import FakeQuantize, placement
 
 Precision = Literal["float32", "bfloat16"]
 PRECISIONS = ("float32", "bfloat16")
@@ -39,6 +39,10 @@ def inference_model(
     if precision not in PRECISIONS:
         raise ExportError(f"`precision` must be one of {PRECISIONS}. Received: {precision!r}")
     check_classifier(model)
+    if precision != "float32" and is_quantized(model):
+        raise ExportError(
+            "The network is trained for int8, in float32: leave out precision='bfloat16'."
+        )
     model = fold_batch_norm(in_float32(model))
     if merge_pads:
         model = merge_padding(model)
@@ -150,9 +154,16 @@ class _Bfloat16Body:
         return "bfloat16" if self.started and len(output.shape) == 4 else "float32"
 
 
+def is_quantized(model: keras.Model) -> bool:
+    """Whether a model was made by `quantize_aware`: it knows its ranges."""
+    return any(isinstance(layer, FakeQuantize) for layer in model.layers)
+
+
 def gives_logits(model: keras.Model) -> bool:
     """Whether a classifier ends in logits instead of probabilities."""
     last = model.outputs[0]._keras_history.operation
+    if isinstance(last, FakeQuantize):
+        last = last.input._keras_history.operation
     return isinstance(last, keras.layers.Dense) and last.activation is keras.activations.linear
 
 

@@ -8,7 +8,13 @@ from typing import Any
 import keras
 
 from keras_lightnets.inference.folding import as_functional, rewrite
-from keras_lightnets.layers import ChannelShuffle, ChannelSplit, ConcatShuffleSplit, Notes
+from keras_lightnets.layers import (
+    ChannelShuffle,
+    ChannelSplit,
+    ConcatShuffleSplit,
+    FakeQuantize,
+    Notes,
+)
 
 
 def plain_keras(model: keras.Model) -> keras.Model:
@@ -44,6 +50,11 @@ def _plain_layer(layer: keras.layers.Layer) -> Any:
         raise ValueError(
             f"The layer {layer.name!r} is a {type(layer).__name__}: neither of Keras nor of "
             "keras_lightnets."
+        )
+    if type(layer).__module__ == FakeQuantize.__module__:
+        raise ValueError(
+            f"The layer {layer.name!r} rounds as an int8 file does, which layers of Keras cannot. "
+            "Export 'litert-int8', or the network that it was made from."
         )
     stock = next(kind for kind in type(layer).__mro__ if kind.__module__.startswith("keras."))
     # What a layer of ours adds to the configuration is about speed, but for padding of its own.

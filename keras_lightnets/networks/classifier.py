@@ -29,10 +29,12 @@ def logits_model(model: keras.Model) -> keras.Model:
     Raises:
         ValueError: If the model has no layer named `logits`.
     """
-    if "logits" not in {layer.name for layer in model.layers}:
+    names = {layer.name for layer in model.layers}
+    if "logits" not in names:
         raise ValueError(
             f"Model {model.name!r} has no layer named 'logits'. "
             "Build it with `include_top=True` and `features_only=False`."
         )
-    logits = model.get_layer("logits").output
+    # Behind the logits of a quantized network stands what rounds them.
+    logits = model.get_layer("logits_range" if "logits_range" in names else "logits").output
     return keras.Model(model.input, logits, name=model.name)

@@ -50,6 +50,46 @@ def test_a_frozen_backbone_needs_no_other_flag():
         resolved("--freeze", "backbone", "--set", "model.head_warmup_epochs=2")
 
 
+def finished(folder, **model):
+    """A run of 40 epochs, as far as its configuration."""
+    folder.mkdir()
+    values = {"name": "mobilenet_v2", "alpha": 0.35, "image_size": 64, "freeze": "^stem", **model}
+    train = {"epochs": 40, "precision": "mixed_bfloat16", "label_smoothing": 0.1}
+    optimizer = {"learning_rate": 0.02, "warmup_epochs": 5.0}
+    values = {"recipe": "digits", "model": values, "train": train, "optimizer": optimizer}
+    configs.save(configs.from_dict(values), folder / "config.yaml")
+    return str(folder)
+
+
+def test_training_for_int8_goes_on_from_a_run(tmp_path):
+    # Mutation: `values` of the run not merged.
+    run = finished(tmp_path / "run")
+    config = resolved("--quantize", "int8", "--weights", run)
+    model = config.model
+    assert (model.name, model.alpha, model.image_size) == ("mobilenet_v2", 0.35, 64)
+    assert (model.weights, model.quantize, model.freeze) == (run, "int8", None)
+    assert (config.recipe, config.train.label_smoothing) == ("digits", 0.1)
+    assert (config.train.epochs, config.train.precision) == (4, "auto")
+    assert config.optimizer.learning_rate == pytest.approx(0.002)
+    assert config.optimizer.warmup_epochs == 0
+    chosen = resolved("--quantize", "int8", "--weights", run, "--epochs", "7")
+    assert chosen.train.epochs == 7
+
+
+def test_training_for_int8_needs_a_run_in_float(tmp_path):
+    run = finished(tmp_path / "run")
+    done = finished(tmp_path / "done", quantize="int8", weights=run)
+    quantize = ("--quantize", "int8", "--weights")
+    with pytest.raises(UsageError, match=r"--weights RUN\. Received: None"):
+        resolved(*quantize[:2])
+    with pytest.raises(UsageError, match="Received: imagenet"):
+        resolved(*quantize, "imagenet")
+    with pytest.raises(UsageError, match="is quantized already"):
+        resolved(*quantize, done)
+    with pytest.raises(UsageError, match="--quantize computes in float32"):
+        resolved(*quantize, run, "--precision", "mixed_float16")
+
+
 def test_no_data_set_is_chosen_for_the_user():
     parser = argparse.ArgumentParser()
     resolve.add_arguments(parser)

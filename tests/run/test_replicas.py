@@ -81,12 +81,16 @@ def test_the_comparison_can_fail(tmp_path, one):
     assert max(np.abs(a - b).max() for a, b in zip(other[1], one[1], strict=True)) > 1e-4
 
 
-def moving_statistics(tmp_path, devices):
-    """Returns the moving mean and variance after the first step, each replica by itself."""
-    config = toy.config(epochs=1, batch_size=16, devices=devices, model__dropout_rate=0.0)
+def after_one_step(tmp_path, devices, **keys):
+    """Returns the weights after the first step, each replica by itself."""
+    config = toy.config(epochs=1, batch_size=16, devices=devices, model__dropout_rate=0.0, **keys)
     processes.call(toy.run, config, tmp_path / devices, train_examples=16)
-    weights = processes.call(toy.weights_of, tmp_path / devices / "weights" / "last.keras")
-    return [w for w in weights if w.shape == (8,)][2:4]
+    return processes.call(toy.weights_of, tmp_path / devices / "weights" / "last.keras")
+
+
+def moving_statistics(tmp_path, devices):
+    """Returns the moving mean and variance after the first step."""
+    return [w for w in after_one_step(tmp_path, devices) if w.shape == (8,)][2:4]
 
 
 def test_moving_statistics_are_those_of_all_replicas(tmp_path):
@@ -95,6 +99,16 @@ def test_moving_statistics_are_those_of_all_replicas(tmp_path):
     # The mean of two halves is that of both; the variance lacks that between the halves.
     np.testing.assert_allclose(mean, all_mean, rtol=0, atol=1e-6)
     np.testing.assert_allclose(variance, all_variance, rtol=0, atol=0.01)
+
+
+@pytest.mark.slow
+def test_ranges_for_int8_are_those_of_all_replicas(tmp_path):
+    # Mutation: ranges are no statistics, which are averaged over replicas.
+    two, one = (after_one_step(tmp_path, d, model__quantize="int8") for d in ("cpu:2", "cpu:1"))
+    for mine, theirs in zip(two, one, strict=True):
+        # A number between two levels may round either way.
+        within = 1e-6 if mine.shape == (1,) else 1e-3
+        np.testing.assert_allclose(mine, theirs, rtol=0, atol=within)
 
 
 @pytest.mark.slow

@@ -70,9 +70,9 @@ def dying(config, out, moment):
     toy.run(config, out)
 
 
-def survive(config, out, seed):
-    """Runs to the end with ten kills on the way."""
-    for moment in moments(seed):
+def survive(config, out, seed, every=1):
+    """Runs to the end with ten kills on the way, or every second, third, ... of them."""
+    for moment in moments(seed)[::every]:
         child = processes.Child(dying, config, out, moment)
         with pytest.raises(ChildProcessError):
             child.result()
@@ -102,3 +102,11 @@ def test_killed_and_resumed_is_bit_identical(tmp_path, seed):
     assert killed_two.result() == whole_two
     # The comparison can fail: dropout masks are those of the replica.
     assert whole_one["last.keras"] != whole_two["last.keras"]
+
+
+@pytest.mark.slow
+def test_a_run_for_int8_resumes_too(tmp_path):
+    # Mutation: the ranges left out of what a checkpoint holds.
+    config = toy.config(model__quantize="int8", checkpoint_steps=4)
+    whole = undisturbed(config, tmp_path / "whole")
+    assert survive(config, tmp_path / "killed", seed=0, every=5) == whole

@@ -107,7 +107,7 @@ def _continued(args: argparse.Namespace) -> pathlib.Path | None:
 def _complete(args: argparse.Namespace, config: Config) -> tuple[Config, list[Choice]]:
     """Chooses from the data what nobody has named, and fetches weights that were chosen."""
     named = resolve.named(args)
-    if named.get("recipe"):
+    if named.get("recipe") or config.model.quantize != "none":
         return config, []
     if recipe := resolve.recipe_of_data(config):
         return config, [Choice("", "recipe", recipe, f"the one for {config.data.dataset}")]

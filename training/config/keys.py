@@ -54,6 +54,9 @@ class ModelConfig:
     weights: str | None = key(
         None, "start from these weights: a file or a tag as `imagenet`", flag=True
     )
+    quantize: Literal["none", "int8"] = key(
+        "none", "train the run of --weights on, with numbers rounded as in an int8 file", flag=True
+    )
     freeze: str | None = key(
         None, "layers that do not learn: `backbone` or a regular expression", flag=True
     )

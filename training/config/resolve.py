@@ -101,7 +101,8 @@ def resolve(args: argparse.Namespace, chosen: Mapping[str, Any] | None = None) -
     file = configs.load(args.config) if args.config else {}
     flags = flag_values(args)
     merged = named(args)
-    name = merged.get("recipe") or (chosen or {}).get("recipe")
+    base = _finished_run(merged)
+    name = merged.get("recipe") or (chosen or {}).get("recipe") or base.get("recipe")
     if name is None:
         name = default_recipe(configs.from_dict(merged, where="the command line"))
     if name not in recipes.RECIPES:
@@ -109,15 +110,51 @@ def resolve(args: argparse.Namespace, chosen: Mapping[str, Any] | None = None) -
         raise UsageError(f"Unknown recipe {name!r}.{close} Known: {', '.join(recipes.RECIPES)}.")
     recipe = recipes.RECIPES[name]
     config = configs.from_dict(recipe.config, where=f"recipe {name}")
+    config = configs.update(config, base, where="the run of --weights")
     config = configs.update(config, chosen or {}, where="the data set")
     config = configs.update(config, file, where=args.config or "file")
     config = configs.update(config, flags, where="the command line")
     config = configs.update(config, {"recipe": name}, where="the command line")
-    if not {"name", "learning_rate"} & set(merged.get("optimizer", {})):
+    if not base and not {"name", "learning_rate"} & set(merged.get("optimizer", {})):
         config = _at_its_rate(config, recipe.rates)
     config = _give_way(_anchored(config), chosen=merged)
     validate(config)
     return config
+
+
+# What training for int8 takes from the run that it goes on from: a tenth of the epochs, and of the
+# rate, since folded batch norms damp no step any more.
+_SHARE_OF_EPOCHS, _SHARE_OF_RATE = 0.1, 0.1
+
+
+def _finished_run(named: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the keys of the run that `--quantize` trains on, {} without that flag.
+
+    Raises:
+        UsageError: `--weights` names no run.
+    """
+    model = named.get("model", {})
+    if model.get("quantize", "none") == "none":
+        return {}
+    run = pathlib.Path(model.get("weights") or "").expanduser()
+    if not (run / "config.yaml").is_file():
+        raise UsageError(
+            "--quantize trains a finished run on. Name its folder: --weights RUN. "
+            f"Received: {model.get('weights')}"
+        )
+    values = configs.load(run / "config.yaml")
+    saved = configs.from_dict(values, where=f"{run}/config.yaml")
+    if saved.model.quantize != "none":
+        raise UsageError(f"{run} is quantized already. Name the run that it was made from.")
+    epochs = max(1, round(_SHARE_OF_EPOCHS * saved.train.epochs))
+    rate = _SHARE_OF_RATE * saved.optimizer.learning_rate
+    own = {
+        "model": {"freeze": None, "head_warmup_epochs": 0, "unfreeze_epochs": 0},
+        "optimizer": {"learning_rate": rate, "warmup_epochs": 0.0},
+        "train": {"epochs": epochs, "precision": "auto", "workers": None, "worker_index": 0},
+    }
+    merge(values, own)
+    return values
 
 
 def _at_its_rate(config: Config, rates: Mapping[str, float]) -> Config:

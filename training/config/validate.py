@@ -41,6 +41,14 @@ def validate(config: Config) -> None:
             "(--workers host:port,...)."
         )
     _check_freezing(config.model)
+    if config.model.quantize != "none":
+        if config.model.weights is None:
+            raise UsageError("--quantize trains a finished run on. Name it: --weights RUN.")
+        if config.train.precision.startswith("mixed"):
+            raise UsageError(
+                f"--quantize computes in float32. Leave out train.precision "
+                f"(={config.train.precision})."
+            )
     if 0 < config.train.epochs <= config.optimizer.warmup_epochs:
         raise UsageError(
             f"optimizer.warmup_epochs (={config.optimizer.warmup_epochs}) must be less than "

@@ -115,7 +115,7 @@ class Evaluator:
         def share(shard: int, shards: int) -> tf.data.Dataset:
             return self._splits.train(0, global_batch=batch, shard=shard, shards=shards)
 
-        if batch_norm.statistics(self.model):
+        if batch_norm.layers(self.model):
             data = distribute(share, batch, self._strategy)
             batch_norm.reestimate(self.model, data, batches, self._strategy)
 

@@ -1,4 +1,4 @@
-"""Batch normalization over replicas: synchronized, or with averaged moving statistics."""
+"""Moving statistics over replicas: batch norm's, synchronized or averaged, and ranges of int8."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+
+from keras_lightnets.layers import FakeQuantize
 
 
 def leaf_layers(model: keras.Model) -> Iterator[keras.layers.Layer]:
@@ -53,9 +55,21 @@ def few_steps_warning(steps: int, momentum: float) -> str | None:
 
 
 def statistics(model: keras.Model) -> list[keras.Variable]:
-    """Returns the moving means and variances of all batch-norm layers that are not frozen."""
-    moving = [layer for layer in layers(model) if layer.trainable]
-    return [v for layer in moving for v in (layer.moving_mean, layer.moving_variance)]
+    """Returns what the layers that are not frozen average over steps.
+
+    Those are the moving means and variances of batch norms and the ranges of a quantized network.
+    """
+    moving = [layer for layer in leaf_layers(model) if layer.trainable]
+    return [
+        *(v for layer in moving for v in _moments(layer)),
+        *(v for layer in moving if isinstance(layer, FakeQuantize) for v in layer.weights),
+    ]
+
+
+def _moments(layer: keras.layers.Layer) -> tuple[keras.Variable, ...]:
+    if not isinstance(layer, keras.layers.BatchNormalization):
+        return ()
+    return layer.moving_mean, layer.moving_variance
 
 
 def reestimate(

@@ -88,12 +88,17 @@ class Loop:
             self.progress.say(f"Resuming after step {restored}, in epoch {self.epoch + 1}.")
         steps = training.steps_per_epoch * self.options.epochs
         warning = batch_norm.few_steps_warning(steps, training.config.model.bn_momentum)
-        if warning and batch_norm.statistics(training.evaluator.model):
+        if warning and batch_norm.layers(training.evaluator.model):
             self.progress.say(f"Warning: {warning}")
 
     def _way_on(self) -> str:
         """How to train on from the end: the schedule of this run is over."""
         model, dataset = self.training.config.model, self.training.config.data.dataset
+        if model.quantize != "none":
+            return "To train longer: " + command(
+                *("train", "--quantize", model.quantize, "--weights", model.weights or "RUN"),
+                *("--epochs", 2 * self.options.epochs, "--out", "NEW"),
+            )
         words = ["train", "--weights", self.out, "--model", model.name, "--dataset", dataset]
         words += ["--image-size", model.image_size]
         words += ["--small-input"] if model.small_input else []

@@ -24,8 +24,10 @@ from lightnets.optimization.step import LoopState, TrainStep
 from lightnets.run import build
 from lightnets.run.checkpoint import Checkpoints
 from lightnets.run.history import History
-from lightnets.support.errors import UsageError
+from lightnets.support.errors import UsageError, told
 from lightnets.support.words import count
+
+_CALIBRATION_IMAGES = 128
 
 
 class Training:
@@ -63,7 +65,9 @@ class Training:
         self.strategy = strategy.create(config.train.devices, self.members, config.train.gpu_memory)
         self.replicas = self.strategy.num_replicas_in_sync
         strategy.check_batch(config.train, self.replicas)
-        self.policy = strategy.precision(config.train.precision, self.strategy)
+        self.policy = "float32"
+        if config.model.quantize == "none":
+            self.policy = strategy.precision(config.train.precision, self.strategy)
         self._jit = strategy.jit(config.train.jit, self.strategy, config.train.sync_bn)
         self.splits = data.load(config, saved=out if resume else None, checked=True)
         self._fit_batch()
@@ -94,9 +98,15 @@ class Training:
         config = self.config
         batch = strategy.eval_batch(config.train, self.replicas)
         evaluated = build.build_model(config, self.splits)
+        if config.model.quantize == "int8":
+            evaluated = self._quantized(evaluated)
         self.evaluator = Evaluator(evaluated, self.splits, batch, self.strategy)
         with _dtype_policy(self.policy):
-            trained = build.build_model(config, self.splits)
+            trained = (
+                build.build_model(config, self.splits)
+                if config.model.quantize == "none"
+                else keras.models.clone_model(evaluated)
+            )
         trained.set_weights(evaluated.get_weights())
         self.model = keras_lightnets.logits_model(trained)
         if config.train.sync_bn and self.replicas > 1:
@@ -105,6 +115,13 @@ class Training:
         self.state = LoopState(scaled=self.policy == "mixed_float16")
         averaged = self.model.trainable_variables
         self.average = WeightAverage(averaged, config.train.ema) if config.train.ema else None
+
+    def _quantized(self, network: keras.Model) -> keras.Model:
+        """What trains as its int8 file computes, with the ranges of training images."""
+        count = min(_CALIBRATION_IMAGES, self.splits.train_examples)
+        images = next(iter(self.splits.train(0, global_batch=count)))[0].numpy()
+        with told(ValueError):
+            return keras_lightnets.quantize_aware(network, np.rint(images).astype("uint8"))
 
     def start_epoch(self, epoch: int) -> None:
         """Freezes and releases layers for an epoch, counted from 0."""

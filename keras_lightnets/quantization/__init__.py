@@ -1,0 +1,1 @@
+"""Networks whose training knows that they will be computed in integers."""

@@ -1,0 +1,240 @@
+"""A network becomes one that trains as its int8 file will compute."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_lightnets import layers as ours
+from keras_lightnets.inference.folding import as_functional, calls_of, fold_batch_norm, rewrite
+from keras_lightnets.layers import fake_quantization as fake
+
+_BATCH = 16  # images in one pass of the calibration
+
+# What rounding asks of a layer's tensors. "own": the output has a range of its own. "same": inputs
+# and outputs share one range, and no number is new. "mean": likewise, but numbers are new.
+_KINDS: dict[str, tuple[type, ...]] = {
+    "own": (
+        *(ours.GroupedConv2D, ours.DepthwiseConv2D, ours.Activation),
+        *(keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.Dense),
+        *(keras.layers.Activation, keras.layers.ReLU, keras.layers.Softmax),
+        *(keras.layers.Add, keras.layers.Multiply, keras.layers.Rescaling),
+        keras.layers.InputLayer,
+    ),
+    "mean": (keras.layers.AveragePooling2D, keras.layers.GlobalAveragePooling2D),
+    "same": (
+        *(ours.ChannelShuffle, ours.ChannelSplit, ours.ConcatShuffleSplit, ours.Notes),
+        *(keras.layers.Concatenate, keras.layers.ZeroPadding2D, keras.layers.Cropping2D),
+        *(keras.layers.MaxPooling2D, keras.layers.GlobalMaxPooling2D, keras.layers.Dropout),
+        *(keras.layers.Reshape, keras.layers.Flatten, keras.layers.Permute),
+    ),
+}
+_KIND = {layer: kind for kind, types in _KINDS.items() for layer in types}
+_QUANTIZED: dict[type, type] = {
+    keras.layers.Conv2D: fake.QuantizedConv2D,
+    ours.GroupedConv2D: fake.QuantizedConv2D,
+    keras.layers.DepthwiseConv2D: fake.QuantizedDepthwiseConv2D,
+    ours.DepthwiseConv2D: fake.QuantizedDepthwiseConv2D,
+    keras.layers.Dense: fake.QuantizedDense,
+    keras.layers.Rescaling: fake.QuantizedRescaling,
+}
+_RELUS = (keras.activations.relu, keras.activations.relu6)
+_UNIT = {keras.activations.softmax: (0.0, 255 / 256), keras.activations.sigmoid: (0.0, 255 / 256)}
+
+
+def quantize_aware(model: keras.Model, images: np.ndarray) -> keras.Model:
+    """Returns a copy of `model` that trains, and answers, as its int8 LiteRT file will compute.
+
+    Batch norms are folded into the convolutions before them. Weights are rounded to int8 per output
+    channel, activations to 256 levels of a range, wherever LiteRT rounds; gradients pass as if they
+    were not. The ranges begin as those of `images` and follow the activations in training.
+
+        network = keras_lightnets.quantize_aware(model, images[:256])
+        network.compile(keras.optimizers.Adam(1e-4), "categorical_crossentropy")
+        network.fit(images, labels)
+
+    Args:
+        model: A built functional or sequential model of convolutions (also depthwise and grouped),
+            `Dense`, batch norms behind them, ReLU and ReLU6, `Add`, `Concatenate`, pooling, padding
+            and reshaping, channel shuffles and splits; softmax or sigmoid at the end.
+        images: Some of those for training, `(n, ...)` as `model` takes them. If they are uint8, the
+            range of the input is 0 to 255 for good.
+
+    Raises:
+        ValueError: A layer is not known, or has no range: all its outputs are zero, or one of them
+            is not a finite number.
+    """
+    flat = fold_batch_norm(_flat(as_functional(model)))
+    rounding = _rounding(flat, images)
+
+    def rounded(name: str, x: Any) -> Any:
+        if name not in rounding:
+            return x
+        quantize, member = rounding[name]
+        return quantize(x, member=member)
+
+    def new_layer(layer: keras.layers.Layer) -> Any:
+        config = layer.get_config() | {"dtype": "float32"}
+        config.pop("pad_filters", None)  # no batch norm follows any more
+        clone = _QUANTIZED.get(type(layer), type(layer)).from_config(config)
+
+        def call(*inputs: Any, **options: Any) -> Any:
+            return rounded(layer.name, clone(*inputs, **options))
+
+        call.set_weights = clone.set_weights
+        return call
+
+    def enter(x: Any) -> Any:
+        return rounded(x._keras_history.operation.name, x)
+
+    quantized, pairs = rewrite(flat, new_layer, lambda inner: inner, enter=enter)
+    _copy_weights(pairs)
+    return quantized
+
+
+def _flat(model: keras.Model) -> keras.Model:
+    """A copy in which layers stand in place of inner models, and activations behind layers."""
+
+    def new_layer(layer: keras.layers.Layer) -> Any:
+        if type(layer) not in _QUANTIZED or _activation(layer) is None:
+            return type(layer).from_config(layer.get_config())
+        linear = type(layer).from_config(layer.get_config() | {"activation": "linear"})
+        activate = keras.layers.Activation(_activation(layer), name=f"{layer.name}_activation")
+
+        def call(x: Any) -> Any:
+            return activate(linear(x))
+
+        call.set_weights = linear.set_weights
+        return call
+
+    def in_place(inner: keras.Model) -> Any:
+        flat = _flat(as_functional(inner))
+        return lambda x, **_: flat._run_through_graph(x, operation_fn=lambda operation: operation)
+
+    flat, pairs = rewrite(model, new_layer, in_place)
+    _copy_weights(pairs)
+    return flat
+
+
+def _copy_weights(pairs: list[tuple[Any, Any]]) -> None:
+    for layer, clone in pairs:
+        if layer.weights:
+            clone.set_weights(layer.get_weights())
+
+
+def _rounding(model: keras.Model, images: np.ndarray) -> dict[str, tuple[fake.FakeQuantize, int]]:
+    """Layer -> what rounds its output, and which of its members that is."""
+    nodes = calls_of(model)
+    kinds = {node.operation.name: _kind(node.operation) for node in nodes}
+    together = _together(nodes, kinds)
+    tensors = _rounded_outputs(model, nodes, kinds)
+    measured = _measure(model, tensors, images)
+    groups = defaultdict(list)
+    for name, tensor in tensors.items():
+        groups[together[id(tensor)]].append(name)
+    rounding = {}
+    for first, *others in groups.values():
+        names = [first, *others]
+        limits = None if others else _limits(model.get_layer(first), images.dtype)
+        quantize = fake.FakeQuantize(len(names), limits, dtype="float32", name=f"{first}_range")
+        if limits is None:
+            quantize.set_weights(_ends(names, [measured[name] for name in names]))
+        rounding |= {name: (quantize, member) for member, name in enumerate(names)}
+    return rounding
+
+
+def _together(nodes: list[Any], kinds: dict[str, str]) -> dict[int, int]:
+    """Tensor -> the group of those with which it shares a range."""
+    groups = {id(tensor): {id(tensor)} for node in nodes for tensor in node.outputs}
+    for node in nodes:
+        if kinds[node.operation.name] != "own":
+            joined = [groups[id(tensor)] for tensor in (*node.input_tensors, *node.outputs)]
+            merged = set().union(*joined)
+            groups |= dict.fromkeys(merged, merged)
+    return {tensor: min(group) for tensor, group in groups.items()}
+
+
+def _rounded_outputs(model: keras.Model, nodes: list[Any], kinds: dict[str, str]) -> dict[str, Any]:
+    """Layer -> its output, of the layers whose output is rounded."""
+    users = defaultdict(list)
+    for node in nodes:
+        for tensor in node.input_tensors:
+            users[id(tensor)].append(node.operation)
+    last = {id(tensor) for tensor in model.outputs}
+
+    def rounds(layer: Any) -> bool:
+        if kinds[layer.name] == "same":
+            return False
+        behind = users[id(layer.output)]
+        if id(layer.output) in last:
+            return _activation(layer) not in _UNIT
+        fused = type(layer) in (*_QUANTIZED, keras.layers.Add) and len(behind) == 1
+        return not (fused and _activation(behind[0]) in _RELUS)
+
+    return {layer.name: layer.output for layer in model.layers if rounds(layer)}
+
+
+def _kind(layer: Any) -> str:
+    known = _KIND.get(type(layer))
+    last = _activation(layer)
+    if known is None or last not in (None, *_RELUS, *_UNIT) or len(layer._inbound_nodes) > 1:
+        what = "shared" if known else type(layer).__name__
+        what = what if last is None else f"{what}, {last.__name__}"
+        raise ValueError(
+            f"The layer {layer.name!r} ({what}) cannot be quantized. Known are convolutions, "
+            "Dense, batch norms behind them, ReLU, ReLU6, Add, Concatenate, pooling, padding, "
+            "Reshape and the layers of keras_lightnets, each called once."
+        )
+    return known
+
+
+def _activation(layer: Any) -> Any:
+    """The function behind a layer, None where it is linear."""
+    if isinstance(layer, keras.layers.Softmax):
+        return keras.activations.softmax
+    if isinstance(layer, keras.layers.ReLU):
+        plain = layer.negative_slope == 0 == layer.threshold and layer.max_value in (None, 6)
+        return keras.activations.relu if plain else layer.call
+    last = getattr(layer, "activation", None)
+    return None if last is keras.activations.linear else last
+
+
+def _limits(layer: Any, dtype: Any) -> tuple[float, float] | None:
+    if isinstance(layer, keras.layers.InputLayer):
+        return (0.0, 255.0) if dtype == np.uint8 else None
+    return _UNIT.get(_activation(layer))
+
+
+def _measure(model: keras.Model, tensors: dict[str, Any], images: np.ndarray) -> dict[str, Any]:
+    """Layer -> means over images of the smallest and the largest value of its output."""
+    probe = keras.Model(model.inputs, list(tensors.values()))
+
+    @tf.function
+    def ends(batch: tf.Tensor) -> list[Any]:
+        return [fake.ends(x) for x in keras.tree.flatten(probe(batch, training=False))]
+
+    sums = np.zeros((len(tensors), 2))
+    for start in range(0, len(images), _BATCH):
+        batch = images[start : start + _BATCH].astype(model.inputs[0].dtype)
+        sums += len(batch) * np.array(ends(tf.constant(batch)))
+    return dict(zip(tensors, sums / len(images), strict=True))
+
+
+def _ends(names: list[str], measured: list[np.ndarray]) -> list[np.ndarray]:
+    """The ends of the ranges of layers whose outputs share one."""
+    ends = np.stack(measured, axis=1).astype("float32")
+    if not np.isfinite(ends).all():
+        raise ValueError(
+            f"Outputs of the layer {names[0]!r} are not finite numbers for these images: look for "
+            "NaN in the images and in the weights."
+        )
+    if not ends.any():
+        raise ValueError(
+            f"All outputs of the layer {names[0]!r} are zero for these images: there is no range "
+            "to quantize. Give other images, or train the network first."
+        )
+    return list(ends)

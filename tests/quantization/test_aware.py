@@ -1,0 +1,203 @@
+"""What a quantized network computes in training is what its int8 file computes."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import keras_lightnets as kl
+from keras_lightnets.export import runtimes
+from keras_lightnets.inference.function import frozen_function, inference_model
+from keras_lightnets.layers import (
+    Activation,
+    ConcatShuffleSplit,
+    DepthwiseConv2D,
+    FakeQuantize,
+    FusedBatchNormalization,
+)
+from tests import toy
+
+L = keras.layers
+
+
+def examples(seed, count):
+    images, labels = toy._examples(tf.constant([seed, seed]), count)
+    return images.numpy(), labels.numpy()
+
+
+def network():
+    """Every kind of layer, and every way in which tensors share a range."""
+
+    def norm(x, activation=None):
+        x = FusedBatchNormalization(momentum=0.7)(x)
+        return x if activation is None else Activation(activation)(x)
+
+    x = inputs = keras.Input((toy.SIDE, toy.SIDE, 3), name="image")
+    x = L.Rescaling([1 / 60, 1 / 70, 1 / 65], [-2.0, -1.8, -1.9])(x)
+    x = first = norm(L.Conv2D(8, 3, padding="same", use_bias=False, name="stem")(x), "relu6")
+    x = norm(DepthwiseConv2D(3, padding=1, use_bias=False, name="deep")(x), "relu6")
+    x = norm(kl.GroupedConv2D(8, 1, groups=2, use_bias=False, name="grouped")(x))
+    x = L.Add(name="add")([first, kl.ChannelShuffle(2)(x)])
+    left, right = kl.ChannelSplit()(x)
+    right = norm(kl.GroupedConv2D(4, 1, use_bias=False, name="right")(right), "relu")
+    left, right = ConcatShuffleSplit(name="unit")([left, right])
+    pooled = L.AveragePooling2D(2, name="mean")(left)
+    right = L.Conv2D(6, 3, strides=2, padding="same", activation="relu", name="down")(right)
+    x = Activation("relu", name="joined")(L.Concatenate(name="concat")([right, pooled]))
+    x = L.MaxPooling2D(2)(x)
+    x = L.Flatten()(x)
+    x = L.Dense(toy.CLASSES, name="logits")(L.Dropout(0.1)(x))
+    return keras.Model(inputs, L.Activation("softmax", name="predictions")(x))
+
+
+def fit(model, rate, epochs):
+    model.compile(keras.optimizers.Adam(rate), "categorical_crossentropy", metrics=["accuracy"])
+    images, labels = examples(1, 256)
+    return model.fit(images, labels, batch_size=32, epochs=epochs, verbose=0).history
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """The network, that trained on for int8, and what the latter was before."""
+    keras.utils.set_random_seed(0)
+    plain = network()
+    fit(plain, 0.01, 6)
+    quantized = kl.quantize_aware(plain, examples(1, 64)[0])
+    before = [w.copy() for w in quantized.get_weights()]
+    fit(quantized, 0.001, 2)
+    return plain, quantized, before
+
+
+def int8_file(model):
+    shape = (1, *model.inputs[0].shape[1:])
+    function = frozen_function(
+        inference_model(model, merge_pads=False), tf.TensorSpec(shape, tf.float32)
+    )
+    concrete = function.get_concrete_function()
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([concrete], tf.Module())
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    converter.inference_input_type = converter.inference_output_type = tf.uint8
+    with runtimes.without_notices():
+        return converter.convert()
+
+
+@pytest.fixture(scope="module")
+def interpreter(trained, tmp_path_factory):
+    path = tmp_path_factory.mktemp("int8") / "model.tflite"
+    path.write_bytes(int8_file(trained[1]))
+    return runtimes.litert_interpreter(path)
+
+
+def test_the_file_computes_what_training_computed(trained, interpreter):
+    # Mutations: `keepdims=True` left out of a scale; ranges of a concatenation not shared; a ReLU
+    # rounded twice.
+    _, quantized, _ = trained
+    (given,), (output,) = interpreter.get_input_details(), interpreter.get_output_details()
+    assert given["dtype"] == output["dtype"] == np.uint8
+    assert given["quantization"] == (1.0, 0)
+    assert output["quantization"] == (1 / 256, 0)
+    answers = []
+    images, labels = examples(2, 500)
+    for image in images:
+        interpreter.set_tensor(given["index"], image[None])
+        interpreter.invoke()
+        answers.append(interpreter.get_tensor(output["index"])[0] / 256)
+    expected = quantized.predict(images.astype("float32"), verbose=0)
+    assert np.mean(np.abs(answers - expected) <= 1 / 256) >= 0.999
+    assert np.mean(np.argmax(answers, 1) == labels.argmax(1)) > 0.9
+
+
+def test_no_operation_of_the_file_is_in_float_or_more_than_needed(interpreter):
+    kinds = {detail["dtype"] for detail in interpreter.get_tensor_details()}
+    assert kinds <= {np.int8, np.uint8, np.int32}
+    names = [op["op_name"] for op in interpreter._get_ops_details()]
+    assert names.count("QUANTIZE") == 2  # the input and the output alone: no range is changed
+
+
+def test_training_moves_weights_and_ranges(trained):
+    _, quantized, before = trained
+    after = {v.path: v.numpy() for v in quantized.variables if "seed" not in v.path}
+    still = [path for path, old in zip(after, before, strict=False) if (after[path] == old).all()]
+    # The smallest value behind a ReLU is always 0.
+    assert [path for path in still if not path.endswith("moving_min")] == []
+    ends = {layer.name: layer.get_weights() for layer in quantized.layers if _moves(layer)}
+    assert all((high > low).all() and (low <= 0).all() for low, high in ends.values())
+
+
+def _moves(layer):
+    return isinstance(layer, FakeQuantize) and layer.limits is None
+
+
+def test_the_quantized_network_answers_as_the_other(trained):
+    plain, quantized, _ = trained
+    images, labels = examples(3, 300)
+    shares = [
+        np.mean(model.predict(images, verbose=0).argmax(1) == labels.argmax(1))
+        for model in (plain, quantized)
+    ]
+    assert shares[1] >= shares[0] - 0.01
+
+
+def test_a_saved_network_is_the_same(trained, tmp_path):
+    _, quantized, _ = trained
+    quantized.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    images = examples(4, 16)[0]
+    np.testing.assert_array_equal(
+        loaded.predict(images, verbose=0), quantized.predict(images, verbose=0)
+    )
+
+
+def test_tensors_that_meet_share_a_range(trained):
+    ranges = {layer.name: layer.members for layer in trained[1].layers if _moves(layer)}
+    # `add` and `right` meet in the unit, which `mean` and `down` go on from.
+    assert max(ranges.values()) >= 4
+    # A ReLU behind a convolution or a sum is rounded with it.
+    assert not {"stem_range", "deep_range", "right_range"} & set(ranges)
+
+
+def small(*layers, shape=(8, 8, 3)):
+    return keras.Sequential([keras.Input(shape), *layers])
+
+
+def with_nan():
+    model = small(L.Conv2D(2, 3, name="broken"))
+    model.layers[0].set_weights([np.full((3, 3, 3, 2), np.nan), np.zeros(2)])
+    return model
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (
+            lambda: small(L.Conv2D(2, 3), L.LeakyReLU(name="leaky")),
+            "'leaky'.*LeakyReLU.* Known are",
+        ),
+        (lambda: small(L.Conv2D(2, 3, activation="gelu", name="own")), "'own_activation'.*gelu"),
+        (lambda: small(L.BatchNormalization(name="alone")), "'alone'.*BatchNormalization"),
+        (lambda: small(L.Conv2D(2, 3, kernel_initializer="zeros", name="dead")), "'dead' are zero"),
+        (with_nan, "'broken' are not finite"),
+    ],
+)
+def test_what_has_no_range_is_named(model, message):
+    with pytest.raises(ValueError, match=message) as error:
+        kl.quantize_aware(model(), examples(1, 8)[0])
+    assert "\n" not in str(error.value)
+
+
+def test_inner_models_and_activations_of_layers():
+    inner = small(L.Conv2D(4, 3, activation="relu", name="conv"))
+    model = small(inner, L.GlobalAveragePooling2D(), L.Dense(3, activation="softmax", name="head"))
+    images = np.random.default_rng(0).normal(size=(32, 8, 8, 3)).astype("float32")
+    quantized = kl.quantize_aware(model, images)
+    answers = quantized.predict(images, verbose=0)
+    np.testing.assert_allclose(answers, model.predict(images, verbose=0), rtol=0, atol=0.05)
+    # Pixels of floats have a range of their own.
+    assert quantized.layers[1].limits is None
+
+
+def test_what_cannot_round_says_so(trained):
+    with pytest.raises(ValueError, match="rounds as an int8 file does"):
+        kl.plain_keras(trained[1])
+    with pytest.raises(kl.errors.ExportError, match="leave out precision='bfloat16'"):
+        inference_model(trained[1], "bfloat16")
