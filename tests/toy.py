@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import pathlib
 import types
@@ -13,19 +12,12 @@ import tensorflow as tf
 from PIL import Image
 
 from keras_lightnets.layers import FusedBatchNormalization
+from keras_lightnets.preprocessing import EvalTransform
 from lightnets import data
 from lightnets.config import keys as configs
 from lightnets.run import build, loop, train, training
 
 SIDE, CLASSES = 8, 4
-
-
-@dataclasses.dataclass(frozen=True)
-class Transform:
-    image_size: tuple[int, int] = (SIDE, SIDE)
-
-    def to_dict(self):
-        return {"image_size": list(self.image_size)}
 
 
 class ToySplits:
@@ -38,7 +30,7 @@ class ToySplits:
 
     def __init__(self, seed: int, train_examples=48, eval_examples=22, heavy_step=-1):
         self.labels = [f"quarter{number}" for number in range(CLASSES)]
-        self.transform = Transform()
+        self.transform = EvalTransform((SIDE, SIDE))
         self.train_examples, self.eval_examples = train_examples, eval_examples
         self._seed, self._heavy_step = seed, heavy_step
 
