@@ -798,6 +798,27 @@ MUTATIONS = (
         "test_choices.py::test_facts_are_those_of_the_training_images",
     ),
     Mutation(
+        "features: the images that fill the last batch up count",
+        "training/evaluation/features.py",
+        "look(images)[weights.numpy() > 0]",
+        "look(images)",
+        "test_features.py::test_features_are_those_of_each_picture_in_order",
+    ),
+    Mutation(
+        "wrong labels: judged by a classifier that has seen them",
+        "training/evaluation/features.py",
+        "fit(features[~out], labels[~out])",
+        "fit(features, labels)",
+        "test_features.py::test_no_image_is_judged_by_a_classifier_that_has_seen_it",
+    ),
+    Mutation(
+        "activation maps of the wrong class",
+        "training/evaluation/activation.py",
+        "found, kernel[:, classes]",
+        "found, kernel[:, classes[::-1]]",
+        "test_features.py::test_the_mean_of_a_map_is_the_logit[shufflenet_v1_g1_x0_25]",
+    ),
+    Mutation(
         "compare: images that both runs got wrong count",
         "training/evaluation/compare.py",
         "right and not other.answers[image]",
@@ -828,8 +849,8 @@ MUTATIONS = (
     Mutation(
         "report.html: names are markup",
         "training/support/markup.py",
-        "    return html.escape(str(value))",
-        "    return str(value)",
+        '    return html.escape(f"{value:.4f}" if isinstance(value, float) else str(value))',
+        '    return f"{value:.4f}" if isinstance(value, float) else str(value)',
         "test_run_page.py::test_mistakes_are_named_by_file_and_nothing_becomes_markup",
     ),
     Mutation(

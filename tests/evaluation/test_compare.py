@@ -14,6 +14,7 @@ from lightnets.config import keys as configs
 from lightnets.evaluation import compare, report
 from lightnets.evaluation.scoring import interval
 from lightnets.support import console
+from tests import pages
 
 HOSTILE = "<b>run</b>"
 
@@ -67,7 +68,7 @@ def test_the_numbers_are_those_of_the_definitions(runs, tmp_path, capsys):
     assert "model.name" not in rows[0], "all alike"
     assert (rows[0]["parameters"], rows[0]["macs"], rows[0]["bytes"]) == ("1234000", "", "2500000")
     out = capsys.readouterr().out
-    assert "0.802 to 0.930" in out
+    assert "0.802-0.930" in out
     assert "0.013" in out
 
 
@@ -88,7 +89,7 @@ def test_no_table_is_cut_on_a_terminal(runs, monkeypatch):
     assert "".join(shown[shown.rindex("name") + 4 :].split()) == "long" * 50
 
 
-def test_the_page_shows_them_and_nothing_becomes_markup(runs, tmp_path):
+def test_the_page_shows_them_and_nothing_becomes_markup(browser, runs, tmp_path):
     page = tmp_path / "page.html"
     assert main(["compare", *map(str, runs[:2]), "--page", str(page)]) == 0
     text = page.read_text()
@@ -96,6 +97,7 @@ def test_the_page_shows_them_and_nothing_becomes_markup(runs, tmp_path):
     assert "train.epochs" in text
     assert "<b>run" not in text
     assert len(text) < 200_000
+    assert all(found["images"] == 1 for found in pages.check(browser, page))
 
 
 @pytest.mark.parametrize("right", [0, 10, 45])

@@ -1,5 +1,7 @@
 """The report of a run: what it says, and how a browser shows it."""
 
+import csv
+import pathlib
 import re
 
 import numpy as np
@@ -7,14 +9,13 @@ import tensorflow as tf
 
 from lightnets import data
 from lightnets.config import keys as configs
-from lightnets.evaluation import page, report
-from tests import toy
-from tests.pages import PROBE, look
+from lightnets.evaluation import page, report, suspects
+from tests import pages, toy
 
 HOSTILE = "<script>document.body.remove()</script> & 'b\"".replace("/", "\u2044")
 
 
-def write(folder, dataset, classes, wrong):
+def write(folder, dataset, classes, wrong, certain=0.9):
     """Writes a report of a run whose first answers are wrong, with falling certainty."""
     config = configs.from_dict(
         {
@@ -27,7 +28,7 @@ def write(folder, dataset, classes, wrong):
     true = np.asarray(splits.eval_source.read_labels())
     said = np.where(np.arange(len(true)) < wrong, (true + 1) % len(classes), true)
     probabilities = np.full((len(true), len(classes)), 0.01)
-    probabilities[np.arange(len(true)), said] = 0.9 - np.arange(len(true)) / 1000
+    probabilities[np.arange(len(true)), said] = certain - np.arange(len(true)) / 1000
     accuracy = float(np.mean(said == true))
     results = {
         **{"accuracy": accuracy, "images": len(true), "epochs": 3, "best_epoch": 2},
@@ -36,7 +37,8 @@ def write(folder, dataset, classes, wrong):
     }
     folder.mkdir()
     path = folder / page.NAME
-    page.write(config, splits, results, true, probabilities, path)
+    model = toy.pooled_network(len(classes))
+    page.write(config, splits, results, true, probabilities, model, path)
     return path, [splits.eval_source.name(place) for place in range(wrong)]
 
 
@@ -48,16 +50,33 @@ def test_mistakes_are_named_by_file_and_nothing_becomes_markup(browser, tmp_path
     assert "<script" not in text
     assert "Accuracy on 8 held-out images: <b>0.6250</b>" in text
     assert "3 mistakes; 3 shown" in text
-    path.write_text(text + PROBE)
+    assert "calibration" not in text, "8 images say nothing of it"
+    for found in pages.check(browser, path):
+        assert found["images"] == text.count("data:image/") >= 3 + 4
+        names = ["/".join(pathlib.Path(name).parts[-2:]) for name in wrong]
+        places = [found["text"].index(name) for name in names]
+        assert places == sorted(places), "the most certain mistake comes first"
+        assert "Try <b>something" in found["text"]
+        assert "most like it in training: " in found["text"]
+    rows = list(csv.DictReader((path.parent / suspects.TABLE).read_text().splitlines()))
+    held_out = [row["image"] for row in rows if row["split"] == "held out"]
+    assert held_out == wrong, "which the network is certain to be others"
+    listed = (path.parent / suspects.LIST).read_text().splitlines()
+    assert listed == [row["image"] for row in rows]
 
-    shown = look(browser, path, width=500)
-    title = re.search(r"<title>(.*?)</title>", shown).group(1)
-    images, broken, width = (int(number) for number in re.findall(r"\d+", title))
-    assert (images, broken) == (3 + 4, 0)
-    assert width <= 500, "the page must not scroll sideways"
-    places = [shown.index(re.sub(r".*/", "", name)) for name in wrong]
-    assert places == sorted(places), "the most certain mistake comes first"
-    assert "Try &lt;b&gt;something" in shown
+
+def test_classes_and_kinds_of_mistakes_lead_to_their_pictures(tmp_path, monkeypatch):
+    classes = [f"c{number}" for number in range(5)]
+    dataset = toy.noise_files(tmp_path / "data", 300, classes)
+    monkeypatch.setattr(page, "CALIBRATED", 60)
+    path, _ = write(tmp_path / "run", dataset, classes, wrong=60)
+    text = path.read_text()
+    assert "60 mistakes; " in text
+    assert "expected calibration error" in text
+    for number in range(5):
+        place = f"mistake-{number}-{(number + 1) % 5}"
+        assert text.count(f'id="{place}"') >= 1
+        assert text.count(f'href="#{place}"') == 2, "from the class and from the matrix"
 
 
 def test_a_page_is_small_however_many_mistakes_there_are(tmp_path):
@@ -65,8 +84,9 @@ def test_a_page_is_small_however_many_mistakes_there_are(tmp_path):
     dataset = toy.noise_files(tmp_path / "data", 600, classes)
     path, _ = write(tmp_path / "run", dataset, classes, wrong=100)
     text = path.read_text()
-    assert f"100 mistakes; {page.MISTAKES} shown" in text
-    assert len(text) < 300_000
+    shown = int(re.search(r"100 mistakes; (\d+) shown", text)[1])
+    assert page.MISTAKES <= shown <= page.MISTAKES + 6, "and one of each kind"
+    assert len(text) < 1_000_000
 
 
 def test_pictures_of_a_stream_are_found_by_their_position():
@@ -76,5 +96,5 @@ def test_pictures_of_a_stream_are_found_by_their_position():
     stream = tf.data.Dataset.from_tensor_slices((images, np.arange(6) % 2))
     config = configs.from_dict({"model": {"image_size": 32}})
     splits = data.from_dataset(config, stream, stream, labels=["a", "b"])
-    found = [int(image.mean()) for image in splits.held_out_images([5, 0, 3])]
+    found = [int(image.mean()) for image in splits.images(splits.eval_source, [5, 0, 3])]
     assert found == [50, 0, 30]

@@ -1,4 +1,4 @@
-"""Pictures in the folder of another class are found by the margins of a network trained on them."""
+"""Pictures in the folder of another class are found by a network that was trained on them."""
 
 import csv
 import pathlib
@@ -31,3 +31,17 @@ def test_most_of_the_wrong_labels_are_among_the_first_suspects(tmp_path):
     suspects = [int(pathlib.Path(row["image"]).stem) for row in rows[: 2 * len(wrong)]]
     assert len(rows) == images
     assert len(wrong & {*suspects}) >= 0.8 * len(wrong)
+
+    # The report needs no second look at the data, and judges no image by what has seen it.
+    with (run / "suspects.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))[: 2 * len(wrong)]
+    suspects = [int(pathlib.Path(row["image"]).stem) for row in rows]
+    assert len(wrong & {*suspects}) >= 0.8 * len(wrong)
+    report = (run / "report.html").read_text()
+    assert all(f">{row['label']}, looks like {row['likely']}<" in report for row in rows[:24])
+    assert all(
+        f"{row['label']}/{number}.png" in report
+        for row, number in zip(rows[:24], suspects, strict=True)
+    )
+    listed = (run / "suspects.txt").read_text().splitlines()
+    assert listed[: len(rows)] == [row["image"] for row in rows]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import pathlib
 from collections.abc import Callable, Collection
 from typing import Any
@@ -14,7 +13,7 @@ from lightnets.config import resolve
 from lightnets.support import console
 from lightnets.support.errors import UsageError, UserError
 from lightnets.support.words import command, count
-from lightnets.support.writing import check_file, check_folder, replacing
+from lightnets.support.writing import check_file, check_folder, write_paths
 
 # Keys whose flags stand beside `--set`: what messages about a data set advise.
 _FLAGS = ("--data-dir", "--download", "--layout")
@@ -120,8 +119,7 @@ def _write_list(path: pathlib.Path, names: list[str], *, null: bool) -> None:
             f"--fix-list: '{broken[0]}' has a line break. Add --null, and read the list by "
             "xargs -0."
         )
-    with replacing(path, "wb") as file:
-        file.write(b"".join(os.fsencode(name) + (b"\0" if null else b"\n") for name in names))
+    write_paths(path, names, b"\0" if null else b"\n")
 
 
 def _show(args: argparse.Namespace) -> int:

@@ -13,7 +13,7 @@ from lightnets.support.errors import UsageError
 from lightnets.support.words import nearest
 
 # What a person should know first, with why. The rest is behind --all.
-_FIRST = {
+FIRST = {
     PRETRAINED: "recommended",
     "mobilenet_v2_x1_4": "more accurate, slower",
     "mobilenet_v2_x0_5": "faster",
@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
     """Prints the table."""
     whole = args.all or args.pretrained or args.json or args.pattern is not None
     pattern = "*" if args.pattern is None else args.pattern
-    names = list_models(pattern, pretrained=args.pretrained) if whole else list(_FIRST)
+    names = list_models(pattern, pretrained=args.pretrained) if whole else list(FIRST)
     if not names:
         raise UsageError(f"No network matches {pattern!r}.{nearest(pattern, list_models())}")
     times = _measure(names) if args.measure else {}
@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps([_record(model_info(name), times) for name in names], indent=2))
         return 0
     headers = ["network", "top-1 %", "MB", "MACs (M)", "weights" if whole else "why"]
-    rows = [_cells(model_info(name), None if whole else _FIRST[name]) for name in names]
+    rows = [_cells(model_info(name), None if whole else FIRST[name]) for name in names]
     if times:
         headers.insert(4, "ms")
         for name, row in zip(names, rows, strict=True):
@@ -78,7 +78,7 @@ def _accuracy(info: ModelInfo) -> float | None:
 
 
 def _record(info: ModelInfo, times: dict[str, float]) -> dict[str, object]:
-    record = {
+    record: dict[str, object] = {
         "name": info.name,
         "alias_of": info.alias_of,
         "parameters": info.parameters,
@@ -87,7 +87,9 @@ def _record(info: ModelInfo, times: dict[str, float]) -> dict[str, object]:
         "paper_top1": info.paper_top1,
         "weights": [row.tag for row in info.weights],
     }
-    return record | ({"milliseconds": times[info.name]} if times else {})
+    if times:
+        record["milliseconds"] = times[info.name]
+    return record
 
 
 def _cells(info: ModelInfo, why: str | None) -> list[str]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -129,15 +130,9 @@ class Splits:
         references = source.references(global_batch, shard, shards)
         return pipeline.batches(references, load, finish, local, self.config.data.num_threads)
 
-    def held_out_images(self, places: Sequence[int] | np.ndarray) -> Iterator[np.ndarray]:
-        """Returns uint8 `(height, width, 3)` of evaluation images, by their position."""
-        source = self.eval_source
-        contents = ((None, None, 3), tf.uint8) if source.decoded else ((), tf.string)
-
-        @tf.function(input_signature=[tf.TensorSpec(*contents)], autograph=False)
-        def pixels(contents):
-            return pipeline.evaluation_pixels(contents, self.transform, source.decoded)
-
+    def images(self, source: AnySource, places: Sequence[int] | np.ndarray) -> Iterator[np.ndarray]:
+        """Returns uint8 `(height, width, 3)` of images of a source, as outside training."""
+        pixels = _pixels(self.transform, source.decoded)
         return (pixels(contents).numpy() for contents in source.pick(places))
 
     def class_weights(self) -> np.ndarray:
@@ -160,6 +155,17 @@ class Splits:
             sources, held_out = [self.whole], self.eval_source
         dataset = self.config.data.dataset
         split_file.save(path, sources, held_out, self.labels, self.excluded, dataset)
+
+
+@functools.cache  # traced once, whoever asks
+def _pixels(transform: EvalTransform, decoded: bool) -> Callable[[tf.Tensor], tf.Tensor]:
+    contents = ((None, None, 3), tf.uint8) if decoded else ((), tf.string)
+
+    @tf.function(input_signature=[tf.TensorSpec(*contents)], autograph=False)
+    def pixels(contents):
+        return pipeline.evaluation_pixels(contents, transform, decoded)
+
+    return pixels
 
 
 def balanced(counts: Sequence[int] | np.ndarray) -> np.ndarray:

@@ -121,7 +121,7 @@ def cells(runs: Sequence[Ran]) -> list[list[str]]:
     rows = []
     for run, row in zip(runs, numbers(runs), strict=True):
         p = "best" if run is first else "-" if row["p"] is None else f"{row['p']:.2g}"
-        between = f"{row['low']:.3f} to {row['high']:.3f}"
+        between = f"{row['low']:.3f}-{row['high']:.3f}"
         sizes = (millions(row["parameters"], 2), millions(row["macs"], 1))
         rows.append([row["run"], f"{row['accuracy']:.4f}", between, p, *sizes])
         rows[-1].append(millions(row["bytes"], 1))

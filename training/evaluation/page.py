@@ -10,17 +10,25 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lightnets.config.keys import Config
-from lightnets.evaluation import report
-from lightnets.evaluation.scoring import interval, largest_class
+from lightnets.data.sources.source import spread
+from lightnets.evaluation import activation, features, report, suspects
+from lightnets.evaluation.features import Known
+from lightnets.evaluation.scoring import calibration, interval, largest_class
 from lightnets.support import markup
 from lightnets.support.words import command, count
 
 if TYPE_CHECKING:
+    import keras
+
     from lightnets.data import Splits
 
 NAME = "report.html"
 # Pictures of each kind on the page, 3 KB each, and the length of their sides in pixels.
-MISTAKES, SEEN, SIDE = 36, 24, 128
+MISTAKES, SUSPECTS, SEEN, SIDE = 36, 24, 24, 128
+# Classes whose confusions fit into a table, each with its own mistake to look at.
+MATRIX = 12
+# Held-out images from which calibration says something.
+CALIBRATED = 200
 
 
 @report.only_a_picture
@@ -30,9 +38,10 @@ def write(
     results: Mapping[str, Any],
     true: np.ndarray,
     probabilities: np.ndarray,
+    model: keras.Model | None,
     path: pathlib.Path,
 ) -> None:
-    """Writes the page beside the pictures of the run.
+    """Writes the page beside the pictures of the run, and the labels to check.
 
     Args:
         config: Of the run.
@@ -40,11 +49,15 @@ def write(
         results: What `results.json` holds, and the rows of `report.per_class` as `per_class`.
         true: Class numbers of the held-out images, `(images,)`.
         probabilities: `(images, classes)`, of the best weights.
+        model: Of these weights; None leaves out what only it can show.
         path: To write, in the folder of the run.
     """
     run, labels = path.parent, splits.labels
-    rows = sorted(results["per_class"], key=lambda row: row["f1"])
-    columns = ("class", "precision", "recall", "f1", "images")
+    known = None if model is None else _known(model, splits)
+    said = probabilities.argmax(-1)
+    shown = _shown(true, probabilities, len(labels))
+    doubtful = list(suspects.of_run(splits, true, probabilities, known))
+    suspects.write(doubtful, run)
     pictures = {
         "Loss, accuracy and learning rate by epoch": run / "curves.png",
         "Confusion matrix": run / "confusion_matrix.png",
@@ -54,17 +67,20 @@ def write(
         markup.lines(results["advice"]),
         markup.section("What was trained", markup.table(("", ""), _facts(config, splits, results))),
         markup.section(
-            "Mistakes, the most certain first", *_mistakes(config, splits, true, probabilities)
+            "Mistakes, the most certain first",
+            *_mistakes(splits, true, probabilities, shown, model, known),
         ),
+        markup.section("Labels to check", *_suspects(splits, doubtful)),
         *(
             markup.section(what, markup.drawn(file.read_bytes(), what))
             for what, file in pictures.items()
             if file.is_file()
         ),
+        markup.section("Mistakes by class", *_confusions(labels, true, said, shown)),
         markup.section(
-            "Classes, the worst first",
-            markup.table(columns, [[row[key] for key in columns] for row in rows]),
+            "Classes, the worst first", _classes(results["per_class"], true, shown, said)
         ),
+        markup.section("Calibration", *_calibration(true, probabilities)),
         markup.section("What the network saw in training", _seen(config, splits)),
         markup.section("Commands", f"<pre>{markup.text(_commands(run))}</pre>"),
     ]
@@ -101,30 +117,152 @@ def _facts(config: Config, splits: Splits, results: Mapping[str, Any]) -> list[t
     ]
 
 
-def _mistakes(
-    config: Config, splits: Splits, true: np.ndarray, probabilities: np.ndarray
-) -> Iterator[str]:
-    said, labels = probabilities.argmax(-1), splits.labels
+def _known(model: keras.Model, splits: Splits) -> Known | None:
+    """Returns training images with their features; None where they cannot be read here."""
+    if splits.config.data.data_service:
+        return None
+    source = splits.train_source
+    if source.count > features.MOST:
+        source = source.subset(spread(source.count, features.MOST))
+    return features.extract(model, splits, source)
+
+
+def _shown(true: np.ndarray, probabilities: np.ndarray, classes: int) -> np.ndarray:
+    """Returns the places of mistakes to show, the most certain first.
+
+    Those of which there is no other of their kind come with them.
+    """
+    said = probabilities.argmax(-1)
     wrong = np.flatnonzero(said != true)
     wrong = wrong[np.argsort(-probabilities[wrong, said[wrong]], kind="stable")]
-    shown = wrong[:MISTAKES]
-    yield f"<p>{count(len(wrong), 'mistake')}; {len(shown)} shown.</p>"
-    yield markup.figures(
+    kinds = true[wrong] * classes + said[wrong]
+    first = np.unique(kinds, return_index=True)[1] if classes <= MATRIX else []
+    return wrong[np.union1d(np.arange(min(MISTAKES, len(wrong))), first).astype(int)]
+
+
+def _mistakes(
+    splits: Splits,
+    true: np.ndarray,
+    probabilities: np.ndarray,
+    shown: np.ndarray,
+    model: keras.Model | None,
+    known: Known | None,
+) -> Iterator[str]:
+    """Yields each mistake beside what the network looked at and what it knew most like it."""
+    said, labels = probabilities.argmax(-1), splits.labels
+    wrong = count(int(np.sum(said != true)), "mistake")
+    if not len(shown):
+        yield f"<p>{wrong}.</p>"
+        return
+    images = list(splits.images(splits.eval_source, shown))
+    columns = [images]
+    captions = [
+        [
+            f"{labels[true[place]]}, taken for {labels[said[place]]} "
+            f"({probabilities[place, said[place]]:.2f})",
+            _below(splits, splits.eval_source.name(int(place))),
+        ]
+        for place in shown
+    ]
+    told = ""
+    if model is not None and (maps := activation.maps(model)):
+        found = maps(np.stack(images), said[shown])
+        columns.append([*map(activation.overlay, images, found)])
+        told = "Red: what spoke for the answer. "
+    if known is not None:
+        places = features.nearest(known.look(np.stack(images)), known.features)[:, 0]
+        columns.append(list(splits.images(known.source, places)))
+        classes = known.source.read_labels()
+        for caption, place in zip(captions, places, strict=True):
+            name = _below(splits, known.source.name(int(place)))
+            caption.append(f"most like it in training: {labels[classes[place]]}, {name}")
+        told += "To the right: the training image most like it, to the network."
+    yield f"<p>{wrong}; {len(shown)} shown. {told}</p>"
+    pictures = [_jpeg(np.concatenate(row, axis=1)) for row in zip(*columns, strict=True)]
+    places = [_place(true[place], said[place]) for place in shown]
+    yield markup.figures(zip(pictures, captions, strict=True), places)
+
+
+def _place(true: Any, said: Any) -> str:
+    return f"mistake-{true}-{said}"
+
+
+def _suspects(splits: Splits, rows: Sequence[suspects.Row]) -> Iterator[str]:
+    if not rows:
+        return
+    yield (
+        f"<p>{count(len(rows), 'image')} that look like another class than their own; the first "
+        f"{min(len(rows), SUSPECTS)} shown. <code>{suspects.TABLE}</code> has all with their "
+        f"classes, <code>{suspects.LIST}</code> the files, one a line as "
+        "<code>lightnets data check --fix-list</code> writes them. Look at each before you move "
+        "or remove it.</p>"
+    )
+    shown, images = rows[:SUSPECTS], {}
+    for source in {row.split: row.source for row in shown}.values():
+        own = [row for row in shown if row.source is source]
+        read = splits.images(source, [row.place for row in own])
+        images |= {row[:2]: image for row, image in zip(own, read, strict=True)}
+    pictures = [
         (
-            _jpeg(image),
-            (
-                f"{labels[true[place]]}, taken for {labels[said[place]]} "
-                f"({probabilities[place, said[place]]:.2f})",
-                _below(config.data.dataset, splits.eval_source.name(int(place))),
-            ),
+            _jpeg(images[row[:2]]),
+            [f"{row.label}, looks like {row.likely}", f"{_below(splits, row.name)} ({row.split})"],
         )
-        for place, image in zip(shown, splits.held_out_images(shown), strict=True)
+        for row in shown
+    ]
+    yield markup.figures(pictures)
+
+
+def _confusions(
+    labels: Sequence[str], true: np.ndarray, said: np.ndarray, shown: np.ndarray
+) -> Iterator[str]:
+    """Yields the matrix of few classes, in which each kind of mistake leads to one."""
+    if len(labels) > MATRIX or not len(shown):
+        return
+    numbers = range(len(labels))
+    counts = np.zeros((len(labels), len(labels)), int)
+    np.add.at(counts, (true, said), 1)
+
+    def cell(row: int, column: int) -> Any:
+        if row == column or not counts[row, column]:
+            return int(counts[row, column]) or ""
+        return markup.Link(counts[row, column], _place(row, column))
+
+    yield "<p>True classes below each other, answers beside each other.</p>"
+    yield markup.table(
+        ("", *labels),
+        [[labels[row], *(cell(row, column) for column in numbers)] for row in numbers],
     )
 
 
-def _below(dataset: str, name: str) -> str:
+def _classes(
+    rows: Sequence[Mapping[str, Any]], true: np.ndarray, shown: np.ndarray, said: np.ndarray
+) -> str:
+    columns = ("precision", "recall", "f1", "images")
+    first = {int(true[place]): _place(true[place], said[place]) for place in shown[::-1]}
+    cells = [
+        [
+            markup.Link(row["class"], first[number]) if number in first else row["class"],
+            *(row[key] for key in columns),
+        ]
+        for number, row in sorted(enumerate(rows), key=lambda pair: pair[1]["f1"])
+    ]
+    return markup.table(("class", *columns), cells)
+
+
+def _calibration(true: np.ndarray, probabilities: np.ndarray) -> Iterator[str]:
+    if len(true) < CALIBRATED:
+        return
+    error, rows = calibration(true, probabilities)
+    yield (
+        f"<p>Probabilities are {100 * error:.1f} points from the share of right answers "
+        "(expected calibration error). Where the share is lower, the network is too certain.</p>"
+    )
+    yield markup.table(("mean probability", "right", "images"), rows)
+
+
+def _below(splits: Splits, name: str) -> str:
     """Returns the name of a file as it is below the folder of the data set."""
-    path = pathlib.Path(name)
+    path, dataset = pathlib.Path(name), splits.config.data.dataset
     below = path.is_absolute() and path.is_relative_to(dataset)
     return str(path.relative_to(dataset)) if below else name
 
@@ -143,7 +281,7 @@ def _jpeg(pixels: np.ndarray) -> bytes:
     from PIL import Image
 
     picture = Image.fromarray(pixels)
-    picture.thumbnail((SIDE, SIDE))
+    picture.thumbnail((SIDE * picture.width // picture.height, SIDE))
     file = io.BytesIO()
     picture.save(file, "JPEG", quality=80)
     return file.getvalue()

@@ -52,6 +52,34 @@ def interval(right: int, images: int) -> tuple[float, float]:
     return float(found.low), float(found.high)
 
 
+def calibration(
+    true: np.ndarray, probabilities: np.ndarray, bins: int = 10
+) -> tuple[float, list[tuple[float, float, int]]]:
+    """Returns how far the probabilities of answers are from the share of right ones.
+
+    Args:
+        true: Class numbers, `(images,)`.
+        probabilities: `(images, classes)`.
+        bins: Equal ranges of probability.
+
+    Returns:
+        The expected calibration error (C. Guo et al., 2017); and of each range in which there are
+        answers their mean probability, the share of right ones, and how many they are.
+    """
+    said, sure = probabilities.argmax(-1), probabilities.max(-1)
+    own = np.minimum((sure * bins).astype(int), bins - 1)
+    rows = [
+        (
+            float(sure[own == k].mean()),
+            float((said == true)[own == k].mean()),
+            int(np.sum(own == k)),
+        )
+        for k in np.unique(own)
+    ]
+    error = sum(images * abs(sure - right) for sure, right, images in rows) / len(true)
+    return error, rows
+
+
 def largest_class(true: np.ndarray) -> tuple[int, float]:
     """Returns the class with the most images, and their share: what to answer it always gives."""
     counts = np.bincount(true)

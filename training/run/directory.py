@@ -6,6 +6,7 @@ labels.txt (.json) one class name a line             report.html, curves.png, co
 transform.json     the evaluation transform          weights/best.keras, weights/last.keras
 split.json         which pictures were held out      checkpoints/, lock.json
 MODEL_CARD.md      how well, and where it fails
+suspects.csv, .txt pictures whose label may be wrong
 """
 
 from __future__ import annotations

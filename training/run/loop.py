@@ -294,7 +294,9 @@ class Loop:
         report.write_curves(self.history.rows, self.out / "curves.png")
         config, splits = self.training.config, self.training.splits
         results = {**results, "per_class": rows}
-        page.write(config, splits, results, true, probabilities, self.out / page.NAME)
+        # The others would wait for what is computed here alone.
+        model = None if self.training.members else self.training.evaluator.model
+        page.write(config, splits, results, true, probabilities, model, self.out / page.NAME)
         dataset = pathlib.Path(config.data.dataset).name
         card = model_card.render(
             config.model.name,

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import base64
 import html
+import itertools
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from lightnets.support.writing import replacing
 
@@ -17,18 +18,27 @@ body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 70rem
 h1, h2 { line-height: 1.2; } h1, p, li, td, figcaption { overflow-wrap: anywhere; }
 h2 { margin-top: 2.2rem; border-bottom: 1px solid #ddd; }
 .scroll { overflow-x: auto; } table { border-collapse: collapse; }
-th, td { padding: .2rem .9rem .2rem 0; text-align: left; vertical-align: top; }
+th, td { padding: .2rem .9rem .2rem 0; text-align: left; vertical-align: top; min-width: 2.2rem; }
+td:first-child { min-width: 6rem; }
 td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; }
 .figures { display: flex; flex-wrap: wrap; gap: .8rem; margin: .8rem 0; }
-figure { margin: 0; width: 8rem; }
-figcaption { font-size: 12px; }
+figure { margin: 0; width: 8rem; } .wide figure { width: min(24rem, 100%); }
+figcaption { font-size: 12px; } figure:target { outline: 3px solid #4878a8; }
+.wide img { width: 100%; height: auto; } a { color: #14569c; }
 figure img, .none { width: 8rem; height: 8rem; object-fit: contain; display: block; }
 .none { background: #8883; } .bar { height: .8rem; background: #4878a8; }
 .drawn { max-width: 100%; background: #fff; } pre { overflow-x: auto; }
 b.good { color: #171; } b.bad { color: #a11; }
 @media (prefers-color-scheme: dark) { body { color: #ddd; background: #181818; }
-  h2 { border-color: #444; } b.good { color: #8d8; } b.bad { color: #f88; } }
+  h2 { border-color: #444; } a { color: #8bf; } b.good { color: #8d8; } b.bad { color: #f88; } }
 """
+
+
+class Link(NamedTuple):
+    """Text that leads to a place of the same page."""
+
+    text: Any
+    place: str
 
 
 def write(path: pathlib.Path, title: str, parts: Iterable[str]) -> None:
@@ -46,7 +56,9 @@ def write(path: pathlib.Path, title: str, parts: Iterable[str]) -> None:
 
 def text(value: Any) -> str:
     """Returns a value as text of a page."""
-    return html.escape(str(value))
+    if isinstance(value, Link):
+        return f'<a href="#{text(value.place)}">{text(value.text)}</a>'
+    return html.escape(f"{value:.4f}" if isinstance(value, float) else str(value))
 
 
 def section(title: str, *parts: str) -> str:
@@ -68,9 +80,8 @@ def table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 
     def line(tag: str, cells: Sequence[Any]) -> str:
         kinds = [' class="number"' if number else "" for number in numbers]
-        shown = [f"{cell:.4f}" if isinstance(cell, float) else text(cell) for cell in cells]
         inside = "".join(
-            f"<{tag}{kind}>{cell}</{tag}>" for kind, cell in zip(kinds, shown, strict=True)
+            f"<{tag}{kind}>{text(cell)}</{tag}>" for kind, cell in zip(kinds, cells, strict=True)
         )
         return f"<tr>{inside}</tr>"
 
@@ -90,14 +101,25 @@ def bars(counts: Mapping[str, int]) -> str:
     return f'<div class="scroll"><table>\n{rows}\n</table></div>'
 
 
-def figures(pictures: Iterable[tuple[bytes | None, Sequence[str]]]) -> str:
-    """Returns JPEG files in rows, each with lines of text below it; None is no picture."""
+def figures(
+    pictures: Iterable[tuple[bytes | None, Sequence[str]]],
+    places: Iterable[str] | None = None,
+) -> str:
+    """Returns JPEG files in rows, each with lines of text below it; None is no picture.
+
+    Args:
+        pictures: The files and their lines.
+        places: What a `Link` calls each; with them the pictures are three times as wide as high.
+    """
+    tags = itertools.repeat("<figure>")
+    if places is not None:
+        tags = (f'<figure id="{text(place)}">' for place in places)
     shown = [
-        f"<figure>{_picture(jpeg)}<figcaption>{'<br>'.join(map(text, captions))}</figcaption>"
-        "</figure>"
-        for jpeg, captions in pictures
+        f"{tag}{_picture(jpeg)}<figcaption>{'<br>'.join(map(text, captions))}</figcaption></figure>"
+        for (jpeg, captions), tag in zip(pictures, tags, strict=False)
     ]
-    return f'<div class="figures">{"".join(shown)}</div>' if shown else ""
+    kind = "figures" if places is None else "figures wide"
+    return f'<div class="{kind}">{"".join(shown)}</div>' if shown else ""
 
 
 def _picture(jpeg: bytes | None) -> str:

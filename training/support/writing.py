@@ -91,3 +91,9 @@ def write_text(path: pathlib.Path, text: str) -> None:
 def write_json(path: pathlib.Path, value: Any) -> None:
     """Writes `value` as JSON to `path`, whole or not at all."""
     write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+def write_paths(path: pathlib.Path, names: Iterable[str], end: bytes = b"\n") -> None:
+    """Writes names of files, which may be no valid text, each with `end` behind it."""
+    with replacing(path, "wb") as file:
+        file.write(b"".join(os.fsencode(name) + end for name in names))

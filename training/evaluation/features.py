@@ -1,0 +1,129 @@
+"""What a network sees in pictures: its features, each computed once, and what they tell apart."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_lightnets.inference.function import features_model
+from lightnets.support import console
+
+if TYPE_CHECKING:
+    from lightnets.data import Splits
+    from lightnets.data.sources.stream import AnySource
+
+# Training images that are looked at for a report: a minute of a run's end.
+MOST = 5000
+# Images through the network at a time.
+BATCH = 32
+# Of the probabilities that are estimated without the image itself.
+FOLDS = 5
+# Dimensions of features that a linear classifier reads: more cost time and tell it little.
+_DIMENSIONS = 128
+
+
+class Known(NamedTuple):
+    """Pictures that a network has looked at.
+
+    Attributes:
+        source: Where they are.
+        features: Of each, float32 `(images, channels)`.
+        look: From other images `(images, height, width, 3)` to their features.
+    """
+
+    source: AnySource
+    features: np.ndarray
+    look: Callable[[np.ndarray], np.ndarray]
+
+
+def extract(model: keras.Model, splits: Splits, source: AnySource) -> Known:
+    """Returns the pooled features of pictures.
+
+    Args:
+        model: A classifier of 0..255 images.
+        splits: How pictures are prepared.
+        source: The pictures.
+
+    Raises:
+        ExportError: The model has no classifier on top.
+    """
+    network = features_model(model)
+
+    @tf.function(reduce_retracing=True, autograph=False)
+    def of(images):
+        return tf.cast(network(tf.cast(images, tf.float32), training=False), tf.float32)
+
+    def look(images: np.ndarray) -> np.ndarray:
+        return of(images).numpy()
+
+    batches = dataclasses.replace(splits, eval_source=source).evaluation(BATCH)
+    steps = -(-source.count // BATCH)
+    parts = [
+        look(images)[weights.numpy() > 0]
+        for images, _, weights in console.bar(batches, "Looking at pictures", steps)
+    ]
+    return Known(source, np.concatenate(parts), look)
+
+
+def nearest(features: np.ndarray, known: np.ndarray, count: int = 1) -> np.ndarray:
+    """Returns the places of the `count` most similar rows of `known`, by the cosine.
+
+    Args:
+        features: `(images, channels)`.
+        known: `(others, channels)`.
+        count: At most that many, the most similar first.
+
+    Returns:
+        int `(images, count)`.
+    """
+    return np.argsort(-(_unit(features) @ _unit(known).T), axis=-1, kind="stable")[:, :count]
+
+
+def _unit(features: np.ndarray) -> np.ndarray:
+    return features / np.maximum(np.linalg.norm(features, axis=-1, keepdims=True), 1e-12)
+
+
+def cross_validated(features: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray | None:
+    """Returns what a linear classifier that was fitted without an image says of it.
+
+    Args:
+        features: `(images, channels)`.
+        labels: Class numbers, `(images,)`.
+        classes: Of which there may be more than occur.
+
+    Returns:
+        Probabilities `(images, classes)`; None where fewer than two classes have two images.
+    """
+    if np.count_nonzero(np.bincount(labels, minlength=classes) > 1) < 2:
+        return None
+    random = np.random.default_rng(0)
+    fold = np.empty(len(labels), np.int64)
+    for label in np.unique(labels):
+        members = random.permutation(np.flatnonzero(labels == label))
+        fold[members] = np.arange(len(members)) % FOLDS
+    probabilities = np.zeros((len(labels), classes))
+    for own in np.unique(fold):
+        out = fold == own
+        with np.errstate(invalid="ignore"):  # a network that sees the same everywhere
+            classifier = _linear(features[~out]).fit(features[~out], labels[~out])
+        probabilities[np.ix_(out, classifier.classes_)] = classifier.predict_proba(features[out])
+    return probabilities
+
+
+def _linear(features: np.ndarray) -> Any:
+    from sklearn.decomposition import PCA
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    dimensions = min(_DIMENSIONS, *features.shape)
+    # The strong regularization keeps a wrong label from being learned by heart.
+    regression = LogisticRegression(C=0.01, max_iter=1000)
+    return make_pipeline(
+        StandardScaler(), PCA(dimensions, svd_solver="covariance_eigh"), regression
+    )
