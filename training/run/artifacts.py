@@ -18,7 +18,6 @@ from keras_lightnets.paths import literal_path
 from keras_lightnets.preprocessing import EvalTransform
 from keras_lightnets.text import first_line
 from lightnets.run import networks
-from lightnets.run.directory import Run
 from lightnets.support.errors import UserError, told
 
 # Images in one request to a server, so that a body stays below its limit.
@@ -79,8 +78,7 @@ def open(
     if not path.exists():
         raise UserError(f"There is no {path}.")
     if (path / "config.yaml").is_file():
-        run = Run.open(path)
-        return _of_keras(networks.Network(run.model(), run.labels, run.transform), images)
+        return _of_keras(networks.open(target), images)
     if path.is_dir():
         path = _find_model(path)
     labels, transform = _about(path)

@@ -100,6 +100,19 @@ def is_weight_file(path: pathlib.Path) -> bool:
     return path.name.endswith((".keras", ".h5", ".h5.zip", ".pth", ".safetensors"))
 
 
+def open(target: str) -> Network:
+    """Returns the network of a run, a weight file, or a registered name with its published weights.
+
+    Raises:
+        UserError: There is no such thing, or it is damaged or cannot be fetched.
+    """
+    path = pathlib.Path(target)
+    if path.is_dir():
+        run = Run.open(path)
+        return Network(run.model(), run.labels, run.transform)
+    return load(path, None, None, None) if path.exists() else load(None, target, None, None)
+
+
 def load(
     file: pathlib.Path | None, name: str | None, weights: str | None, transform_of: str | None
 ) -> Network:
