@@ -120,3 +120,19 @@ def test_one_batch_is_read_while_the_network_is_busy_with_another():
         assert len(read) == min(2 * len(done) + 4, 8)
         done.append(batch)
     assert [path for batch in done for path, _ in batch] == paths
+
+
+def test_pictures_are_written_with_their_class(model, pictures, tmp_path, capsys):
+    out, again = tmp_path / "out", pictures / "a" / "0.png"
+    assert cli.main(["predict", model, str(pictures), str(again), "--save-images", str(out)]) == 0
+    expected = [*(f"{number}.png.jpg" for number in range(6)), "0.png-2.jpg"]
+    assert sorted(path.name for path in out.iterdir()) == sorted(expected)
+    with Image.open(out / "5.png.jpg") as written:
+        pixels = np.asarray(written, np.float32)
+    bar = len(pixels) - 20
+    assert abs(pixels[bar + 2 :].mean() - 200) < 5, "the picture is whole"
+    assert pixels[:bar].min() < 120, "something is written above it"
+    (tmp_path / "file").touch()
+    taken = ["--save-images", str(tmp_path / "file")]
+    assert cli.main(["predict", model, str(pictures), *taken]) == 1
+    assert f"--save-images: {tmp_path}/file is no folder." in capsys.readouterr().err

@@ -32,7 +32,7 @@ ARROWS = {
     "training/optimization": "config layers support",
     "training/data/sources": "config support",
     "training/data": "catalogue config data/sources preprocessing support",
-    "training/evaluation": "config data data/sources inference optimization support",
+    "training/evaluation": "config data data/sources inference optimization preprocessing support",
     "training/doctor": "config data data/sources evaluation preprocessing support",
     "training/run": (
         "catalogue config data data/sources distribution evaluation export inference networks "

@@ -21,7 +21,7 @@ from lightnets.run import networks
 from lightnets.support import arguments, console
 from lightnets.support.errors import UsageError, UserError, told
 from lightnets.support.words import count
-from lightnets.support.writing import check_file, csv_text, write_text
+from lightnets.support.writing import check_file, check_folder, csv_text, write_text
 
 # A file, and its classes with their probabilities or why it has none.
 Answer = tuple[pathlib.Path, list[tuple[str, float]] | str]
@@ -48,6 +48,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--format", choices=("table", "csv", "json", "jsonl"), default="table")
     parser.add_argument("--out", type=pathlib.Path, metavar="FILE", help="write there instead")
+    parser.add_argument(
+        "--save-images",
+        type=pathlib.Path,
+        metavar="DIR",
+        help="write a copy of each picture there, its class above it",
+    )
     parser.add_argument("--batch-size", type=whole, default=32, help="images in one call")
     parser.add_argument(
         "--timeout", type=float, default=30.0, metavar="SECONDS", help="for a server to answer"
@@ -65,6 +71,8 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("Which images? Name files, folders or globs.")
     if args.out:
         check_file(args.out, "--out")
+    if args.save_images:
+        check_folder(args.save_images, "--save-images")
     paths = list(find(args.files))
     by_server = args.target is not None and networks.is_url(args.target)
     answers = (_by_server if by_server else _by_network)(args, paths)
@@ -75,6 +83,8 @@ def run(args: argparse.Namespace) -> int:
             failed += 1
         else:
             rows.append((path, best))
+            if args.save_images:
+                _save(path, best, args.save_images)
     if args.out:
         text = io.StringIO()
         with contextlib.redirect_stdout(text):
@@ -85,6 +95,13 @@ def run(args: argparse.Namespace) -> int:
     if failed:
         console.line(f"lightnets: {failed} of {count(len(paths), 'file')} failed", error=True)
     return 1 if failed else 0
+
+
+def _save(path: pathlib.Path, best: list[tuple[str, float]], folder: pathlib.Path) -> None:
+    from lightnets.evaluation import drawn
+
+    folder.mkdir(parents=True, exist_ok=True)
+    drawn.save(path, *best[0], folder)
 
 
 def _by_server(args: argparse.Namespace, paths: Sequence[pathlib.Path]) -> Iterator[Answer]:
