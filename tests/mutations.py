@@ -29,6 +29,41 @@ def _count(key: str) -> str:
 
 MUTATIONS = (
     Mutation(
+        "tensors that meet have ranges of their own",
+        "keras_lightnets/quantization/aware.py",
+        'if kinds[node.operation.name] != "own":',
+        'if kinds[node.operation.name] == "mean":',
+        "test_aware.py::test_tensors_that_meet_share_a_range",
+    ),
+    Mutation(
+        "a ReLU rounded twice",
+        "keras_lightnets/quantization/aware.py",
+        "return not (fused and _activation(behind[0]) in _RELUS)",
+        "return True",
+        "test_aware.py::test_tensors_that_meet_share_a_range",
+    ),
+    Mutation(
+        "kernels rounded with one scale for all channels",
+        "keras_lightnets/layers/fake_quantization.py",
+        "self.scale_axes, keepdims=True) / 127.0",
+        "keepdims=True) / 127.0",
+        "test_aware.py::test_the_file_computes_what_training_computed",
+    ),
+    Mutation(
+        "ranges that each replica keeps for itself",
+        "training/optimization/batch_norm.py",
+        "if isinstance(layer, FakeQuantize) for v",
+        "if layer is None for v",
+        "test_replicas.py::test_ranges_for_int8_are_those_of_all_replicas",
+    ),
+    Mutation(
+        "a run for int8 that forgets the settings of the run it starts from",
+        "training/config/resolve.py",
+        "config = configs.update(config, base,",
+        "config = configs.update(config, {},",
+        "test_resolve.py::test_training_for_int8_goes_on_from_a_run",
+    ),
+    Mutation(
         "a grouped convolution has no second derivative in eager mode",
         "keras_lightnets/layers/grouped_conv2d.py",
         '            data_format="NHWC",\n',

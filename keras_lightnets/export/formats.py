@@ -23,7 +23,12 @@ from keras_lightnets.errors import ExportError, ParityError
 from keras_lightnets.export import bundle, layer_noise, litert, parity, runtimes
 from keras_lightnets.export.described import Description, with_metadata
 from keras_lightnets.export.signatures import Endpoints
-from keras_lightnets.inference.function import in_float32, inference_model, with_softmax
+from keras_lightnets.inference.function import (
+    in_float32,
+    inference_model,
+    is_quantized,
+    with_softmax,
+)
 from keras_lightnets.inference.plain import plain_keras
 from keras_lightnets.text import first_line
 
@@ -76,6 +81,8 @@ def convert(
     expected = parity.predict(model, held_out.images)
     network = inference_model(model, merge_pads=False)
     small = network
+    if equalize and is_quantized(model):
+        raise ExportError("The network is trained for int8: leave out `equalize`.")
     if equalize and representative is not None:
         small = litert.equalized(network, representative)
     report = {}
@@ -100,7 +107,8 @@ def convert(
             raise
         except Exception as error:  # whatever a converter raises
             raise ExportError(f"The conversion to {name} failed: {first_line(error)}") from error
-        drop = max_accuracy_drop if name in runtimes.ROUNDED else None
+        rounded = name in runtimes.ROUNDED or is_quantized(network)
+        drop = max_accuracy_drop if rounded else None
         try:
             found = parity.compare(name, expected, received, held_out.labels, drop, TOLERANCE)
         except ParityError as error:

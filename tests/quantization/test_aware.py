@@ -6,8 +6,8 @@ import pytest
 import tensorflow as tf
 
 import keras_lightnets as kl
-from keras_lightnets.export import runtimes
-from keras_lightnets.inference.function import frozen_function, inference_model
+from keras_lightnets.export import litert, runtimes
+from keras_lightnets.inference.function import inference_model
 from keras_lightnets.layers import (
     Activation,
     ConcatShuffleSplit,
@@ -68,24 +68,10 @@ def trained():
     return plain, quantized, before
 
 
-def int8_file(model):
-    shape = (1, *model.inputs[0].shape[1:])
-    function = frozen_function(
-        inference_model(model, merge_pads=False), tf.TensorSpec(shape, tf.float32)
-    )
-    concrete = function.get_concrete_function()
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([concrete], tf.Module())
-    converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    converter.inference_input_type = converter.inference_output_type = tf.uint8
-    with runtimes.without_notices():
-        return converter.convert()
-
-
 @pytest.fixture(scope="module")
-def interpreter(trained, tmp_path_factory):
-    path = tmp_path_factory.mktemp("int8") / "model.tflite"
-    path.write_bytes(int8_file(trained[1]))
-    return runtimes.litert_interpreter(path)
+def interpreter(trained):
+    network = inference_model(trained[1], merge_pads=False)
+    return runtimes.litert_interpreter(litert.int8_file(network, examples(1, 32)[0]))
 
 
 def test_the_file_computes_what_training_computed(trained, interpreter):
