@@ -11,7 +11,9 @@ to DIR/<name>/formats/<version>, since servers ignore directories whose names ar
 from __future__ import annotations
 
 import pathlib
+import statistics
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -35,6 +37,7 @@ from keras_lightnets.text import first_line
 DIRECTORY = bundle.FORMATS
 TOLERANCE = 1e-4  # largest difference of two probabilities; the runtimes sum in other orders
 _BATCH_SIZE = 16
+_TURNS = 20
 _ONNX_OPSET = 17
 _WEIGHTS = {"litert": "float32", "litert-float16": "float16", "litert-dynamic": "int8"}
 
@@ -46,6 +49,7 @@ def convert(
     held_out: parity.HeldOut,
     about: Description | None = None,
     *,
+    timed: bool = False,
     representative: np.ndarray | None = None,
     equalize: bool = False,
     max_accuracy_drop: float = 0.01,
@@ -62,6 +66,7 @@ def convert(
         formats: Keys of `runtimes.FILES`.
         held_out: Images to compare on.
         about: What LiteRT, ONNX and OpenVINO files say about themselves; None: nothing.
+        timed: Whether the milliseconds for one image on this machine are measured.
         representative: Images `(n, height, width, 3)` from which "litert-int8" learns the range
             of every tensor.
         equalize: Whether the network of "litert-int8" is first changed by `litert.equalized`.
@@ -116,8 +121,24 @@ def convert(
                 raise
             advice = layer_noise.advice(small, path.read_bytes(), held_out.images, equalize)
             raise ParityError(f"{error} {advice}") from None
-        report[name] = {"file": path.name, **found}
+        files = [path, path.with_suffix(".bin")]  # OpenVINO's weights
+        size = sum(file.stat().st_size for file in files if file.exists())
+        report[name] = {"file": path.name, "bytes": size, **found}
+        if timed:
+            report[name]["ms_per_image"] = _milliseconds(path, held_out.images[:1])
     return report
+
+
+def _milliseconds(path: pathlib.Path, image: np.ndarray) -> float:
+    """Returns the median time that a file takes for one image."""
+    predict = runtimes.LOADERS[path.suffix](path)
+    predict(image)
+    times = []
+    for _ in range(_TURNS):
+        start = time.perf_counter()
+        predict(image)
+        times.append(time.perf_counter() - start)
+    return round(1000 * statistics.median(times), 3)
 
 
 def _write(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import metadata
+from typing import Any
 
 import numpy as np
 
@@ -30,6 +31,7 @@ def render(
     data: str | None = None,
     weights: str | None = None,
     chose: bool = False,
+    formats: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> str:
     """Returns the card.
 
@@ -43,6 +45,7 @@ def render(
         weights: Tag or file of the published weights that training began with, or that these are;
             "": random ones; None: nobody knows.
         chose: Whether the held-out images chose among several epochs.
+        formats: The report of `formats.convert`, if there are files for other runtimes.
     """
     height, width = transform.image_size
     size = "the whole image is resized"
@@ -67,7 +70,7 @@ def render(
         data=_text(data or "not known"),
         weights=_origin(weights),
         versions=", ".join([f"keras_lightnets {__version__}", *software]),
-        measured=measured,
+        measured=measured + _files(formats or {}),
         limits=limits,
     )
 
@@ -92,6 +95,24 @@ def _measured(true: np.ndarray, probabilities: np.ndarray, chose: bool) -> str:
         f"other images like these that means {low:.3f} to {high:.3f} (95 % interval)."
     )
     return text + (" They also chose the best epoch: it is a little too high." if chose else "")
+
+
+def _files(formats: Mapping[str, Mapping[str, Any]]) -> str:
+    """The files for other runtimes, for who chooses one: a table, if there are any."""
+    if not formats:
+        return ""
+    lines = [
+        "",
+        "",
+        "| file | MB | ms an image | accuracy | same top-1 as Keras |",
+        "|---" * 5 + "|",
+    ]
+    for row in formats.values():
+        accuracy = f"{row['accuracy']:.4f}" if "accuracy" in row else "-"
+        cells = [f"{row['bytes'] / 1e6:.3f}", str(row.get("ms_per_image", "-")), accuracy]
+        agreement = f"{row['top1_agreement']:.4f}"
+        lines.append(f"| `{row['file']}` | {' | '.join(cells)} | {agreement} |")
+    return "\n".join(lines)
 
 
 def interval(right: int, images: int) -> tuple[float, float]:

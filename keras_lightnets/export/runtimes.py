@@ -35,11 +35,13 @@ FORMATS = (TF_SERVING, *FILES)
 
 
 def parse_formats(text: str) -> list[str]:
-    """Returns the formats in a comma-separated list, each once.
+    """Returns the formats in a comma-separated list, each once; "all" stands for all of them.
 
     Raises:
         ValueError: One is not known; the message names the nearest.
     """
+    if text.strip() == "all":
+        return list(FORMATS)
     names = list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
     for name in names:
         if name not in FORMATS:
@@ -148,7 +150,7 @@ def load_litert(path: pathlib.Path, threads: int | None = None) -> Predict:
 def quantized(values: np.ndarray, details: Mapping[str, Any]) -> np.ndarray:
     """Returns numbers as LiteRT's tensor of these `details` holds them."""
     scale, zero = details["quantization"]
-    if scale:
+    if scale and (values.dtype != details["dtype"] or (scale, zero) != (1, 0)):
         limits = np.iinfo(details["dtype"])
         values = np.clip(np.round(values / scale) + zero, limits.min, limits.max)
     return values.astype(details["dtype"])

@@ -56,6 +56,7 @@ class ExportOptions:
         warmup_batch_sizes: For which a warm-up request is written; None: those that
             `batching_parameters.txt` beside the models allows, if there is one, else 1, 2, ... 32.
         formats: Of other runtimes, for `<version>/formats`; see `formats.convert`.
+        timed: Whether `metadata.json` tells the milliseconds that each format takes for one image.
         representative: Images `(n, height, width, 3)` for the format "litert-int8".
         equalize: Whether "litert-int8" is made of the network with equally large channels and
             corrected biases (Nagel et al., 2019).
@@ -72,6 +73,7 @@ class ExportOptions:
     gpu: bool = False
     warmup_batch_sizes: Sequence[int] | None = None
     formats: Sequence[str] = ()
+    timed: bool = False
     representative: np.ndarray | None = None
     equalize: bool = False
     max_accuracy_drop: float = 0.01
@@ -286,6 +288,7 @@ def _write_card(
         data=config["data"]["dataset"] if config else None,
         weights=weights,
         chose=bool(config),
+        formats=about.get("formats"),
     )
     (staged / model_card.NAME).write_text(text, encoding="utf-8")
 
@@ -299,6 +302,7 @@ def _write_formats(job: Job, directory: pathlib.Path) -> dict[str, Any]:
         job.options.formats,
         job.held_out,
         Description(job.model_dir.name, job.interface.labels, job.interface.transform.to_dict()),
+        timed=job.options.timed,
         representative=job.options.representative,
         equalize=job.options.equalize,
         max_accuracy_drop=job.options.max_accuracy_drop,

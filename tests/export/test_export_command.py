@@ -56,6 +56,7 @@ def tree(folder):
         (["--formats", "onx"], 2, "Unknown format 'onx'. Did you mean 'onnx'?"),
         (["--formats", ","], 2, "No format was given"),
         (["--top-k", "0"], 2, "--top-k: must be at least 1"),
+        (["--equalize"], 2, "--equalize is for the format litert-int8"),
         (["--max-accuracy-drop", "2"], 2, "--max-accuracy-drop is a share"),
         (["--version", "0"], 2, "Argument --version: must be 1 to 9223372036854775807. Received:"),
         (["--version", "-1"], 2, "Argument --version: must be 1 to 9223372036854775807. Received:"),
@@ -139,6 +140,20 @@ def test_int8_learns_its_ranges_from_training_images(run, tmp_path, capfd):
     assert (code, err) == (0, "")
     (row,) = [line for line in text.splitlines() if line.startswith("litert-int8")]
     assert re.split(r"  +", row.strip())[4:] == ["1.0000", "1.0000"]
+    # A table for who chooses among formats, printed and in the version's card.
+    both = ("--formats", "tf_serving,litert-dynamic,litert-int8", "--table", "--name", "both")
+    code, text, err = lightnets(capfd, "export", run, "--out", out, *both)
+    assert (code, err) == (0, "")
+    printed = [re.split(r"  +", line.strip()) for line in text.splitlines()]
+    (head,) = [cells for cells in printed if "MB" in cells]
+    assert head[-3:] == ["Keras", "MB", "ms an image"]
+    files = out / "both" / "1" / "formats"
+    card = (out / "both" / "1" / "MODEL_CARD.md").read_text()
+    for cells in (cells for cells in printed if cells[0].startswith("litert-")):
+        file = files / f"{cells[0].replace('litert', 'model')}.tflite"
+        assert cells[-2] == f"{file.stat().st_size / 1e6:.3f}"
+        assert float(cells[-1]) >= 0
+        assert f"| `{file.name}` | {cells[-2]} | " in card
     before = tree(tmp_path)
     err = complaint(capfd, "export", few, "--out", out, *arguments)
     assert "int8 learns its ranges from at least 32 images. Received: 18" in err

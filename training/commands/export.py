@@ -47,8 +47,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--formats",
         default=runtimes.TF_SERVING,
         metavar="LIST",
-        help=f"of {', '.join(runtimes.FORMATS)} (default: %(default)s)",
+        help=f"of {', '.join(runtimes.FORMATS)}, or all (default: %(default)s)",
     )
+    add("--table", action="store_true", help="show size and time for one image of each format")
     add("--name", help="of the model in URLs (default: the network's)")
     version = arguments.whole(1, bundle.MAX_VERSION)
     add("--version", type=version, metavar="N", help="default: one more than the newest")
@@ -94,6 +95,8 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"--max-accuracy-drop is a share. Received: {args.max_accuracy_drop}")
     with told(ValueError, kind=UsageError):
         formats = runtimes.parse_formats(args.formats)
+    if args.equalize and "litert-int8" not in formats:
+        raise UsageError("--equalize is for the format litert-int8. Add it to --formats.")
     if (args.run is None) == (args.model is None):
         raise UsageError("Name what is exported: a RUN, or --model NAME.")
     check_folder(args.out, "--out")
@@ -203,6 +206,7 @@ def _write(
             precision=args.precision,
             gpu=args.gpu,
             formats=[key for key in formats if key != runtimes.TF_SERVING],
+            timed=args.table,
             representative=representative,
             equalize=args.equalize,
             max_accuracy_drop=args.max_accuracy_drop,
@@ -227,8 +231,12 @@ def _print(version: pathlib.Path) -> None:
     shares = {"accuracy": "accuracy", "Keras": "keras_accuracy"}
     if any("accuracy" not in row for row in rows.values()):
         shares = {}
+    timed = any("ms_per_image" in row for row in rows.values())
     console.table(
-        ("compared with Keras", "images", "same top-1", "largest difference", *shares),
+        (
+            *("compared with Keras", "images", "same top-1", "largest difference", *shares),
+            *(("MB", "ms an image") if timed else ()),
+        ),
         [
             [
                 name,
@@ -236,11 +244,19 @@ def _print(version: pathlib.Path) -> None:
                 round(row["images"] * row["top1_agreement"]),
                 f"{row['max_difference']:.1e}",
                 *(f"{row[key]:.4f}" for key in shares.values()),
+                *(_size_and_time(row) if timed else ()),
             ]
             for name, row in rows.items()
         ],
     )
     console.line(f"Wrote {version}")
+
+
+def _size_and_time(row: dict[str, Any]) -> tuple[str, str]:
+    """Of a file for another runtime; a SavedModel is a folder, and servers take batches."""
+    if "ms_per_image" not in row:
+        return "", ""
+    return f"{row['bytes'] / 1e6:.3f}", f"{row['ms_per_image']:.2f}"
 
 
 def representative_images(splits: Splits, count: int = _REPRESENTATIVE) -> np.ndarray:
