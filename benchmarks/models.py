@@ -9,6 +9,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+import keras_lightnets
+
 
 def keras_application(name: str, size: int, classes: int = 1000) -> keras.Model:
     """`MobileNet` or `MobileNetV2` of `keras.applications`, with random weights."""
@@ -16,22 +18,6 @@ def keras_application(name: str, size: int, classes: int = 1000) -> keras.Model:
     return getattr(keras.applications, builder)(
         input_shape=(size, size, 3), weights=None, classes=classes
     )
-
-
-def plain_keras(model: keras.Model) -> keras.Model:
-    """The same network from Keras' own `Conv2D(groups=...)` and `BatchNormalization`."""
-    from keras_lightnets.layers import DepthwiseConv2D, FusedBatchNormalization, GroupedConv2D
-
-    plain = {
-        DepthwiseConv2D: keras.layers.DepthwiseConv2D,
-        FusedBatchNormalization: keras.layers.BatchNormalization,
-        GroupedConv2D: keras.layers.Conv2D,
-    }
-
-    def clone(layer: keras.layers.Layer) -> keras.layers.Layer:
-        return plain.get(type(layer), type(layer)).from_config(layer.get_config())
-
-    return keras.models.clone_model(model, clone_function=clone)
 
 
 def randomize(model: keras.Model) -> keras.Model:
@@ -53,7 +39,7 @@ def peer(name: str, ours: keras.Model) -> tuple[str, keras.Model]:
     """Returns what to call it and Keras' own version of a network at 224 pixels, randomized."""
     if name.startswith("mobilenet"):
         return "keras.applications", randomize(keras_application(name, 224))
-    return "Keras layers", randomize(plain_keras(ours))
+    return "Keras layers", randomize(keras_lightnets.plain_keras(ours))
 
 
 class _StepTimer(keras.callbacks.Callback):

@@ -38,7 +38,7 @@ def measure(case: str, seconds: float) -> common.Row:
     if name.startswith("mobilenet"):
         peer_name, peer = "keras.applications", models.keras_application(name, size)
     else:
-        peer_name, peer = "Keras layers", models.plain_keras(ours)
+        peer_name, peer = "Keras layers", keras_lightnets.plain_keras(ours)
     # Short turns, so that both sides see the same state of a busy machine.
     steps = 3 if size < 224 else 32 // batch
     sides = {

@@ -48,7 +48,11 @@ class Description:
 
 
 def with_metadata(content: bytes, about: Description) -> bytes:
-    """Returns the LiteRT file `content` with its metadata and class names."""
+    """Returns the LiteRT file `content` with its metadata and class names.
+
+    What it holds several times is written once: of an int8 MobileNet v2 6 % are zero points, a
+    zero of 64 bits for each channel of each weight and bias.
+    """
     model = flatbuffer_utils.convert_bytearray_to_object(bytearray(content))
     schema = flatbuffer_utils.schema_fb
     buffer, entry = schema.BufferT(), schema.MetadataT()
@@ -56,12 +60,33 @@ def with_metadata(content: bytes, about: Description) -> bytes:
     entry.name, entry.buffer = "TFLITE_METADATA", len(model.buffers)
     model.buffers.append(buffer)
     model.metadata = [*(model.metadata or []), entry]
-    file = io.BytesIO(bytes(flatbuffer_utils.convert_object_to_bytearray(model)))
+    builder = _SharingBuilder()
+    builder.Finish(model.Pack(builder), b"TFL3")
+    file = io.BytesIO()
+    file.write(builder.Output())
     with zipfile.ZipFile(file, "a") as archive:
         # With a date of its own, equal exports would differ.
         lines = "".join(f"{visible(name)}\n" for name in about.labels)
         archive.writestr(zipfile.ZipInfo(LABELS), lines.encode())
     return file.getvalue()
+
+
+class _SharingBuilder(flatbuffers.Builder):
+    """Writes equal arrays once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.made: dict[tuple[str, bytes], int] = {}
+
+    def CreateNumpyVector(self, x: Any) -> int:
+        key = (x.dtype.str, x.tobytes())
+        if key not in self.made:
+            self.made[key] = super().CreateNumpyVector(x)
+        return self.made[key]
+
+    def StartVector(self, elemSize: int, numElems: int, alignment: int) -> Any:
+        # The schema wants 16 for weights, which are bytes; the generated code forgets that.
+        return super().StartVector(elemSize, numElems, 16 if elemSize == 1 else alignment)
 
 
 def _metadata(about: Description) -> bytes:
