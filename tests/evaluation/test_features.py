@@ -41,9 +41,10 @@ def test_no_image_is_judged_by_a_classifier_that_has_seen_it():
     told = features.cross_validated(found, labels, 6)
     assert np.mean(told.argmax(-1) == labels) == 1
     np.testing.assert_allclose(told.sum(-1), 1)
-    random = np.random.default_rng(1).integers(0, 4, len(labels))
-    told = features.cross_validated(found, random, 4)
-    assert np.mean(told.argmax(-1) == random) < 0.45, "known by heart"
+    random = np.random.default_rng(1)
+    noise, labels = random.normal(size=(120, 300)), random.integers(0, 4, 120)
+    told = features.cross_validated(noise, labels, 4)
+    assert np.mean(told.argmax(-1) == labels) < 0.7, "known by heart"
 
 
 def test_a_class_of_one_image_is_no_obstacle():
