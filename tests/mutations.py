@@ -43,20 +43,6 @@ MUTATIONS = (
         "test_aware.py::test_tensors_that_meet_share_a_range",
     ),
     Mutation(
-        "kernels rounded with one scale for all channels",
-        "keras_lightnets/layers/fake_quantization.py",
-        "self.scale_axes, keepdims=True) / 127.0",
-        "keepdims=True) / 127.0",
-        "test_aware.py::test_the_file_computes_what_training_computed",
-    ),
-    Mutation(
-        "ranges that each replica keeps for itself",
-        "training/optimization/batch_norm.py",
-        "if isinstance(layer, FakeQuantize) for v",
-        "if layer is None for v",
-        "test_replicas.py::test_ranges_for_int8_are_those_of_all_replicas",
-    ),
-    Mutation(
         "a run for int8 that forgets the settings of the run it starts from",
         "training/config/resolve.py",
         "config = configs.update(config, base,",
