@@ -151,13 +151,13 @@ def test_a_run_trains_on_it_and_says_that_the_order_is_not_exact(pictures, two_w
     assert "not exact, also not when resumed" in printed
 
 
-# The command, which waits for a batch for ten seconds instead of five minutes.
+# The command, which waits for a batch for twenty seconds instead of five minutes.
 COMMAND = """
 import sys
 from lightnets.support import quiet
 quiet.quieten()
 from lightnets.data import service
-service.PATIENCE = 60
+service.PATIENCE = 20
 from lightnets.cli import main
 sys.exit(main(sys.argv[1:]))
 """
@@ -169,7 +169,7 @@ def test_the_command_without_its_workers_ends_with_one_line_and_goes_on(
 ):
     """Caught: waiting for ever, a traceback, a run that cannot be resumed on new workers."""
     address, children = two_workers
-    out, epochs = tmp_path / "run", 20
+    out, epochs = tmp_path / "run", 12
     flags = ["--dataset", pictures, "--out", out, "--image-size", 32, "--epochs", epochs]
     flags += ["--model", "mobilenet_v2_trunc_x0_25", "--recipe", "scratch-small"]
     flags += ["--batch-size", 4, "--data-service", address]
@@ -190,7 +190,7 @@ def test_the_command_without_its_workers_ends_with_one_line_and_goes_on(
     assert command.returncode == 1, err
     assert err.count("\n") == 1, err
     assert re.fullmatch(
-        rf"lightnets: data.data_service: no batch of the data service {address} within 60 s, .*"
+        rf"lightnets: data.data_service: no batch of the data service {address} within 20 s, .*"
         r"Start what is missing, then go on with lightnets train --resume\.\n",
         err,
     )

@@ -36,7 +36,7 @@ def test_published_weights_are_worth_ten_points_on_few_photographs(tmp_path, mon
     monkeypatch.chdir(tmp_path)
     accuracy = {}
     for start in (str(weights()), "none"):
-        flags = ["--weights", start, "--epochs", "12", "--out", f"run-{len(accuracy)}"]
+        flags = ["--weights", start, "--epochs", "8", "--out", f"run-{len(accuracy)}"]
         assert main(["train", "photographs", *flags]) == 0
         results = json.loads((tmp_path / flags[-1] / "results.json").read_text())
         accuracy[start] = results["accuracy"]
