@@ -86,7 +86,7 @@ def test_the_command_lists_shows_trains_and_exports_it(tmp_path):
         command = [sys.executable, two_blocks.__file__, *arguments]
         return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
 
-    assert "two_blocks_w16\t0.04\t20\t0.5\tfirst" in lightnets("list", "two*").stdout
+    assert "two_blocks_w16\t1.0\t0.2\t20\tfirst" in lightnets("list", "two*").stdout
     info = json.loads(lightnets("info", "two_blocks", "--json").stdout)
     assert (info["builder"], info["alias_of"]) == ("two_blocks.TwoBlocks", "two_blocks_w8")
     train = ["train", "--model", "two_blocks_w16", "--dataset", "digits", "--out", "run"]

@@ -72,7 +72,7 @@ def test_a_full_file_system_is_named_and_the_run_continues_exactly(tmp_path):
     disk = tmp_path / "disk"
     disk.mkdir()
     done = in_name_space(
-        'mount -t tmpfs -o size=2m tmpfs "$1" && exec "$3" -m tests.test_disk_full "$1" "$2"',
+        'mount -t tmpfs -o size=2m tmpfs "$1" && exec "$3" -m tests.run.test_disk_full "$1" "$2"',
         *("sh", disk, tmp_path / "elsewhere", sys.executable),
     )
     assert done.returncode == 0, done.stderr[-3000:]
