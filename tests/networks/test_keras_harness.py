@@ -57,9 +57,11 @@ def test_passes_the_harness_of_keras(cls, arguments, shape, trainable, others):
 
 
 def test_every_layer_is_in_the_harness():
+    # It rounds, which has no derivative: tests/quantization has its numbers.
+    rounds = {keras_lightnets.layers.FakeQuantize}
     layers = [getattr(keras_lightnets.layers, name) for name in keras_lightnets.layers.__all__]
     ours = {cls for cls in layers if isinstance(cls, type) and issubclass(cls, keras.Layer)}
-    assert ours == {cls for cls, *_ in CASES}
+    assert ours - rounds == {cls for cls, *_ in CASES}
 
 
 @pytest.mark.parametrize("autocast", [False, True])

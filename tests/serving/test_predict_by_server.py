@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from lightnets.cli import main
-from tests.scripted_server import Script, server  # noqa: F401
+from tests.scripted_server import Script
 
 
 @pytest.fixture
@@ -27,13 +27,13 @@ def records(capsys):
     return [(answer["file"], answer["predictions"]) for answer in answers], err
 
 
-def test_it_prints_label_and_probability(server, images, capsys):  # noqa: F811
+def test_it_prints_label_and_probability(server, images, capsys):
     assert main(["predict", server.url, *images, "--top", "1", "--format", "csv"]) == 0
     rows = [f"{images[0]},1,cat,0.750000", f"{images[1]},1,dog,0.750000"]
     assert capsys.readouterr().out.splitlines() == ["file,rank,label,probability", *rows]
 
 
-def test_a_bad_image_does_not_hide_the_others(server, images, capsys):  # noqa: F811
+def test_a_bad_image_does_not_hide_the_others(server, images, capsys):
     ok = (200, {}, {"models": ["m"]})
     server.script = [ok, (400, {}, {"error": "cannot decode"})]
     assert main(["predict", server.url, *images, "--format", "jsonl"]) == 1
@@ -46,7 +46,7 @@ def test_a_bad_image_does_not_hide_the_others(server, images, capsys):  # noqa: 
     assert "cannot decode" in err
 
 
-def test_a_server_that_does_not_name_its_model_is_one_line(server, images, capsys):  # noqa: F811
+def test_a_server_that_does_not_name_its_model_is_one_line(server, images, capsys):
     """Caught: the same complaint for every image."""
     server.script = [(404, {}, {"error": "Not found"})]
     assert main(["predict", server.url, *images]) == 1
@@ -78,7 +78,7 @@ def test_usage_errors(arguments, text, images, capsys):
     assert text in capsys.readouterr().err
 
 
-def test_it_needs_no_tensorflow(server, images):  # noqa: F811
+def test_it_needs_no_tensorflow(server, images):
     code = f"""
 import sys
 from lightnets.cli import main
