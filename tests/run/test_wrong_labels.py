@@ -41,7 +41,7 @@ def test_most_of_the_wrong_labels_are_among_the_first_suspects(tmp_path):
     assert all(f">{row['label']}, looks like {row['likely']}<" in report for row in rows[:24])
     assert all(
         f"{row['label']}/{number}.png" in report
-        for row, number in zip(rows[:24], suspects, strict=True)
+        for row, number in zip(rows[:24], suspects[:24], strict=True)
     )
     listed = (run / "suspects.txt").read_text().splitlines()
     assert listed[: len(rows)] == [row["image"] for row in rows]
