@@ -828,8 +828,8 @@ MUTATIONS = (
     Mutation(
         "wrong labels: judged by a classifier that has seen them",
         "training/evaluation/features.py",
-        "fit(features[~out], labels[~out])",
-        "fit(features, labels)",
+        "_linear(features[~out], labels[~out])",
+        "_linear(features, labels)",
         "test_features.py::test_no_image_is_judged_by_a_classifier_that_has_seen_it",
     ),
     Mutation(
