@@ -1,13 +1,12 @@
 """What all tests share: this checkout's code, silence, and a clean state of Keras."""
 
 import os
-import pathlib
 import shutil
 import sys
 
 import pytest
 
-ROOT = pathlib.Path(__file__).parent.parent
+from tests.checkout import ROOT
 
 # Processes that tests start must run this checkout, also from other folders.
 os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.getenv("PYTHONPATH")])])

@@ -785,9 +785,9 @@ MUTATIONS = (
     ),
     Mutation(
         "evaluate: the margin is that of the answer, not of the true class",
-        "training/evaluation/report.py",
-        "margins = probabilities[images, true] - others.max(-1)",
-        "margins = np.sort(probabilities)[:, -1] - np.sort(probabilities)[:, -2]",
+        "training/evaluation/scoring.py",
+        "return others.argmax(-1), probabilities[images, true] - others.max(-1)",
+        "return others.argmax(-1), np.sort(probabilities)[:, -1] - np.sort(probabilities)[:, -2]",
         "test_evaluate_command.py::test_predictions_name_the_file_of_every_row",
     ),
     Mutation(

@@ -20,6 +20,8 @@ from tensorflow.lite.tools import flatbuffer_utils
 from keras_lightnets.catalogue.class_names import LABELS
 from keras_lightnets.text import visible
 
+PIXELS = "RGB, 0 to 255; normalization is part of the model"
+
 _RGB, _AXIS_LABELS = 1, 2  # of the enumerations ColorSpaceType and AssociatedFileType
 _IMAGE, _NORMALIZATION = 2, 1  # of the unions ContentProperties and ProcessUnitOptions
 
@@ -43,7 +45,7 @@ class Description:
         return {
             "labels": json.dumps(list(self.labels), ensure_ascii=False),
             "transform": json.dumps(dict(self.transform)),
-            "pixels": "RGB, 0 to 255; normalization is part of the model",
+            "pixels": PIXELS,
         }
 
 

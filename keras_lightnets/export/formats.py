@@ -10,10 +10,9 @@ to DIR/<name>/formats/<version>, since servers ignore directories whose names ar
 
 from __future__ import annotations
 
+import functools
 import pathlib
-import statistics
 import tempfile
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -32,12 +31,12 @@ from keras_lightnets.inference.function import (
     with_softmax,
 )
 from keras_lightnets.inference.plain import plain_keras
+from keras_lightnets.inference.timing import milliseconds
 from keras_lightnets.text import first_line
 
 DIRECTORY = bundle.FORMATS
 TOLERANCE = 1e-4  # largest difference of two probabilities; the runtimes sum in other orders
 _BATCH_SIZE = 16
-_TURNS = 20
 _ONNX_OPSET = 17
 _WEIGHTS = {"litert": "float32", "litert-float16": "float16", "litert-dynamic": "int8"}
 
@@ -83,11 +82,12 @@ def convert(
     runtimes.check_installed(formats)
     if "litert-int8" in formats and representative is None:
         raise ExportError("The format 'litert-int8' needs representative images.")
+    quantized = is_quantized(model)
+    if equalize and quantized:
+        raise ExportError("The network is trained for int8: leave out `equalize`.")
     expected = parity.predict(model, held_out.images)
     network = inference_model(model, merge_pads=False)
     small = network
-    if equalize and is_quantized(model):
-        raise ExportError("The network is trained for int8: leave out `equalize`.")
     if equalize and representative is not None:
         small = litert.equalized(network, representative)
     report = {}
@@ -112,8 +112,7 @@ def convert(
             raise
         except Exception as error:  # whatever a converter raises
             raise ExportError(f"The conversion to {name} failed: {first_line(error)}") from error
-        rounded = name in runtimes.ROUNDED or is_quantized(network)
-        drop = max_accuracy_drop if rounded else None
+        drop = max_accuracy_drop if quantized or name in runtimes.ROUNDED else None
         try:
             found = parity.compare(name, expected, received, held_out.labels, drop, TOLERANCE)
         except ParityError as error:
@@ -125,20 +124,10 @@ def convert(
         size = sum(file.stat().st_size for file in files if file.exists())
         report[name] = {"file": path.name, "bytes": size, **found}
         if timed:
-            report[name]["ms_per_image"] = _milliseconds(path, held_out.images[:1])
+            run = runtimes.LOADERS[path.suffix](path)
+            taken = milliseconds(functools.partial(run, held_out.images[:1]))
+            report[name]["ms_per_image"] = round(taken, 3)
     return report
-
-
-def _milliseconds(path: pathlib.Path, image: np.ndarray) -> float:
-    """Returns the median time that a file takes for one image."""
-    predict = runtimes.LOADERS[path.suffix](path)
-    predict(image)
-    times = []
-    for _ in range(_TURNS):
-        start = time.perf_counter()
-        predict(image)
-        times.append(time.perf_counter() - start)
-    return round(1000 * statistics.median(times), 3)
 
 
 def _write(

@@ -19,13 +19,13 @@ from keras_lightnets.export.parity import Reference
 from keras_lightnets.export.signatures import IMAGE_BYTES
 
 # Between servers: other processors sum in other orders, GPUs since Ampere round to 11 bits.
-_TOLERANCES = {"float32": 0.01, "bfloat16": 0.1}
+_TOLERANCE, _OF_ROUNDED = 0.01, 0.1
 
 _ENDINGS = {b"\xff\xd8": "jpg", b"\x89P": "png", b"BM": "bmp", b"GI": "gif", b"RI": "webp"}
 
 
 def write(
-    extra: pathlib.Path, expected: Reference, labels: Sequence[str], precision: str, count: int
+    extra: pathlib.Path, expected: Reference, labels: Sequence[str], rounded: bool, count: int
 ) -> None:
     """Writes `selftest.py` and what it compares with into `assets.extra` of a version.
 
@@ -33,7 +33,7 @@ def write(
         extra: The folder; it is made if it is not there.
         expected: Of the parity gate.
         labels: Class names in the order of the output.
-        precision: Of the exported network.
+        rounded: Whether the exported network computes in bfloat16 or is trained for int8.
         count: At most so many images; 0: the script only, which then compares no answers.
     """
     folder = extra / selftest.ANSWERS.parent.name
@@ -54,7 +54,8 @@ def write(
             for signature, rows in expected.probabilities.items()
         }
         images.append({"file": name, "probabilities": probabilities})
-    known = {"labels": list(labels), "tolerance": _TOLERANCES[precision], "images": images}
+    tolerance = _OF_ROUNDED if rounded else _TOLERANCE
+    known = {"labels": list(labels), "tolerance": tolerance, "images": images}
     (folder / selftest.ANSWERS.name).write_text(json.dumps(known) + "\n", encoding="utf-8")
 
 

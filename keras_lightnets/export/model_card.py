@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import pathlib
 from collections.abc import Mapping, Sequence
 from importlib import metadata
@@ -13,6 +12,7 @@ import numpy as np
 from keras_lightnets._version import __version__
 from keras_lightnets.catalogue import registry
 from keras_lightnets.export.tf_serving import TEMPLATES
+from keras_lightnets.intervals import interval
 from keras_lightnets.preprocessing import EvalTransform
 from keras_lightnets.text import visible
 
@@ -113,15 +113,6 @@ def _files(formats: Mapping[str, Mapping[str, Any]]) -> str:
         agreement = f"{row['top1_agreement']:.4f}"
         lines.append(f"| `{row['file']}` | {' | '.join(cells)} | {agreement} |")
     return "\n".join(lines)
-
-
-def interval(right: int, images: int) -> tuple[float, float]:
-    """Returns between which shares the true one lies with 95 %: Wilson's interval."""
-    z, share = 1.959964, right / images
-    middle = share + z * z / (2 * images)
-    half = z * math.sqrt(share * (1 - share) / images + (z / (2 * images)) ** 2)
-    low, high = ((middle + side) / (1 + z * z / images) for side in (-half, half))
-    return max(low, 0.0), min(high, 1.0)
 
 
 def _limits(labels: Sequence[str], true: np.ndarray, probabilities: np.ndarray) -> str:

@@ -28,7 +28,7 @@ from keras_lightnets.export import (
     signatures,
     warmup,
 )
-from keras_lightnets.export.described import Description
+from keras_lightnets.export.described import PIXELS, Description
 from keras_lightnets.export.formats import DIRECTORY, convert
 from keras_lightnets.inference.function import (
     Precision,
@@ -175,7 +175,7 @@ def export_job(
             staged / bundle.EXTRA,
             expected,
             job.interface.labels,
-            "bfloat16" if rounded else "float32",
+            rounded,
             options.selftest_images,
         )
         _write_card(job, staged, expected, about)
@@ -391,7 +391,7 @@ def _describe(job: Job, version: int, report: Mapping[str, Any]) -> dict[str, An
         "input": {
             "dtype": interface.input_dtype,
             "shape": [None, height, width, 3],
-            "pixels": "RGB, 0 to 255; normalization is part of the model",
+            "pixels": PIXELS,
         },
         "transform": interface.transform.to_dict(),
         "classes": len(interface.labels),

@@ -44,7 +44,7 @@ def equalize(network: keras.Model) -> None:
     following = {id(first): second for first, _, second in only_pairs(network)}
     pairs = []
     for node in calls_of(network):
-        layer = behind = node.operation
+        layer = node.operation
         if type(layer) not in _WEIGHTED or not _is_homogeneous(layer.activation):
             continue
         behind = following.get(id(layer))

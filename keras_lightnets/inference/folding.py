@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 import keras
@@ -159,6 +159,13 @@ def _find_folds(model: keras.Model) -> dict[str, keras.layers.BatchNormalization
         for layer, tensor, norm in only_pairs(model)
         if _is_plain_norm(norm) and _takes_over(layer, norm, tensor)
     }
+
+
+def copy_weights(pairs: Iterable[tuple[Any, Any]]) -> None:
+    """Gives each clone of `rewrite` the weights of its layer."""
+    for layer, clone in pairs:
+        if layer.weights:
+            clone.set_weights(layer.get_weights())
 
 
 def calls_of(model: keras.Model) -> list[Any]:

@@ -8,7 +8,13 @@ import keras
 import tensorflow as tf
 
 from keras_lightnets.errors import ExportError
-from keras_lightnets.inference.folding import as_functional, fold_batch_norm, is_functional, rewrite
+from keras_lightnets.inference.folding import (
+    as_functional,
+    copy_weights,
+    fold_batch_norm,
+    is_functional,
+    rewrite,
+)
 from keras_lightnets.inference.padding import merge_padding
 from keras_lightnets.inference.parts import in_parts
 from keras_lightnets.layers import FakeQuantize, placement
@@ -124,8 +130,7 @@ def with_dtype(model: keras.Model, dtype_of: Any) -> keras.Model:
         return with_dtype(as_functional(inner), dtype_of)
 
     rebuilt, pairs = rewrite(model, new_layer, rewrite_inner)
-    for layer, clone in pairs:
-        clone.set_weights(layer.get_weights())
+    copy_weights(pairs)
     return rebuilt
 
 

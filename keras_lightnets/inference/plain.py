@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-from keras_lightnets.inference.folding import as_functional, rewrite
+from keras_lightnets.inference.folding import as_functional, copy_weights, rewrite
 from keras_lightnets.layers import (
     ChannelShuffle,
     ChannelSplit,
@@ -37,9 +37,7 @@ def plain_keras(model: keras.Model) -> keras.Model:
     model = as_functional(model)
     notes = [layer.name for layer in model.layers if isinstance(layer, Notes)]
     plain, pairs = rewrite(model, _plain_layer, plain_keras, skip=notes)
-    for layer, clone in pairs:
-        if layer.weights:
-            clone.set_weights(layer.get_weights())
+    copy_weights(pairs)
     return plain
 
 

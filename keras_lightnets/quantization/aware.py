@@ -10,7 +10,13 @@ import numpy as np
 import tensorflow as tf
 
 from keras_lightnets import layers as ours
-from keras_lightnets.inference.folding import as_functional, calls_of, fold_batch_norm, rewrite
+from keras_lightnets.inference.folding import (
+    as_functional,
+    calls_of,
+    copy_weights,
+    fold_batch_norm,
+    rewrite,
+)
 from keras_lightnets.layers import fake_quantization as fake
 
 _BATCH = 16  # images in one pass of the calibration
@@ -92,7 +98,7 @@ def quantize_aware(model: keras.Model, images: np.ndarray) -> keras.Model:
         return rounded(x._keras_history.operation.name, x)
 
     quantized, pairs = rewrite(flat, new_layer, lambda inner: inner, enter=enter)
-    _copy_weights(pairs)
+    copy_weights(pairs)
     return quantized
 
 
@@ -116,14 +122,8 @@ def _flat(model: keras.Model) -> keras.Model:
         return lambda x, **_: flat._run_through_graph(x, operation_fn=lambda operation: operation)
 
     flat, pairs = rewrite(model, new_layer, in_place)
-    _copy_weights(pairs)
+    copy_weights(pairs)
     return flat
-
-
-def _copy_weights(pairs: list[tuple[Any, Any]]) -> None:
-    for layer, clone in pairs:
-        if layer.weights:
-            clone.set_weights(layer.get_weights())
 
 
 def _rounding(model: keras.Model, images: np.ndarray) -> dict[str, tuple[fake.FakeQuantize, int]]:

@@ -9,10 +9,10 @@ import sys
 import numpy as np
 import pytest
 
+from keras_lightnets.intervals import interval
 from lightnets.cli import main
 from lightnets.config import keys as configs
 from lightnets.evaluation import compare, report
-from lightnets.evaluation.scoring import interval
 from lightnets.support import console
 from tests import pages
 

@@ -145,12 +145,12 @@ def test_images_are_small_and_of_many_classes(tmp_path):
     rows = np.array([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7], [0.4, 0.6], [0.0, 1.0], [1.0, 0.0]])
     files = [b"\xff\xd8", b"\x89P", b"GI", b"large", b"larger", b"larger"]
     reference = Reference(HeldOut(images), files, {"serve_bytes": rows, "serving_default": rows})
-    known_answers.write(tmp_path, reference, ["a", "b"], "float32", 3)
+    known_answers.write(tmp_path, reference, ["a", "b"], False, 3)
     known = json.loads((tmp_path / "selftest" / "answers.json").read_text())
     assert [image["file"] for image in known["images"]] == ["0.jpg", "1.gif", "2.png"]
     for number, place in enumerate((0, 2, 1)):
         assert known["images"][number]["probabilities"]["serve_bytes"] == rows[place].tolist()
         written = selftest.read_ppm(tmp_path / "selftest" / f"{number}.ppm")
         assert written == images[place].tolist()
-    known_answers.write(tmp_path / "none", reference, ["a", "b"], "float32", 0)
+    known_answers.write(tmp_path / "none", reference, ["a", "b"], False, 0)
     assert [path.name for path in (tmp_path / "none").iterdir()] == ["selftest.py"]

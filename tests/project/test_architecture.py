@@ -13,7 +13,7 @@ from tests.checkout import ROOT, imported, imports
 PACKAGES = {"keras_lightnets": "keras_lightnets", "lightnets": "training"}  # name -> folder
 
 # Folder -> folders that it may import from, besides what lies at the top of `keras_lightnets`
-# (version, paths, text, errors). CONTRIBUTING.md has the picture.
+# (version, paths, text, errors, intervals). CONTRIBUTING.md has the picture.
 ARROWS = {
     "keras_lightnets": "",
     "keras_lightnets/catalogue": "",

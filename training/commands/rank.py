@@ -6,6 +6,7 @@ import argparse
 import pathlib
 from typing import TYPE_CHECKING
 
+from keras_lightnets.intervals import interval
 from lightnets.commands.list import FIRST
 from lightnets.config import keys as configs
 from lightnets.run import networks
@@ -79,7 +80,6 @@ def _judge(
     """Returns accuracy, its interval, and milliseconds."""
     from lightnets.data import Splits
     from lightnets.evaluation import features
-    from lightnets.evaluation.scoring import interval
     from lightnets.run import speed
 
     if network.transform is None:

@@ -9,9 +9,9 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from keras_lightnets.intervals import interval
 from lightnets.config import keys as configs
 from lightnets.evaluation import report
-from lightnets.evaluation.scoring import interval
 from lightnets.support import markup
 from lightnets.support.errors import UserError
 from lightnets.support.words import command
@@ -77,8 +77,10 @@ def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
     """Returns `section.key` in place of sections."""
     flat = {}
     for name, value in values.items():
-        flat |= {f"{name}.{k}": v for k, v in value.items()} if isinstance(value, dict) else {}
-        flat |= {} if isinstance(value, dict) else {name: value}
+        if isinstance(value, dict):
+            flat |= {f"{name}.{key}": each for key, each in value.items()}
+        else:
+            flat[name] = value
     return flat
 
 

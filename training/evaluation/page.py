@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from keras_lightnets.intervals import interval
 from lightnets.config.keys import Config
 from lightnets.data.sources.source import spread
 from lightnets.evaluation import activation, features, report, suspects
 from lightnets.evaluation.features import Known
-from lightnets.evaluation.scoring import calibration, interval, largest_class
+from lightnets.evaluation.scoring import calibration, largest_class
 from lightnets.support import markup
 from lightnets.support.words import command, count
 

@@ -7,11 +7,12 @@ import functools
 import io
 import pathlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
 from keras_lightnets.text import first_line, visible
+from lightnets.evaluation import scoring
 from lightnets.support import console
 from lightnets.support.writing import csv_text, replacing, write_text
 
@@ -83,10 +84,8 @@ def write_predictions(
     is most certainly wrong has the lowest.
     """
     names = [source.name(place) for source in sources for place in range(source.count)]
-    best, images = probabilities.argmax(-1), np.arange(len(true))
-    others = probabilities.copy()
-    others[images, true] = -1
-    margins = probabilities[images, true] - others.max(-1)
+    best = probabilities.argmax(-1)
+    _, margins = scoring.rivals(true, probabilities)
     rows = [
         (name, labels[label], labels[said], f"{row[said]:.6f}", f"{margin:.6f}")
         for name, label, said, row, margin in zip(
@@ -180,7 +179,7 @@ def accuracies(histories: Mapping[str, Sequence[Mapping[str, float]]]) -> bytes:
     for text in axes.legend().get_texts():
         text.set(**style)
     file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=110)
+    _draw(figure, file)
     return file.getvalue()
 
 
@@ -227,4 +226,8 @@ def new_figure(width: float, height: float) -> Any:
 def save_figure(figure: Any, path: pathlib.Path) -> None:
     """Writes a figure as PNG, whole or not at all."""
     with replacing(path, "wb") as file:
-        figure.savefig(file, format="png", dpi=110)
+        _draw(figure, file)
+
+
+def _draw(figure: Any, file: IO[bytes]) -> None:
+    figure.savefig(file, format="png", dpi=110)

@@ -44,12 +44,20 @@ def score(true: np.ndarray, probabilities: np.ndarray, top: int = 5) -> dict[str
     return results
 
 
-def interval(right: int, images: int) -> tuple[float, float]:
-    """Returns between which shares the true one lies with 95 %: Wilson's interval."""
-    from scipy.stats import binomtest
+def rivals(true: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns for each image the most probable class but its own, and the margin over it.
 
-    found = binomtest(right, images).proportion_ci(0.95, method="wilson")
-    return float(found.low), float(found.high)
+    Args:
+        true: Class numbers, `(images,)`.
+        probabilities: `(images, classes)`.
+
+    Returns:
+        Class numbers, and what the own class has more than that one, in -1..1; both `(images,)`.
+    """
+    images = np.arange(len(true))
+    others = probabilities.copy()
+    others[images, true] = -1.0
+    return others.argmax(-1), probabilities[images, true] - others.max(-1)
 
 
 def calibration(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from lightnets.evaluation import features
+from lightnets.evaluation import features, scoring
 from lightnets.support.writing import csv_text, write_paths, write_text
 
 if TYPE_CHECKING:
@@ -45,8 +45,8 @@ def find(labels: np.ndarray, probabilities: np.ndarray) -> list[Suspect]:
         labels: Class numbers, `(images,)`.
         probabilities: `(images, classes)`, from a classifier that was not fitted to the images.
     """
-    images, classes = np.arange(len(labels)), probabilities.shape[1]
-    own = probabilities[images, labels]
+    classes = probabilities.shape[1]
+    own = probabilities[np.arange(len(labels)), labels]
     counts = np.bincount(labels, minlength=classes)
     # A class without images is confident of none.
     least = np.where(counts, np.bincount(labels, own, classes) / np.maximum(counts, 1), np.inf)
@@ -56,12 +56,10 @@ def find(labels: np.ndarray, probabilities: np.ndarray) -> list[Suspect]:
     shares = np.bincount(labels[wrong], minlength=classes) / np.maximum(
         np.bincount(labels[told], minlength=classes), 1
     )
-    others = probabilities.copy()
-    others[images, labels] = -1.0
-    margins = own - others.max(-1)
+    likely, margins = scoring.rivals(labels, probabilities)
     order = np.argsort(margins, kind="stable")[: round(2 * float(counts @ shares))]
     return [
-        Suspect(place, int(others[place].argmax()), float(margins[place]))
+        Suspect(place, int(likely[place]), float(margins[place]))
         for place in order.tolist()
         if margins[place] < 0
     ]

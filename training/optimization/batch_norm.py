@@ -59,17 +59,12 @@ def statistics(model: keras.Model) -> list[keras.Variable]:
 
     Those are the moving means and variances of batch norms and the ranges of a quantized network.
     """
-    moving = [layer for layer in leaf_layers(model) if layer.trainable]
+    norms = [layer for layer in layers(model) if layer.trainable]
+    ranges = [layer for layer in leaf_layers(model) if isinstance(layer, FakeQuantize)]
     return [
-        *(v for layer in moving for v in _moments(layer)),
-        *(v for layer in moving if isinstance(layer, FakeQuantize) for v in layer.weights),
+        *(v for layer in norms for v in (layer.moving_mean, layer.moving_variance)),
+        *(v for layer in ranges if layer.trainable for v in layer.weights),
     ]
-
-
-def _moments(layer: keras.layers.Layer) -> tuple[keras.Variable, ...]:
-    if not isinstance(layer, keras.layers.BatchNormalization):
-        return ()
-    return layer.moving_mean, layer.moving_variance
 
 
 def reestimate(

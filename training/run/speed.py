@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import statistics
-import time
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 import keras_lightnets
+from keras_lightnets.inference import timing
 
 if TYPE_CHECKING:
     import keras
-
-# Calls that are timed, after those in which TensorFlow prepares.
-_TIMED, _WARM_UP = 20, 3
 
 
 def milliseconds(model: keras.Model) -> float:
@@ -25,12 +21,7 @@ def milliseconds(model: keras.Model) -> float:
     """
     classify = keras_lightnets.inference_function(model)
     image = np.full((1, *model.input_shape[1:]), 127, np.float32)
-    times = []
-    for _ in range(_WARM_UP + _TIMED):
-        start = time.perf_counter()
-        classify(image).numpy()  # waits for the device
-        times.append(time.perf_counter() - start)
-    return 1000 * statistics.median(times[_WARM_UP:])
+    return timing.milliseconds(lambda: classify(image).numpy())
 
 
 def of_name(name: str) -> float:
