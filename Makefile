@@ -50,7 +50,7 @@ lint: install
 	$(BIN)/basedpyright --pythonpath $(BIN)/python
 
 docs: install
-	$(BIN)/python benchmarks/readme.py README.md docs/performance.md
+	$(BIN)/python benchmarks/readme.py README.md docs/performance.md docs/choosing.md
 	rm -rf build/docs
 	$(BIN)/python docs/site/build.py build/docs
 	@echo "Open build/docs/index.html"

@@ -1,10 +1,11 @@
 """Writes the tables of measured ratios into documents, from the files in `results/`.
 
-    python benchmarks/readme.py README.md docs/performance.md
+    python benchmarks/readme.py README.md docs/performance.md docs/choosing.md
 
 In a document the lines between `<!-- speed:begin NAME ... -->` and `<!-- speed:end -->` are
 replaced by the rows of the named result files, of every machine that measured them; without names
-by all comparisons; with `headlines` by five of them. Profiles and growth have tables of their own.
+by all comparisons; with `headlines` by five of them. Profiles, growth and networks have tables of
+their own.
 `--check` only says whether they are up to date.
 """
 
@@ -16,6 +17,9 @@ import re
 import sys
 
 import common
+
+from keras_lightnets.catalogue.registry import model_info
+from lightnets.commands.list import FIRST
 
 # Comparisons, in the order of the tables; other results have columns of their own.
 NAMES = (
@@ -113,7 +117,23 @@ def _scaling_lines(rows: list[dict[str, str]]) -> list[str]:
     return lines
 
 
+def _network_lines(rows: list[dict[str, str]]) -> list[str]:
+    """One line for each network to begin with: what is published, then what was measured."""
+    lines = [
+        "| network | for | top-1 % | weights | MB | MACs (M) | ms |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        info = model_info(row["network"])
+        best = max(info.weights, key=lambda weights: weights.top1)
+        cells = [f"`{info.name}`", FIRST[info.name], f"{best.top1:.1f}", best.tag]
+        cells += [f"{4 * info.parameters_total / 1e6:.1f}", f"{info.macs / 1e6:.0f}"]
+        lines.append(_line([*cells, row["milliseconds"]]))
+    return lines
+
+
 _OWN_TABLES = {
+    "networks": _network_lines,
     "train_step_profile": _profile_lines,
     "data_pipeline_profile": _profile_lines,
     "scaling": _scaling_lines,

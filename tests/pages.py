@@ -1,81 +1,181 @@
-"""What a browser knows of a page of ours on a phone, in light and in dark."""
+"""What a browser knows of pages of ours: on a phone and on a desk, in light and in dark."""
 
 from __future__ import annotations
 
+import contextlib
+import http.server
 import json
+import mimetypes
+import pathlib
 import re
 import subprocess
+import tempfile
+import threading
+import urllib.error
+import urllib.parse
+import urllib.request
 
-# Run in the page: tells the page around it what it found.
+# Runs in every page: tells the page around it what it found.
 _PROBE = """
 <script>
+addEventListener("load", () => {
   const channels = (color) => color.match(/[\\d.]+/g).map(Number);
-  const light = ([r, g, b]) => [0.2126 * r, 0.7152 * g, 0.0722 * b].map((part, k) => {
-    const share = [r, g, b][k] / 255, weight = [0.2126, 0.7152, 0.0722][k];
+  const mixed = (color, back) => {
+    const share = color[3] ?? 1;
+    return back.map((part, k) => share * color[k] + (1 - share) * part);
+  };
+  const light = (color) => color.map((part, k) => {
+    const share = part / 255, weight = [0.2126, 0.7152, 0.0722][k];
     return weight * (share <= 0.04045 ? share / 12.92 : ((share + 0.055) / 1.055) ** 2.4);
   }).reduce((sum, part) => sum + part);
   const background = (node) => {
-    for (; node; node = node.parentElement) {
-      const color = channels(getComputedStyle(node).backgroundColor);
-      if (color.length === 3 || color[3] === 1) return color;
-    }
-    return [255, 255, 255];
+    if (!node) return [255, 255, 255];
+    const color = channels(getComputedStyle(node).backgroundColor);
+    return mixed(color, background(node.parentElement));
   };
-  addEventListener("load", () => {
-    let contrast = 21, worst = "";
-    for (const node of document.body.querySelectorAll("*")) {
-      if (![...node.childNodes].some((part) => part.nodeType === 3 && part.data.trim())) continue;
-      if (["SCRIPT", "STYLE"].includes(node.tagName)) continue;
-      const one = light(channels(getComputedStyle(node).color)), two = light(background(node));
-      const found = (Math.max(one, two) + 0.05) / (Math.min(one, two) + 0.05);
-      if (found < contrast) [contrast, worst] = [found, node.outerHTML.slice(0, 80)];
-    }
-    parent.postMessage({
-      contrast, worst,
-      images: document.images.length,
-      broken: [...document.images].filter((image) => image.naturalWidth === 0).length,
-      wide: document.documentElement.scrollWidth,
-      dark: matchMedia("(prefers-color-scheme: dark)").matches,
-      dangling: [...document.links].filter((link) => !document.querySelector(link.hash)).length,
-      text: document.body.innerText,
-    }, "*");
-  });
+  let contrast = 21, worst = "";
+  for (const node of document.body.querySelectorAll("*")) {
+    if (![...node.childNodes].some((part) => part.nodeType === 3 && part.data.trim())) continue;
+    if (["SCRIPT", "STYLE"].includes(node.tagName) || !node.getClientRects().length) continue;
+    const behind = background(node);
+    const one = light(mixed(channels(getComputedStyle(node).color), behind)), two = light(behind);
+    const found = (Math.max(one, two) + 0.05) / (Math.min(one, two) + 0.05);
+    if (found < contrast) [contrast, worst] = [found, node.outerHTML.slice(0, 200)];
+  }
+  const own = (link) => link.hash && link.pathname === location.pathname;
+  const here = [...document.links].filter(own);
+  parent.postMessage({
+    contrast, worst,
+    images: document.images.length,
+    broken: [...document.images].filter((image) => !image.naturalWidth).map((image) => image.src),
+    wide: document.documentElement.scrollWidth,
+    dangling: here.map((link) => link.hash).filter(
+      (place) => !document.getElementById(decodeURIComponent(place.slice(1)))),
+    dark: matchMedia("(prefers-color-scheme: dark)").matches,
+    text: document.body.innerText,
+    more: MORE,
+  }, "*");
+});
 </script>
 """
 # A window of less than 500 pixels cannot be had; a frame can.
-_FRAME = """<!DOCTYPE html><pre id="found"></pre><iframe src="{}" width="{}" height="800"></iframe>
-<script>addEventListener("message", (event) => {{
-  document.getElementById("found").textContent = encodeURIComponent(JSON.stringify(event.data));
-}});</script>"""
+_FRAME = """<!DOCTYPE html><body><iframe width="WIDTH" height="800"></iframe><script>
+const pages = PAGES, found = [], frame = document.querySelector("iframe");
+const next = () => {
+  if (found.length < pages.length) frame.src = pages[found.length];
+  else document.body.textContent = encodeURIComponent(JSON.stringify(found));
+};
+addEventListener("message", (event) => { found.push(event.data); next(); });
+next();
+</script>"""
 
 
-def examine(browser, page, *, width=360, dark=False):
-    """Returns what a browser found in a page of the given width in pixels.
+def _fetch(source, path, body=None):
+    """Returns status, kind and content of what a folder, or the server at a URL, has at a path."""
+    if isinstance(source, pathlib.Path):
+        file = source / urllib.parse.unquote(path.lstrip("/"))
+        if not file.is_file():
+            return 404, "text/plain", b""
+        return 200, mimetypes.guess_type(file.name)[0] or "text/plain", file.read_bytes()
+    try:
+        with urllib.request.urlopen(urllib.request.Request(source + path, body)) as answer:
+            return answer.status, answer.headers.get_content_type(), answer.read()
+    except urllib.error.HTTPError as error:
+        return error.code, "text/plain", error.read()
 
-    `contrast` is the lowest of any text with what is behind it, as WCAG 2 defines it.
+
+@contextlib.contextmanager
+def between(source, probe, frame=""):
+    """Yields the address of a server that adds a probe to each page of a folder or server.
+
+    Args:
+        source: The folder, or the URL of the server.
+        probe: HTML that is added to every page.
+        frame: The page at `/frame`.
     """
-    from urllib.parse import unquote
 
-    probed = page.with_name(f"probed-{page.name}")
-    probed.write_text(page.read_text() + _PROBE)
-    frame = page.with_name(f"frame-{page.name}")
-    frame.write_text(_FRAME.format(probed.name, width))
-    command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
-    command += [f"--user-data-dir={page.parent / 'profile'}", "--virtual-time-budget=3000"]
-    command += [f"--blink-settings=preferredColorScheme={0 if dark else 1}", "--dump-dom"]
-    done = subprocess.run(
-        [*command, frame.as_uri()], capture_output=True, text=True, check=True, timeout=120
-    )
-    found = re.search(r'id="found">(.*?)</pre>', done.stdout).group(1)
-    return json.loads(unquote(found))
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self, body=None):
+            path = urllib.parse.urlsplit(self.path).path
+            status, kind, content = 200, "text/html", frame.encode()
+            if path != "/frame":
+                status, kind, content = _fetch(source, path, body)
+                content += probe.encode() * (kind == "text/html")
+            self.send_response(status)
+            self.send_header("Content-Type", f"{kind}; charset=utf-8")
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def do_POST(self):
+            self.do_GET(self.rfile.read(int(self.headers["Content-Length"])))
+
+        def log_message(self, *arguments):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
 
 
-def check(browser, page):
-    """Asserts what every page of ours keeps, on a phone, in light and in dark; returns both."""
-    both = [examine(browser, page, dark=dark) for dark in (False, True)]
-    for found, dark in zip(both, (False, True), strict=True):
-        assert found["dark"] == dark
-        assert found["contrast"] >= 4.5, found["worst"]  # WCAG 2, AA
-        assert found["wide"] <= 360, "the page must not scroll sideways"
-        assert (found["broken"], found["dangling"]) == (0, 0)
+def dump(browser, url, *flags):
+    """Returns the text of a page after its scripts have run, and the errors that they had."""
+    with tempfile.TemporaryDirectory() as profile:
+        command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom"]
+        command += ["--disable-dev-shm-usage", "--enable-logging=stderr"]
+        command += [f"--user-data-dir={profile}", "--virtual-time-budget=60000", *flags, url]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
+    errors = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+    return re.search(r"<body[^>]*>(.*?)</body>", done.stdout, re.DOTALL)[1].strip(), errors
+
+
+def examine(browser, source, names, *, width=360, dark=False, more="null"):
+    """Returns what a browser found in each page, in their order.
+
+    Args:
+        browser: Its program.
+        source: The folder of the pages, or the URL of their server.
+        names: Of the pages, below the source.
+        width: Of the window, in pixels.
+        dark: Whether the reader prefers it.
+        more: An expression of JavaScript; its value in a page comes as `more`.
+
+    Returns:
+        For each page a dict. `contrast` is the lowest of any text with what is behind it, as WCAG 2
+        defines it.
+    """
+    pages = [urllib.parse.quote(name) for name in names]
+    frame = _FRAME.replace("WIDTH", str(width)).replace("PAGES", json.dumps(pages))
+    with between(source, _PROBE.replace("MORE", more), frame) as address:
+        scheme = f"--blink-settings=preferredColorScheme={0 if dark else 1}"
+        text, errors = dump(browser, f"{address}/frame", scheme, "--window-size=1400,1000")
+    assert not errors, errors
+    found = json.loads(urllib.parse.unquote(text))
+    assert len(found) == len(names)
+    return found
+
+
+def check(browser, source, names=None):
+    """Asserts what every page of ours keeps, on a phone, in light and in dark; returns both.
+
+    Args:
+        browser: Its program.
+        source: A page; with names the folder of the pages, or the URL of their server.
+        names: Of the pages.
+    """
+    if names is None:
+        source, names = source.parent, [source.name]
+    both = []
+    for dark in (False, True):
+        both += examine(browser, source, names, dark=dark)
+        for name, found in zip(names, both[-len(names) :], strict=True):
+            assert found["dark"] == dark
+            assert found["contrast"] >= 4.5, (name, found["worst"])  # WCAG 2, AA
+            assert found["wide"] <= 360, f"{name} must not scroll sideways"
+            assert (found["broken"], found["dangling"]) == ([], []), name
     return both

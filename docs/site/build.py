@@ -3,11 +3,13 @@
     python docs/site/build.py FOLDER
 
 pdoc renders both: a guide is to it the docstring of a module. Pages lie as their sources do in
-the repository, so that a link from one to another leads there.
+the repository, so that a link from one to another leads there. Nothing is written for a guide that
+none of the others leads to; a link that leads nowhere is an error, too.
 """
 
 from __future__ import annotations
 
+import html.parser
 import importlib
 import inspect
 import pathlib
@@ -15,6 +17,7 @@ import re
 import shutil
 import sys
 import types
+import urllib.parse
 
 import pdoc
 import pdoc.doc
@@ -30,15 +33,29 @@ MODULES = (
     "keras_lightnets.serving",
     "lightnets.fit",
 )
-GUIDES = (
-    "README.md",
-    *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md"))),
-    "training/README.md",
-    "CONTRIBUTING.md",
-    "CHANGELOG.md",
-)
 _KERAS = re.compile(r"keras\.src\.(\w+)\.(?:\w+\.)*(\w+)")
 _LINK = re.compile(r"(?<=\]\()([^):#\s]+)(?=[)#])")
+
+
+def guides() -> tuple[str, ...]:
+    """Returns the guides in the order in which a reader of README.md's last table meets them.
+
+    Raises:
+        ValueError: He never meets one of them.
+    """
+    met = ["README.md"]
+    for name in met:  # which grows
+        folder, text = (ROOT / name).parent, (ROOT / name).read_text(encoding="utf-8")
+        for link in _LINK.findall(text.partition("\n## More\n")[2] or text):
+            place = str((folder / link).resolve().relative_to(ROOT))
+            if place.endswith(".md") and place not in met:
+                met.append(place)
+    if orphans := {f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")} - set(met):
+        raise ValueError(f"No guide links to {', '.join(sorted(orphans))}.")
+    return tuple(met)
+
+
+GUIDES = guides()
 
 
 class _Written(str):
@@ -126,8 +143,48 @@ def list_shared_arguments(function: pdoc.doc.Function) -> None:
     function.docstring = f"{before}{shared}\n{after}"
 
 
+class _Read(html.parser.HTMLParser):
+    """Notes what a page links to, and where links may lead in it."""
+
+    def __init__(self, page: str):
+        super().__init__()
+        self.links: list[str] = []
+        self.places: set[str] = set()
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Notes one element."""
+        for key, value in attrs:
+            if key in ("href", "src") and value:
+                self.links.append(value)
+            elif key == "id" and value:
+                self.places.add(value)
+
+
+def dead_links(site: pathlib.Path) -> list[str]:
+    """Returns a line for each link within the site that leads to no file, or no place in it."""
+    pages = {path: _Read(path.read_text(encoding="utf-8")) for path in site.rglob("*.html")}
+    dead = []
+    for path, page in pages.items():
+        for link in page.links:
+            url = urllib.parse.urlsplit(link)
+            if url.scheme or url.netloc:
+                continue
+            target = (path.parent / urllib.parse.unquote(url.path)).resolve() if url.path else path
+            known = pages.get(target)
+            place = urllib.parse.unquote(url.fragment)
+            if not target.is_file() or (place and known and place not in known.places):
+                dead.append(f"{path.relative_to(site)} links to {link}")
+    return dead
+
+
 def build(site: pathlib.Path) -> None:
-    """Writes all pages into the folder `site`."""
+    """Writes all pages into the folder `site`.
+
+    Raises:
+        ValueError: A link leads nowhere.
+    """
+    site = site.resolve()
     pdoc.render.configure(docformat="google", template_directory=pathlib.Path(__file__).parent)
     pages = {page_of(name): guide(name, site) for name in GUIDES}
     api = {name: reference(name) for name in MODULES}
@@ -143,6 +200,8 @@ def build(site: pathlib.Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(pdoc.render.html_module(module, modules), encoding="utf-8")
     (site / "search.js").write_text(pdoc.render.search_index(modules), encoding="utf-8")
+    if dead := dead_links(site):
+        raise ValueError("\n".join(["Links lead nowhere:", *dead]))
 
 
 if __name__ == "__main__":

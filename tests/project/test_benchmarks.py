@@ -151,7 +151,7 @@ def test_the_first_page_names_one_row_for_each_headline():
         assert row.count("|") == 5
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/performance.md"])
+@pytest.mark.parametrize("document", ["README.md", "docs/performance.md", "docs/choosing.md"])
 def test_numbers_in_documents_are_those_of_the_results(document):
     text = (ROOT / document).read_text(encoding="utf-8")
     assert "<!-- speed:begin" in text

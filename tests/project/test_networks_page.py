@@ -4,6 +4,7 @@ import re
 import runpy
 
 from keras_lightnets.catalogue.registry import model_info
+from lightnets.commands.list import FIRST
 from tests.checkout import ROOT
 
 DOCS = ROOT / "docs"
@@ -15,6 +16,13 @@ def test_the_drawings_are_those_of_the_script():
     assert files == drawn
     shown = re.findall(r"\(networks/(\w+\.svg)\)", (DOCS / "networks.md").read_text())
     assert sorted(shown) == sorted(drawn)
+
+
+def test_the_plot_is_that_of_its_script():
+    script = runpy.run_path(str(DOCS / "choosing" / "draw.py"))
+    drawn = script["drawing"](script["measured"]())
+    assert (DOCS / "choosing" / "networks.svg").read_text() == drawn
+    assert set(script["measured"]()) == set(FIRST), "the first table of `lightnets list`"
 
 
 def test_the_table_is_that_of_the_catalogue():

@@ -1,51 +1,26 @@
 """The site of `make docs`, in a real browser."""
 
-import functools
-import http.server
-import json
 import re
+import runpy
 import subprocess
 import sys
-import threading
-import urllib.parse
 
 import pytest
 
 from keras_lightnets.networks.options import NetworkOptions
+from tests import pages
 from tests.checkout import ROOT
 
-# Opens every page in a frame and says what a reader would notice.
-PROBE = """<!doctype html><title>probe</title><body><iframe width=1300 height=900></iframe><script>
-const look = (page) => new Promise((done) => {
-  const frame = document.querySelector("iframe");
-  frame.onload = () => {
-    const all = (query) => [...frame.contentDocument.querySelectorAll(query)];
-    const root = frame.contentDocument.documentElement;
-    const builder = "#ShuffleNetV1";
-    done({
-      links: all("a[href]").map((a) => a.href),
-      ids: all("[id]").map((element) => element.id),
-      broken: all("img").filter((image) => !image.naturalWidth).map((image) => image.src),
-      sideways: root.scrollWidth > root.clientWidth,
-      members: all("main section[id]").length,
-      torn: all(".docstring ul + ul").length,
-      signature: all(`${builder} .signature`).map((part) => part.textContent).join(""),
-      arguments: all(`${builder} .docstring ul:first-of-type > li`).map((li) => li.textContent),
-    });
+# What a reader would look for in the page of the builders.
+MORE = """(() => {
+  const all = (query) => [...document.querySelectorAll(query)].map((part) => part.textContent);
+  return {
+    members: all("main section[id]").length,
+    torn: all(".docstring ul + ul").length,
+    signature: all("#ShuffleNetV1 .signature").join(""),
+    arguments: all("#ShuffleNetV1 .docstring ul:first-of-type > li"),
   };
-  frame.src = page;
-});
-(async () => {
-  const seen = {};
-  for (const page of PAGES) seen[page] = await look(page);
-  document.body.textContent = encodeURIComponent(JSON.stringify(seen));
-})();
-</script>"""
-
-
-class _Quiet(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *arguments):
-        pass
+})()"""
 
 
 @pytest.fixture(scope="module")
@@ -59,34 +34,11 @@ def site(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def seen(site, browser, tmp_path_factory):
-    """What the browser saw of each page."""
-    pages = sorted(str(path.relative_to(site)) for path in site.rglob("*.html"))
-    (site / "probe.html").write_text(PROBE.replace("PAGES", json.dumps(pages)))
-    handler = functools.partial(_Quiet, directory=site)
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever).start()
-        command = [
-            browser,
-            "--headless",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--enable-logging=stderr",
-        ]
-        command += ["--disable-dev-shm-usage", f"--user-data-dir={tmp_path_factory.mktemp('user')}"]
-        command += ["--window-size=1400,1000", "--virtual-time-budget=60000", "--dump-dom"]
-        command.append(f"http://127.0.0.1:{server.server_port}/probe.html")
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
-        finally:
-            server.shutdown()
-    (site / "probe.html").unlink()
-    console = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
-    assert not console, console
-    text = re.search(r"<body>(.*)</body>", done.stdout, re.DOTALL)[1].strip()
-    found = json.loads(urllib.parse.unquote(text))
-    assert found.keys() == set(pages)
-    return found
+def seen(site, browser):
+    """What a browser saw of each page, in a window of 1300 pixels."""
+    names = sorted(str(path.relative_to(site)) for path in site.rglob("*.html"))
+    found = pages.examine(browser, site, names, width=1300, more=MORE)
+    return dict(zip(names, found, strict=True))
 
 
 @pytest.mark.slow
@@ -97,30 +49,48 @@ def test_the_pages_are_the_guides_and_what_is_public(seen):
     others = {"index.html", "CHANGELOG.html", "CONTRIBUTING.html", "training/README.html"}
     api |= {"lightnets/fit.html"}
     assert seen.keys() == guides | api | others
-    assert {page for page, facts in seen.items() if facts["members"]} == api
+    assert {page for page, facts in seen.items() if facts["more"]["members"]} == api
 
 
 @pytest.mark.slow
-def test_no_link_is_dead_and_no_page_breaks_its_frame(site, seen):
+def test_every_page_can_be_read_on_a_phone_and_at_night(browser, site, seen):
+    pages.check(browser, site, list(seen))
     for page, facts in seen.items():
-        assert not facts["broken"], page
-        assert not facts["sideways"], page
-        assert not facts["torn"], f"{page}: a list of a docstring falls apart"
-        for link in facts["links"]:
-            url = urllib.parse.urlsplit(link)
-            if url.hostname != "127.0.0.1":
-                continue
-            target = urllib.parse.unquote(url.path).lstrip("/")
-            assert (site / target).is_file(), f"{page} links to {link}"
-            if url.fragment and target in seen:
-                ids = seen[target]["ids"]
-                assert urllib.parse.unquote(url.fragment) in ids, f"{page} links to {link}"
+        assert facts["wide"] <= 1300, page
+        assert not facts["more"]["torn"], f"{page}: a list of a docstring falls apart"
+
+
+def test_a_link_that_leads_nowhere_and_a_guide_that_none_leads_to_are_errors(tmp_path):
+    # Mutations: any place of another page counts; links without a place are not followed.
+    build = runpy.run_path(str(ROOT / "docs" / "site" / "build.py"))
+    (tmp_path / "in").mkdir()
+    (tmp_path / "a.html").write_text(
+        '<h1 id="ü">x</h1><a href="in/b.html#c"></a><a href="in/b.html#d"></a><img src="e.png">'
+    )
+    (tmp_path / "in" / "b.html").write_text(
+        '<p id="c"><a href="../a.html#%C3%BC"></a><a href="f.html"><a href="https://f/g.html"></a>'
+    )
+    assert build["dead_links"](tmp_path) == [
+        "a.html links to in/b.html#d",
+        "a.html links to e.png",
+        "in/b.html links to f.html",
+    ]
+    guides, root = build["guides"], tmp_path / "checkout"
+    (root / "docs").mkdir(parents=True)
+    (root / "README.md").write_text("[a](docs/a.md)")
+    (root / "docs" / "a.md").write_text("[b](b.md#place), [back](../README.md)")
+    (root / "docs" / "b.md").write_text("")
+    guides.__globals__["ROOT"] = root
+    assert guides() == ("README.md", "docs/a.md", "docs/b.md")
+    (root / "docs" / "c.md").write_text("[a](a.md)")
+    with pytest.raises(ValueError, match=r"No guide links to docs/c\.md\."):
+        guides()
 
 
 @pytest.mark.slow
 def test_a_builder_shows_all_its_arguments_with_types_and_defaults(seen):
     # Mutations: pdoc's default style of docstrings; `**options` not written out.
-    facts = seen["keras_lightnets.html"]
+    facts = seen["keras_lightnets.html"]["more"]
     signature = " ".join(facts["signature"].split())
     for part in ("groups: int = 3", "stem_filters: int | None = None", ") -> keras.Model"):
         assert part in signature

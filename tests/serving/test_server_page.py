@@ -1,23 +1,22 @@
 """The embedded server's page for people, in a real browser."""
 
-import http.server
+import base64
 import json
 import re
-import subprocess
-import threading
 import urllib.error
 import urllib.parse
 import urllib.request
 
 import pytest
 
+from tests import pages
 from tests.serving_models import colour_png, serving, write_version
 
-# Sends the picture that the test serves as if a person had dropped it, and tells what is seen.
+# Sends a picture as if a person had dropped it, and tells what is seen.
 PROBE = """<script>
 addEventListener("load", async () => {
   while (!document.body.dataset.ready) await new Promise((done) => setTimeout(done, 20));
-  const bytes = await (await fetch("/picture")).blob();
+  const bytes = Uint8Array.from(atob("PICTURE"), (letter) => letter.charCodeAt(0));
   await classify(new File([bytes], "it's.png"));
   await new Promise((done) => setTimeout(done, 200));
   const seen = {
@@ -41,64 +40,29 @@ def server(tmp_path_factory):
         yield process
 
 
-def through(url, picture):
-    """Returns a server that adds a probe to the page at `url` and passes all else on."""
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self, body=None):
-            if self.path == "/picture":
-                return self.answer(200, picture)
-            request = urllib.request.Request(url + self.path, body)
-            try:
-                with urllib.request.urlopen(request) as response:
-                    status, content = response.status, response.read()
-            except urllib.error.HTTPError as error:
-                status, content = error.code, error.read()
-            self.answer(status, content + (PROBE.encode() if self.path == "/" else b""))
-
-        def do_POST(self):
-            self.do_GET(self.rfile.read(int(self.headers["Content-Length"])))
-
-        def answer(self, status, content):
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
-
-        def log_message(self, *arguments):
-            pass
-
-    between = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=between.serve_forever, daemon=True).start()
-    return between
+def seen(browser, url, picture):
+    probe = PROBE.replace("PICTURE", base64.b64encode(picture).decode())
+    with pages.between(url, probe) as address:
+        text, errors = pages.dump(browser, f"{address}/", "--window-size=500,900")
+    return json.loads(urllib.parse.unquote(text)) | {"errors": errors}
 
 
-def seen(browser, url, picture, folder):
-    between = through(url, picture)
-    try:
-        command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--window-size=500,900"]
-        command += [f"--user-data-dir={folder / 'profile'}", "--disable-dev-shm-usage"]
-        command += ["--timeout=60000", "--virtual-time-budget=20000", "--dump-dom"]
-        command += [f"http://127.0.0.1:{between.server_port}/"]
-        shown = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
-    finally:
-        between.shutdown()
-        between.server_close()
-    text = re.search(r"<body[^>]*>(.*?)</body>", shown.stdout, re.DOTALL)[1]
-    return json.loads(urllib.parse.unquote(text))
+def test_the_page_can_be_read_on_a_phone_and_at_night(browser, server):
+    for found in pages.check(browser, server.url, ["/"]):
+        assert found["text"]
 
 
-def test_a_picture_is_classified_on_the_page(browser, server, tmp_path):
-    found = seen(browser, server.url, colour_png("green"), tmp_path)
+def test_a_picture_is_classified_on_the_page(browser, server):
+    found = seen(browser, server.url, colour_png("green"))
     assert found["models"] == ["colour"]
     assert re.fullmatch(r"green: 0\.9\d+", found["rows"][0])
-    assert (found["problem"], found["sideways"]) == ("", False)
+    assert (found["problem"], found["sideways"], found["errors"]) == ("", False, [])
     assert found["picture"] > 0
     assert "< 'it'\\''s.png' |" in found["request"]
 
 
-def test_what_is_no_picture_is_said(browser, server, tmp_path):
-    found = seen(browser, server.url, b"no picture", tmp_path)
+def test_what_is_no_picture_is_said(browser, server):
+    found = seen(browser, server.url, b"no picture")
     assert found["rows"] == []
     assert found["problem"]
 
