@@ -62,8 +62,9 @@ def small_server(request, small_export):
 @pytest.fixture(scope="session")
 def browser():
     """The program of a Chromium."""
-    names = ("chromium", "chromium-browser", "google-chrome")
-    found = next(filter(None, map(shutil.which, names)), None)
+    from keras_lightnets.export.browser import find
+
+    found = find()
     if found is None:
         assert not os.environ.get("CI"), "CI needs Chromium: see .ci/run"
         pytest.skip("needs Chromium on PATH")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import http.server
 import json
 import mimetypes
 import pathlib
+import queue
 import re
 import subprocess
 import tempfile
@@ -14,6 +16,8 @@ import threading
 import urllib.error
 import urllib.parse
 import urllib.request
+
+from keras_lightnets.export.browser import FLAGS, opened
 
 # Runs in every page: tells the page around it what it found.
 _PROBE = """
@@ -47,7 +51,8 @@ addEventListener("load", () => {
   parent.postMessage({
     contrast, worst,
     images: document.images.length,
-    broken: [...document.images].filter((image) => !image.naturalWidth).map((image) => image.src),
+    broken: [...document.images].filter((image) => image.src && !image.naturalWidth).map(
+      (image) => image.src),
     wide: document.documentElement.scrollWidth,
     dangling: here.map((link) => link.hash).filter(
       (place) => !document.getElementById(decodeURIComponent(place.slice(1)))),
@@ -73,7 +78,7 @@ next();
 def _fetch(source, path, body=None):
     """Returns status, kind and content of what a folder, or the server at a URL, has at a path."""
     if isinstance(source, pathlib.Path):
-        file = source / urllib.parse.unquote(path.lstrip("/"))
+        file = source / (urllib.parse.unquote(path.lstrip("/")) or "index.html")
         if not file.is_file():
             return 404, "text/plain", b""
         return 200, mimetypes.guess_type(file.name)[0] or "text/plain", file.read_bytes()
@@ -85,13 +90,14 @@ def _fetch(source, path, body=None):
 
 
 @contextlib.contextmanager
-def between(source, probe, frame=""):
+def between(source, probe, frame="", seen=None):
     """Yields the address of a server that adds a probe to each page of a folder or server.
 
     Args:
         source: The folder, or the URL of the server.
         probe: HTML that is added to every page.
         frame: The page at `/frame`.
+        seen: A queue for what pages send to `/seen`.
     """
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -108,7 +114,10 @@ def between(source, probe, frame=""):
             self.wfile.write(content)
 
         def do_POST(self):
-            self.do_GET(self.rfile.read(int(self.headers["Content-Length"])))
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            if self.path == "/seen":
+                seen.put(json.loads(body))
+            self.do_GET(body)
 
         def log_message(self, *arguments):
             pass
@@ -126,8 +135,7 @@ def between(source, probe, frame=""):
 def dump(browser, url, *flags):
     """Returns the text of a page after its scripts have run, and the errors that they had."""
     with tempfile.TemporaryDirectory() as profile:
-        command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom"]
-        command += ["--disable-dev-shm-usage", "--enable-logging=stderr"]
+        command = [browser, *FLAGS, "--dump-dom", "--enable-logging=stderr"]
         command += [f"--user-data-dir={profile}", "--virtual-time-budget=60000", *flags, url]
         done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
     errors = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
@@ -179,3 +187,37 @@ def check(browser, source, names=None):
             assert found["wide"] <= 360, f"{name} must not scroll sideways"
             assert (found["broken"], found["dangling"]) == ([], []), name
     return both
+
+
+# Sends a picture as if a person had dropped it, and tells what is seen.
+_TRY = """<script>
+addEventListener("load", async () => {
+  while (!document.body.dataset.ready) await new Promise((done) => setTimeout(done, 20));
+  const bytes = Uint8Array.from(atob("PICTURE"), (letter) => letter.charCodeAt(0));
+  await classify(new File([bytes], "it's.png"));
+  while (at("shown").naturalWidth === 0 && !at("shown").hidden)
+    await new Promise((done) => setTimeout(done, 20));
+  const seen = {
+    models: [...document.querySelectorAll("option")].map((option) => option.value),
+    rows: [...document.querySelectorAll(".row")].map((row) => row.textContent),
+    problem: document.getElementById("problem").textContent,
+    request: document.getElementById("request")?.textContent,
+    about: document.getElementById("about").textContent,
+    picture: document.getElementById("shown").naturalWidth,
+    sideways: document.documentElement.scrollWidth > innerWidth,
+  };
+  await fetch("/seen", { method: "POST", body: JSON.stringify(seen) });
+});
+</script>"""
+
+
+def tried(browser, source, picture):
+    """Returns what a person sees who drops a picture on the page of a folder or server."""
+    seen = queue.Queue()
+    probe = _TRY.replace("PICTURE", base64.b64encode(picture).decode())
+    # Not `dump`: its clock runs on while a network is compiled.
+    with (
+        between(source, probe, seen=seen) as address,
+        opened(browser, f"{address}/", "--window-size=500,900"),
+    ):
+        return seen.get(timeout=120)

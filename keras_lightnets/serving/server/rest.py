@@ -17,6 +17,7 @@ import tornado.httpserver
 import tornado.iostream
 import tornado.web
 
+from keras_lightnets.page import page
 from keras_lightnets.serving.grpc_transport import as_dict
 from keras_lightnets.serving.server import errors, json_tensor
 from keras_lightnets.serving.server.log import log
@@ -34,7 +35,7 @@ _STATUS = re.compile(
     re.IGNORECASE | re.ASCII,
 )
 _MAX_VERSION = 2**63 - 1
-_PAGE = pathlib.Path(__file__).parent / "page.html"
+_PAGE = page(pathlib.Path(__file__).with_name("page.js"))
 
 # A body above the limit is read and dropped up to this size, so that the client sees the 413
 # instead of a broken connection.
@@ -148,10 +149,7 @@ class _Page(tornado.web.RequestHandler):
     """A page for a person with a browser and a picture. It asks this server and nobody else."""
 
     def get(self) -> None:
-        own = "script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src blob: data:"
-        policy = f"default-src 'none'; connect-src 'self'; {own}"
-        self.set_header("Content-Security-Policy", policy)
-        self.finish(_PAGE.read_bytes())
+        self.finish(_PAGE)
 
 
 class RestApi:
