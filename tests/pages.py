@@ -108,7 +108,8 @@ def between(source, probe, frame="", seen=None):
                 status, kind, content = _fetch(source, path, body)
                 content += probe.encode() * (kind == "text/html")
             self.send_response(status)
-            self.send_header("Content-Type", f"{kind}; charset=utf-8")
+            coded = "; charset=utf-8" if kind.startswith("text/") else ""
+            self.send_header("Content-Type", kind + coded)
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
             self.wfile.write(content)

@@ -1,7 +1,8 @@
-"""The network as a file for LiteRT, ONNX Runtime, OpenVINO and plain Keras, each checked.
+"""The network as files for LiteRT, ONNX Runtime, OpenVINO, plain Keras and browsers, each checked.
 
     DIR/<name>/<version>/formats/model.tflite, model-float16.tflite, model-dynamic.tflite,
-                                 model-int8.tflite, model.onnx, model.xml + .bin, model.keras
+                                 model-int8.tflite, model.onnx, model.xml + .bin, model.keras,
+                                 web (a folder)
     DIR/<name>/<version>/formats/labels.txt, metadata.json
 
 TensorFlow Serving ignores what it does not know in a version. Without a SavedModel the files go
@@ -21,7 +22,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_lightnets.errors import ExportError, ParityError
-from keras_lightnets.export import bundle, layer_noise, litert, parity, runtimes
+from keras_lightnets.export import bundle, layer_noise, litert, parity, runtimes, web
 from keras_lightnets.export.described import Description, with_metadata
 from keras_lightnets.export.signatures import Endpoints
 from keras_lightnets.inference.function import (
@@ -64,7 +65,8 @@ def convert(
         directory: Exists.
         formats: Keys of `runtimes.FILES`.
         held_out: Images to compare on.
-        about: What LiteRT, ONNX and OpenVINO files say about themselves; None: nothing.
+        about: What LiteRT, ONNX and OpenVINO files say about themselves, and the page for
+            browsers; None: nothing, and no page.
         timed: Whether the milliseconds for one image on this machine are measured.
         representative: Images `(n, height, width, 3)` from which "litert-int8" learns the range
             of every tensor.
@@ -93,41 +95,59 @@ def convert(
     report = {}
     for name in formats:
         path = directory / runtimes.FILES[name][0]
-        try:
-            if name == "keras":
-                plain_keras(with_softmax(in_float32(model))).save(path)
-                written = keras.saving.load_model(path, compile=False)
-                received = parity.predict(written, held_out.images)
-            else:
-                source = small if name == "litert-int8" else network
-                _write(name, source, path, representative, about)
-                predict = runtimes.LOADERS[path.suffix](path)
-                received = np.concatenate(
-                    [
-                        np.array(predict(held_out.images[start : start + _BATCH_SIZE]))
-                        for start in range(0, len(held_out.images), _BATCH_SIZE)
-                    ]
-                )
-        except (ExportError, OSError):
-            raise
-        except Exception as error:  # whatever a converter raises
-            raise ExportError(f"The conversion to {name} failed: {first_line(error)}") from error
         drop = max_accuracy_drop if quantized or name in runtimes.ROUNDED else None
+        source = small if name == "litert-int8" else network
         try:
-            found = parity.compare(name, expected, received, held_out.labels, drop, TOLERANCE)
+            if name == "web":
+                if about is None:
+                    raise ExportError("The format 'web' needs `about`.")
+                path.mkdir()
+                _write("onnx", network, path / web.MODEL, None, about)
+                found = web.complete(
+                    path, about, model, held_out, drop, max_accuracy_drop, TOLERANCE
+                )
+            else:
+                received = _written(name, model, source, path, held_out, representative, about)
+                found = parity.compare(name, expected, received, held_out.labels, drop, TOLERANCE)
         except ParityError as error:
             if name != "litert-int8":
                 raise
             advice = layer_noise.advice(small, path.read_bytes(), held_out.images, equalize)
             raise ParityError(f"{error} {advice}") from None
-        files = [path, path.with_suffix(".bin")]  # OpenVINO's weights
-        size = sum(file.stat().st_size for file in files if file.exists())
+        except (ExportError, OSError):
+            raise
+        except Exception as error:  # whatever a converter raises
+            raise ExportError(f"The conversion to {name} failed: {first_line(error)}") from error
+        # OpenVINO's weights are a file of their own.
+        files = [path, path.with_suffix(".bin"), *path.glob("*")]
+        size = sum(file.stat().st_size for file in files if file.is_file())
         report[name] = {"file": path.name, "bytes": size, **found}
-        if timed:
+        if timed and name != "web":
             run = runtimes.LOADERS[path.suffix](path)
             taken = milliseconds(functools.partial(run, held_out.images[:1]))
             report[name]["ms_per_image"] = round(taken, 3)
     return report
+
+
+def _written(
+    name: str,
+    model: keras.Model,
+    network: keras.Model,
+    path: pathlib.Path,
+    held_out: parity.HeldOut,
+    representative: Any,
+    about: Description | None,
+) -> np.ndarray:
+    """Writes a file and returns the probabilities that it gives, read again."""
+    if name == "keras":
+        plain_keras(with_softmax(in_float32(model))).save(path)
+        written = keras.saving.load_model(path, compile=False)
+        return parity.predict(written, held_out.images)
+    _write(name, network, path, representative, about)
+    predict = runtimes.LOADERS[path.suffix](path)
+    starts = range(0, len(held_out.images), _BATCH_SIZE)
+    batches = (held_out.images[start : start + _BATCH_SIZE] for start in starts)
+    return np.concatenate([np.array(predict(batch)) for batch in batches])
 
 
 def _write(

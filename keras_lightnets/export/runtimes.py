@@ -19,7 +19,7 @@ from keras_lightnets.text import first_line
 
 Predict = Callable[[Any], Any]
 
-# Format -> (file, packages that write and run it).
+# Format -> (file or folder, packages that write and run it).
 FILES = {
     "litert": ("model.tflite", ()),
     "litert-float16": ("model-float16.tflite", ()),
@@ -28,6 +28,7 @@ FILES = {
     "onnx": ("model.onnx", ("onnx", "tf2onnx", "onnxruntime")),
     "openvino": ("model.xml", ("openvino",)),
     "keras": ("model.keras", ()),
+    "web": ("web", ("onnx", "tf2onnx")),
 }
 ROUNDED = {"litert-float16", "litert-dynamic", "litert-int8"}  # may lose a little accuracy
 TF_SERVING = "tf_serving"
@@ -35,13 +36,15 @@ FORMATS = (TF_SERVING, *FILES)
 
 
 def parse_formats(text: str) -> list[str]:
-    """Returns the formats in a comma-separated list, each once; "all" stands for all of them.
+    """Returns the formats in a comma-separated list, each once; "all" stands for all but "web".
+
+    That one needs a browser.
 
     Raises:
         ValueError: One is not known; the message names the nearest.
     """
     if text.strip() == "all":
-        return list(FORMATS)
+        return [name for name in FORMATS if name != "web"]
     names = list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
     for name in names:
         if name not in FORMATS:
@@ -54,7 +57,12 @@ def parse_formats(text: str) -> list[str]:
 
 
 def check_installed(formats: Sequence[str]) -> None:
-    """Raises ExportError if a package that one of `formats` needs is missing."""
+    """Raises ExportError if a package or program that one of `formats` needs is missing."""
+    if "web" in formats:
+        from keras_lightnets.export import web  # imports TensorFlow
+
+        web.program()
+        web.runtime()
     for name in formats:
         for package in FILES.get(name, ("", ()))[1]:
             _import(package, f"The format {name!r}")

@@ -32,44 +32,57 @@ def cached(row: WeightsRow) -> pathlib.Path:
 
 
 def fetch(row: WeightsRow) -> pathlib.Path:
+    """Returns the path of published weights; see `fetch_file`."""
+    return fetch_file(cached(row), row.url, row.digest, "pass {} as `weights`")
+
+
+def fetch_file(
+    path: pathlib.Path, url: str, digest: str | None, instead: str | None = None
+) -> pathlib.Path:
     """Returns the path of a published file, downloaded if it is not in the cache.
 
     A download gets its name in the cache only when it is complete and its hash is right.
 
+    Args:
+        path: Where it is kept, below `home()`.
+        url: Of its publisher; `MIRROR` goes before it.
+        digest: "<algorithm>:<first hex digits>", or None.
+        instead: What a person may do without the network; `{}` stands for a path.
+
     Raises:
         ValueError: If it cannot be downloaded, or a hash is wrong; says what to do.
     """
-    path = cached(row)
     if path.exists():
-        found = wrong_digest(path, row.digest)
+        found = wrong_digest(path, digest)
         if found:
             raise ValueError(
-                f"{path} is damaged or another file: its {found}, expected {row.digest}. It was "
-                f"left as it is; move it away to download {row.url} again."
+                f"{path} is damaged or another file: its {found}, expected {digest}. It was "
+                f"left as it is; move it away to download {url} again."
             )
         return path
-    received = _download(row, path)
-    found = wrong_digest(received, row.digest)
+    received = _download(path, url, instead)
+    found = wrong_digest(received, digest)
     if found:
         received.unlink()
+        other = f", or {instead.format('the path of a file you trust')}" if instead else ""
         raise ValueError(
-            f"{row.url} is not the published file: its {found}, expected {row.digest}. Nothing "
-            "was kept. Try again, or pass the path of a file you trust as `weights`."
+            f"{url} is not the published file: its {found}, expected {digest}. Nothing "
+            f"was kept. Try again{other}."
         )
     # `get_file` may have moved to another folder, when the cache cannot be written.
-    path = received.with_name(row.file)
-    received.replace(path)
-    return path
+    kept = received.with_name(path.name)
+    received.replace(kept)
+    return kept
 
 
-def _download(row: WeightsRow, path: pathlib.Path) -> pathlib.Path:
+def _download(path: pathlib.Path, url: str, instead: str | None) -> pathlib.Path:
     _make(path.parent)
     mirror = os.environ.get(MIRROR)
-    url = f"{mirror.rstrip('/')}/{row.file}" if mirror else row.url
+    url = f"{mirror.rstrip('/')}/{path.name}" if mirror else url
     try:
         return pathlib.Path(
             keras.utils.get_file(
-                f"partial-{os.getpid()}-{row.file}",
+                f"partial-{os.getpid()}-{path.name}",
                 origin=url,
                 cache_dir=str(home()),
                 cache_subdir=str(path.parent.relative_to(home())),
@@ -77,9 +90,10 @@ def _download(row: WeightsRow, path: pathlib.Path) -> pathlib.Path:
         )
     except Exception as error:  # `get_file` raises plain exceptions
         reason = str(error).rpartition(" -- ")[2]
+        other = f", {instead.format('its path')}" if instead else ""
         raise ValueError(
-            f"Cannot download {url} ({reason}). Without a network, put the file at {path}, pass "
-            f"its path as `weights`, or set {MIRROR} to the address of a folder that has it."
+            f"Cannot download {url} ({reason}). Without a network, put the file at {path}{other}, "
+            f"or set {MIRROR} to the address of a folder that has it."
         ) from error
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import pathlib
+import shlex
 from typing import TYPE_CHECKING, Any
 
 from keras_lightnets.export import bundle, runtimes
@@ -47,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--formats",
         default=runtimes.TF_SERVING,
         metavar="LIST",
-        help=f"of {', '.join(runtimes.FORMATS)}, or all (default: %(default)s)",
+        help=f"of {', '.join(runtimes.FORMATS)}, or all: all but web (default: %(default)s)",
     )
     add("--table", action="store_true", help="show size and time for one image of each format")
     add("--name", help="of the model in URLs (default: the network's)")
@@ -113,6 +114,9 @@ def run(args: argparse.Namespace) -> int:
     _print(written)
     if runtimes.TF_SERVING in formats:
         console.line(f"Next: {command('serve', args.out)}")
+    elif "web" in formats:
+        page = shlex.quote(str(written / runtimes.FILES["web"][0]))
+        console.line(f"Next: python3 -m http.server --directory {page} 8080")
     return 0
 
 
@@ -254,9 +258,8 @@ def _print(version: pathlib.Path) -> None:
 
 def _size_and_time(row: dict[str, Any]) -> tuple[str, str]:
     """Of a file for another runtime; a SavedModel is a folder, and servers take batches."""
-    if "ms_per_image" not in row:
-        return "", ""
-    return f"{row['bytes'] / 1e6:.3f}", f"{row['ms_per_image']:.2f}"
+    size = f"{row['bytes'] / 1e6:.3f}" if "bytes" in row else ""
+    return size, f"{row['ms_per_image']:.2f}" if "ms_per_image" in row else ""
 
 
 def representative_images(splits: Splits, count: int = _REPRESENTATIVE) -> np.ndarray:
