@@ -19,6 +19,7 @@ from keras_lightnets.text import visible
 NAME = "MODEL_CARD.md"
 _NAMED = 20  # classes
 _WORST = 5
+_SURE = 0.9
 
 
 def render(
@@ -129,6 +130,12 @@ def _limits(labels: Sequence[str], true: np.ndarray, probabilities: np.ndarray) 
         taken = np.bincount(said[said != place]).argmax()
         names = [_text(labels[int(number)]) for number in (place, taken)]
         lines.append(f"| {names[0]} | {int(missed[place])} | {counts[place]} | {names[1]} |")
+    sure = probabilities.max(-1)[probabilities.argmax(-1) != true]
+    unknown = "Images of none of the classes were not measured: they get one all the same."
+    if len(sure):
+        high = int(np.sum(sure > _SURE))
+        unknown += f" Of the {len(sure)} mistakes {high} had a probability above {_SURE}."
+    lines += ["", unknown]
     if untested := int(np.sum(counts == 0)):
         lines += ["", f"{untested} of the classes have no held-out image."]
     return "\n".join(lines)

@@ -96,10 +96,14 @@ def test_following_the_fix_list_makes_the_set_clean(pictures, tmp_path, capfd):
     assert found["copies_across_splits"] == [[f"{train}/0.jpg", f"{val}/leak.jpg"]]
     assert len(found["copies"]) == 2
     removed = listed.read_text().splitlines()
+    assert cli.main(["data", "check", str(pictures), "--fix-list", str(listed)]) == 1
+    *_, told, remove, following = capfd.readouterr().out.splitlines()
+    assert told == f"{listed}: 3 files to remove. Look at them first, then:"
+    assert remove == f"  xargs -d '\\n' rm -- < {listed}"
+    assert following == f"Next: lightnets data check {pictures}"
     assert f"{train}/0.jpg" in removed
     assert f"{val}/leak.jpg" not in removed
-    for name in removed:
-        (tmp_path / name).unlink()
+    subprocess.run(remove, shell=True, check=True)
     code, found, _ = check(capfd, pictures)
     assert (code, found["wrong"]) == (0, [])
 

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import pathlib
+import re
 import sys
 
 import numpy as np
@@ -72,6 +73,25 @@ def test_the_numbers_are_those_of_the_definitions(runs, tmp_path, capsys):
     assert "0.013" in out
 
 
+@pytest.mark.slow
+def test_milliseconds_are_measured_when_asked(runs, tmp_path, capsys):
+    # Mutation: the time of one run for all of them.
+    from tests import toy
+
+    for run in runs[:2]:
+        toy.pooled_network(2).save(run / "weights" / "best.keras")
+    table, page = tmp_path / "table.csv", tmp_path / "page.html"
+    arguments = ["--measure", "--csv", str(table), "--page", str(page)]
+    assert main(["compare", *map(str, runs[:2]), *arguments]) == 0
+    times = [float(row["milliseconds"]) for row in csv.DictReader(table.read_text().splitlines())]
+    assert all(0 < time < 1000 for time in times)
+    assert times[0] != times[1]
+    out = capsys.readouterr().out
+    assert re.search(r"size \(MB\) +ms", out)
+    assert all(f"{time:.1f}" in out for time in times)
+    assert "<th>ms</th>" in page.read_text()
+
+
 def test_no_table_is_cut_on_a_terminal(runs, monkeypatch):
     """Caught: an ellipsis in place of the end of a path."""
 
@@ -84,7 +104,8 @@ def test_no_table_is_cut_on_a_terminal(runs, monkeypatch):
     assert main(["compare", *map(str, runs)]) == 0
     console.table(("name",), [["long" * 50]])
     shown = terminal.getvalue()
-    assert max(map(len, shown.splitlines())) <= 80
+    lines = [line for line in shown.splitlines() if not line.startswith("Next: ")]
+    assert max(map(len, lines)) <= 80
     assert "…" not in shown
     assert "".join(shown[shown.rindex("name") + 4 :].split()) == "long" * 50
 

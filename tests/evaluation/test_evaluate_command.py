@@ -231,3 +231,22 @@ def test_a_run_whose_data_moved_is_measured_on_what_it_held_out(tmp_path, capsys
     assert "--dataset PLACE" in capsys.readouterr().err
     assert main(["evaluate", str(run), "--dataset", str(moved), "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == before
+
+
+def test_it_ends_with_the_most_certain_mistakes_and_the_next_step(run, tmp_path, capfd):
+    # Mutations: the least certain one first; the places of right answers.
+    for name, brightness in (("a", 0.5), ("data", 1.0)):
+        write_pictures(tmp_path / name, "val", 4, brightness)
+    blue = tmp_path / "data" / "val" / "blue"
+    shutil.copy(tmp_path / "a" / "val" / "red" / "0.jpg", blue / "0 dim.jpg")
+    shutil.copy(tmp_path / "data" / "val" / "red" / "0.jpg", blue / "sure.jpg")
+    (run / "report.html").touch()
+    capfd.readouterr()
+    assert main(["evaluate", str(run), "--dataset", str(tmp_path / "data")]) == 0
+    (run / "report.html").unlink()
+    *_, title, first, second, report, following = capfd.readouterr().out.splitlines()
+    assert title == "Most certain mistakes:"
+    for line, name in ((first, "sure.jpg"), (second, "0 dim.jpg")):
+        assert re.fullmatch(rf"  {blue}/{name}: blue, taken for red \(0\.\d+\)", line)
+    assert report == f"Report: {run}/report.html"
+    assert following == f"Next: lightnets export {run} --out served"

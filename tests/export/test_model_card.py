@@ -37,12 +37,14 @@ def test_the_card_says_how_well_and_where_it_fails():
         ["a\\|b", "1", "10", "\\*c\\*"],
     ]
     assert "1 of the classes have no held-out image." in text
+    assert "they get one all the same. Of the 4 mistakes 4 had a probability above 0.9." in text
     assert "16 of 20 held-out images get their class: accuracy 0.8000." in text
     assert "0.584 to 0.919 (95 % interval)" in text
     assert "32 x 48 pixels: the shorter side is resized to 60" in text
     assert "**Data**: pictures" in text
     perfect = model_card.render("net", ["a", "b"], SIZE, true % 2, np.eye(2)[true % 2], chose=True)
     assert "None of these images was missed." in perfect
+    assert "mistakes" not in perfect
     assert "They also chose the best epoch" in perfect
     many = model_card.render("net", [str(n) for n in range(30)], SIZE, None, np.eye(30))
     assert "18, 19 and 10 more, in `labels.txt`" in many

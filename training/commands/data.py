@@ -5,14 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 import pathlib
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 from lightnets.config import keys as configs
 from lightnets.config import resolve
 from lightnets.support import console
 from lightnets.support.errors import UsageError, UserError
-from lightnets.support.words import command, count
+from lightnets.support.words import command, count, shell_word
 from lightnets.support.writing import check_file, check_folder, write_paths
 
 # Keys whose flags stand beside `--set`: what messages about a data set advise.
@@ -99,8 +99,9 @@ def _check(args: argparse.Namespace) -> int:
         console.line(dataset.describe())
     splits = examine.examine(config, dataset, thumbnails=args.page is not None)
     found = findings.findings(splits, dataset)
+    remove = found["remove"]
     if args.fix_list:
-        _write_list(args.fix_list, found["remove"], null=args.null)
+        _write_list(args.fix_list, remove, null=args.null)
     if args.page:
         from lightnets.doctor.page import write_page
 
@@ -110,7 +111,24 @@ def _check(args: argparse.Namespace) -> int:
         print(json.dumps(found | {"wrong": wrong, "remarks": remarks}, indent=2))
     else:
         _print(found)
+        for line in _next(args, config.data.dataset, remove):
+            console.line(line)
     return 1 if wrong else 0
+
+
+def _next(args: argparse.Namespace, dataset: str, remove: list[str]) -> Iterator[str]:
+    """Yields what was written, how to use it, and the command that goes on."""
+    if args.page:
+        yield f"Page: {args.page}"
+    if args.fix_list and remove:
+        yield f"{args.fix_list}: {count(len(remove), 'file')} to remove. Look at them first, then:"
+        separator = "-0" if args.null else r"-d '\n'"
+        yield f"  xargs {separator} rm -- < {shell_word(args.fix_list)}"
+        yield f"Next: {command('data', 'check', dataset)}"
+    elif remove:
+        yield f"Next: {command('data', 'check', dataset, '--fix-list', 'remove.txt')}"
+    else:
+        yield f"Next: {command('train', dataset)}"
 
 
 def _write_list(path: pathlib.Path, names: list[str], *, null: bool) -> None:
@@ -137,6 +155,7 @@ def _show(args: argparse.Namespace) -> int:
     )
     show.write_grid(args.out, pixels, labels, names)
     console.line(f"{args.out}: recipe {config.recipe}, {config.model.image_size} pixels a side")
+    console.line(f"Next: {command('train', config.data.dataset)}")
     return 0
 
 
@@ -148,7 +167,7 @@ def _convert(args: argparse.Namespace) -> int:
 
     for split, number in convert(config, args.out).items():
         console.line(f"{split}: {count(number, 'image')}")
-    console.line(f"Next: {command('train', '--dataset', args.out, '--out', 'RUN')}")
+    console.line(f"Next: {command('train', args.out)}")
     return 0
 
 

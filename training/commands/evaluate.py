@@ -7,7 +7,7 @@ import contextlib
 import json
 import os
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from keras_lightnets.text import first_line
@@ -16,13 +16,16 @@ from lightnets.run import directory as runs
 from lightnets.run import networks
 from lightnets.support import arguments, console
 from lightnets.support.errors import UsageError, UserError
-from lightnets.support.words import count, some
+from lightnets.support.words import command, count, some
 from lightnets.support.writing import check_file, check_folder, write_json
 
 if TYPE_CHECKING:
     import numpy as np
 
     from lightnets.data.held_out import HeldOut
+
+# Mistakes that are named.
+_WORST = 5
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -100,7 +103,36 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps(results))
     else:
         _print(results, found)
+        for line in _worst(true, probabilities, found):
+            console.line(line)
+        for line in _next(args, source):
+            console.line(line)
     return 0
+
+
+def _worst(true: np.ndarray, probabilities: np.ndarray, found: HeldOut) -> Iterator[str]:
+    """Yields the most certain mistakes, with their files."""
+    said = probabilities.argmax(-1)
+    sure = probabilities.max(-1)
+    wrong = (said != true).nonzero()[0]
+    if not len(wrong):
+        return
+    yield "Most certain mistakes:"
+    names = [(source, place) for source in found.sources.values() for place in range(source.count)]
+    for image in wrong[(-sure[wrong]).argsort(kind="stable")][:_WORST]:
+        source, place = names[image]
+        own, other = (found.labels[number] for number in (true[image], said[image]))
+        yield f"  {source.name(place)}: {own}, taken for {other} ({sure[image]:.4f})"
+
+
+def _next(args: argparse.Namespace, source: pathlib.Path | None) -> Iterator[str]:
+    """Yields what was written, and the command that goes on."""
+    for path in filter(None, (args.out, args.predictions)):
+        yield f"Wrote {path}"
+    if source is not None and pathlib.Path(args.target) == source:
+        if (source / "report.html").is_file():
+            yield f"Report: {source / 'report.html'}"
+        yield f"Next: {command('export', source, '--out', 'served')}"
 
 
 def _check(args: argparse.Namespace) -> pathlib.Path | None:

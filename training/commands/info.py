@@ -9,6 +9,7 @@ import json
 from keras_lightnets.catalogue.registry import ModelInfo, model_info
 from lightnets.run import networks
 from lightnets.support import console
+from lightnets.support.words import command
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,6 +26,7 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps(dataclasses.asdict(info), indent=2))
         return 0
     console.columns(None, _facts(info))
+    console.line(f"Next: {command('train', 'DATA', '--model', info.name)}", error=True)
     return 0
 
 

@@ -256,4 +256,7 @@ def _announce(
         console.line(f"  gRPC grpc://{host}:{grpc_port}/{name}")
     if page:
         console.line(f"To try pictures in a browser: http://{host}:{rest_port}")
-    console.line(f"Ready at http://{host}:{rest_port}")
+    address = f"http://{host}:{rest_port}"
+    one = address if len(models) == 1 else f"{address}/v1/models/{models[0].name}"
+    console.line(f"To classify one: {command('predict', one, 'IMAGE')}")
+    console.line(f"Ready at {address}")

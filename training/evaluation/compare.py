@@ -17,7 +17,7 @@ from lightnets.support.errors import UserError
 from lightnets.support.words import command
 from lightnets.support.writing import csv_text
 
-HEADER = "run", "accuracy", "95 % interval", "p", "parameters (M)", "MACs (M)", "size (MB)"
+_COLUMNS = "run", "accuracy", "95 % interval", "p", "parameters (M)", "MACs (M)", "size (MB)"
 EXPLAINED = (
     "p: how often chance alone makes equally good runs differ this much from the best one "
     "(McNemar's exact test, on the same held-out images). Below 0.05 the difference is likely "
@@ -35,6 +35,7 @@ class Ran(NamedTuple):
         history: Of `history.json`, a row an epoch.
         answers: Whether the answer was right by `(image, true class)`; empty if it was not kept.
         size: Of its weights, in bytes.
+        milliseconds: Of one image on this machine; None: not measured.
     """
 
     path: pathlib.Path
@@ -43,6 +44,7 @@ class Ran(NamedTuple):
     history: list[Mapping[str, float]]
     answers: dict[tuple[str, str], bool]
     size: int
+    milliseconds: float | None = None
 
 
 def read(path: pathlib.Path) -> Ran:
@@ -109,12 +111,18 @@ def numbers(runs: Sequence[Ran]) -> list[dict[str, Any]]:
         row = {"run": str(run.path), "accuracy": accuracy, "low": low, "high": high}
         row |= {"images": images, "p": mcnemar(best(runs), run)}
         row |= {key: run.results.get(key) for key in ("parameters", "macs")}
-        rows.append(row | {"bytes": run.size})
+        row |= {"bytes": run.size}
+        rows.append(row | ({"milliseconds": run.milliseconds} if run.milliseconds else {}))
     return rows
 
 
+def header(runs: Sequence[Ran]) -> tuple[str, ...]:
+    """Returns the titles above `cells`."""
+    return (*_COLUMNS, "ms") if runs[0].milliseconds else _COLUMNS
+
+
 def cells(runs: Sequence[Ran]) -> list[list[str]]:
-    """Returns the rows below `HEADER`."""
+    """Returns the rows below `header`."""
 
     def millions(number: int | None, places: int) -> str:
         return "-" if number is None else f"{number / 1e6:.{places}f}"
@@ -127,6 +135,7 @@ def cells(runs: Sequence[Ran]) -> list[list[str]]:
         sizes = (millions(row["parameters"], 2), millions(row["macs"], 1))
         rows.append([row["run"], f"{row['accuracy']:.4f}", between, p, *sizes])
         rows[-1].append(millions(row["bytes"], 1))
+        rows[-1] += [f"{run.milliseconds:.1f}"] if run.milliseconds else []
     return rows
 
 
@@ -153,7 +162,7 @@ def write_page(runs: Sequence[Ran], path: pathlib.Path) -> None:
     histories = {f"{n} {run.path.name}": run.history for n, run in enumerate(runs, 1)}
     what = "Held-out accuracy by epoch"
     parts = [
-        markup.table(HEADER, cells(runs)),
+        markup.table(header(runs), cells(runs)),
         f"<p>{markup.text(EXPLAINED)}</p>",
         markup.section(what, markup.drawn(report.accuracies(histories), what)),
         markup.section(

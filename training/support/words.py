@@ -38,10 +38,11 @@ def some(names: Iterable[str]) -> str:
 
 def command(*words: object) -> str:
     """Returns a command of ours that can be pasted into a shell: `lightnets serve 'my models'`."""
-    return " ".join(["lightnets", *map(_quoted, words)])
+    return " ".join(["lightnets", *map(shell_word, words)])
 
 
-def _quoted(word: object) -> str:
+def shell_word(word: object) -> str:
+    """Returns a word as it is pasted into a shell, on one line."""
     text = visible(word)
     if text == str(word):
         return shlex.quote(text)
