@@ -37,7 +37,8 @@ def run_test(folder: pathlib.Path, test: str) -> subprocess.CompletedProcess:
     """Runs one test of the copy; `test` names its file without the folder."""
     file, _, name = test.partition("::")
     (path,) = (folder / "tests").rglob(file)
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"{path}::{name}"]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    command += ["-m", "", f"{path}::{name}"]  # slow or not
     environment = {**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
     return subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, check=False
