@@ -158,7 +158,6 @@ def table_text(runs: Sequence[Ran]) -> str:
 
 def write_page(runs: Sequence[Ran], path: pathlib.Path) -> None:
     """Writes one page that needs no other file."""
-    names = [str(run.path) for run in runs]
     histories = {f"{n} {run.path.name}": run.history for n, run in enumerate(runs, 1)}
     what = "Held-out accuracy by epoch"
     parts = [
@@ -167,7 +166,7 @@ def write_page(runs: Sequence[Ran], path: pathlib.Path) -> None:
         markup.section(what, markup.drawn(report.accuracies(histories), what)),
         markup.section(
             "Set otherwise",
-            markup.table(("key", *names), rows) if (rows := differences(runs)) else "",
+            markup.table(("key", *histories), rows) if (rows := differences(runs)) else "",
         ),
     ]
     markup.write(path, "Runs compared", parts)

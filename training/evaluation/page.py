@@ -112,7 +112,7 @@ def _facts(config: Config, splits: Splits, results: Mapping[str, Any]) -> list[t
         ("Classes", str(len(splits.labels))),
         ("Network", f"{model.name}, images of {model.image_size} x {model.image_size} pixels"),
         ("Started from", model.weights or "random weights"),
-        ("Recipe", config.recipe),
+        ("Recipe", config.recipe or "none"),
         ("Epochs", f"{results['epochs']}, the best one {results['best_epoch']}"),
         ("Batch", f"{train.batch_size}, seed {train.seed}"),
     ]

@@ -18,15 +18,15 @@ body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 70rem
 h1, h2 { line-height: 1.2; } h1, p, li, td, figcaption { overflow-wrap: anywhere; }
 h2 { margin-top: 2.2rem; border-bottom: 1px solid #ddd; }
 .scroll { overflow-x: auto; } table { border-collapse: collapse; }
-th, td { padding: .2rem .9rem .2rem 0; text-align: left; vertical-align: top; min-width: 2.2rem; }
+th, td { padding: .2rem .9rem .2rem 0; text-align: left; vertical-align: top; min-width: 2.8rem; }
 td:first-child { min-width: 6rem; }
 td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; }
 .figures { display: flex; flex-wrap: wrap; gap: .8rem; margin: .8rem 0; }
 figure { margin: 0; width: 8rem; } .wide figure { width: min(24rem, 100%); }
 figcaption { font-size: 12px; } figure:target { outline: 3px solid #4878a8; }
 .wide img { width: 100%; height: auto; } a { color: #14569c; }
-figure img, .none { width: 8rem; height: 8rem; object-fit: contain; display: block; }
-.none { background: #8883; } .bar { height: .8rem; background: #4878a8; }
+figure img { width: 8rem; max-height: 8rem; object-fit: contain; display: block; }
+.none { width: 8rem; height: 8rem; background: #8883; } .bar { height: .8rem; background: #4878a8; }
 .drawn { max-width: 100%; background: #fff; } pre { overflow-x: auto; }
 b.good { color: #171; } b.bad { color: #a11; }
 @media (prefers-color-scheme: dark) { body { color: #ddd; background: #181818; }
