@@ -29,6 +29,20 @@ def _count(key: str) -> str:
 
 MUTATIONS = (
     Mutation(
+        "a place of another page that is not there is no dead link",
+        "docs/site/build.py",
+        "place not in known.places",
+        "False",
+        "test_site.py::test_a_link_that_leads_nowhere_and_a_guide_that_none_leads_to_are_errors",
+    ),
+    Mutation(
+        "the least certain mistakes first",
+        "training/commands/evaluate.py",
+        "wrong[(-sure[wrong])",
+        "wrong[(sure[wrong])",
+        "test_evaluate_command.py::test_it_ends_with_the_most_certain_mistakes_and_the_next_step",
+    ),
+    Mutation(
         "tensors that meet have ranges of their own",
         "keras_lightnets/quantization/aware.py",
         'if kinds[node.operation.name] != "own":',

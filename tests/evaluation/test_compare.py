@@ -75,7 +75,7 @@ def test_the_numbers_are_those_of_the_definitions(runs, tmp_path, capsys):
 
 @pytest.mark.slow
 def test_milliseconds_are_measured_when_asked(runs, tmp_path, capsys):
-    # Mutation: the time of one run for all of them.
+    # Mutation: measured once, and shown for all runs.
     from tests import toy
 
     for run in runs[:2]:
