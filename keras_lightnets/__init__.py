@@ -8,8 +8,6 @@ without Keras and TensorFlow, which take seconds.
 from __future__ import annotations
 
 import importlib
-import os
-import warnings
 from types import ModuleType
 
 import lazy_loader
@@ -19,17 +17,10 @@ from keras_lightnets._version import __version__ as __version__
 
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
-if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
-    warnings.warn(
-        f"keras_lightnets: with KERAS_BACKEND={os.environ['KERAS_BACKEND']} only list_models, "
-        "model_info and serving.Client work; networks need KERAS_BACKEND=tensorflow",
-        stacklevel=2,
-    )
-
 
 @wrapt.when_imported("keras")
 def _register_layers(keras: ModuleType) -> None:
     """Keras finds the layers of a saved network only if they are registered before."""
     # Without a backend Keras is half imported: this is imported by something that it tries.
-    if hasattr(keras, "backend") and keras.backend.backend() == "tensorflow":
+    if hasattr(keras, "backend"):
         importlib.import_module("keras_lightnets.layers")

@@ -74,16 +74,16 @@ MUTATIONS = (
     Mutation(
         "a depthwise convolution computes in the dtype of its input",
         "keras_lightnets/layers/depthwise_conv2d.py",
-        "inputs = tf.cast(inputs, kernel.dtype)",
-        "kernel = tf.cast(kernel, inputs.dtype)",
+        "inputs = keras.ops.cast(inputs, self.kernel.dtype)",
+        "",
         "test_keras_harness.py::test_the_policy_of_a_layer_decides_its_dtype"
         "[DepthwiseConv2D-arguments2-False]",
     ),
     Mutation(
         "inverse channel shuffle",
         "keras_lightnets/layers/channel_shuffle.py",
-        "tf.reshape(inputs, (-1, groups, channels // groups))",
-        "tf.reshape(inputs, (-1, channels // groups, groups))",
+        "reshape(inputs, (-1, groups, channels // groups))",
+        "reshape(inputs, (-1, channels // groups, groups))",
         _parity("pytorchcv__shufflenet_g3_w1"),
     ),
     Mutation(
@@ -1346,14 +1346,14 @@ MUTATIONS = (
     Mutation(
         "channel split: halves of the unshuffled tensors",
         "keras_lightnets/layers/channel_split.py",
-        "tf.transpose(x, (2, 1, 3, 0))",
-        "tf.transpose(x, (2, 1, 0, 3))",
+        "ops.transpose(x, (2, 1, 3, 0))",
+        "ops.transpose(x, (2, 1, 0, 3))",
         "test_channel_split.py::test_halves_of_two_branches_are_the_same_bits",
     ),
     Mutation(
         "branches of other widths are stacked",
         "keras_lightnets/layers/channel_split.py",
-        "and sizes == second.shape[1:]",
+        "and sizes == tuple(second.shape[1:])",
         "",
         "test_channel_split.py::test_everything_else_is_concatenated",
     ),
@@ -1594,6 +1594,20 @@ MUTATIONS = (
         'importlib.import_module("keras_lightnets.layers")',
         "pass",
         "test_imports.py::test_saved_networks_load_in_a_fresh_process[keras]",
+    ),
+    Mutation(
+        "a network imports TensorFlow on every backend",
+        "keras_lightnets/layers/placement.py",
+        "if TYPE_CHECKING or TENSORFLOW:",
+        "if True:",
+        "test_other_backends.py::test_a_network_needs_no_tensorflow_on_another_backend",
+    ),
+    Mutation(
+        "a grouped convolution is TensorFlow's on every backend",
+        "keras_lightnets/layers/grouped_conv2d.py",
+        "        if not placement.TENSORFLOW:\n            return super().call(inputs)\n",
+        "",
+        "test_other_backends.py::test_jax_computes_and_trains_like_tensorflow",
     ),
     Mutation(
         "a loss that does not move is passed over",

@@ -99,6 +99,7 @@ def _run(argv: list[str]) -> int:
         return 0
     if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
         raise UsageError("The commands run on TensorFlow: unset KERAS_BACKEND.")
+    os.environ["KERAS_BACKEND"] = "tensorflow"  # whatever stands in keras.json
     name, *rest = argv
     if name not in COMMANDS:
         meant = nearest(name, [*COMMANDS, *_OF_DATA])

@@ -26,6 +26,7 @@ import numpy as np
 import tensorflow as tf
 
 import keras_lightnets
+from keras_lightnets.layers import placement
 from lightnets import fit_batches
 from lightnets.config.keys import OptimizerConfig, TrainConfig
 from lightnets.distribution import strategy
@@ -79,6 +80,7 @@ class FitModel(keras.Model):
         Raises:
             ValueError: There is no layer `logits`, or several machines take part.
         """
+        placement.need_tensorflow("FitModel")
         super().__init__(inputs=network.inputs, outputs=network.outputs, name=network.name)
         if isinstance(self.distribute_strategy, tf.distribute.MultiWorkerMirroredStrategy):
             raise ValueError("FitModel works on one machine. Use lightnets train on several.")

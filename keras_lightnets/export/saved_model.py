@@ -36,6 +36,7 @@ from keras_lightnets.inference.function import (
     inference_model,
     is_quantized,
 )
+from keras_lightnets.layers import placement
 from keras_lightnets.layers.notes import notes
 from keras_lightnets.preprocessing import EvalTransform
 from keras_lightnets.weights import load as weights
@@ -138,6 +139,7 @@ def export_saved_model(
         ExportError: Something above does not fit, cannot be written, or (ParityError) the
             exported model computes something else. Nothing was published.
     """
+    placement.need_tensorflow("export_saved_model")
     job = prepare(model, base_dir, class_names, version, name, transform, held_out, options)
     return export_job(job, metadata, progress)
 

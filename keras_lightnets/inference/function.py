@@ -42,6 +42,7 @@ def inference_model(
     Raises:
         ExportError: The model is no such classifier.
     """
+    placement.need_tensorflow("inference_function")
     if precision not in PRECISIONS:
         raise ExportError(f"`precision` must be one of {PRECISIONS}. Received: {precision!r}")
     check_classifier(model)

@@ -1,7 +1,5 @@
 """Layers that Keras lacks or runs too slowly; each also works in anybody's model."""
 
-import keras
-
 from keras_lightnets.layers.activation import Activation
 from keras_lightnets.layers.channel_shuffle import ChannelShuffle
 from keras_lightnets.layers.channel_split import ChannelSplit, ConcatShuffleSplit
@@ -11,12 +9,6 @@ from keras_lightnets.layers.fused_batch_normalization import FusedBatchNormaliza
 from keras_lightnets.layers.grouped_conv2d import GroupedConv2D, grouped_conv_form
 from keras_lightnets.layers.notes import Notes
 from keras_lightnets.layers.recomputation import recompute_activations
-
-if keras.backend.backend() != "tensorflow":
-    raise ImportError(
-        "keras_lightnets: networks and layers need KERAS_BACKEND=tensorflow. "
-        f"Received: KERAS_BACKEND={keras.backend.backend()}"
-    )
 
 __all__ = [
     "Activation",

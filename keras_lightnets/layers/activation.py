@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import keras
-import tensorflow as tf
+from typing import Any
 
-from keras_lightnets.layers import recomputation, wide_channels
+import keras
+
+from keras_lightnets.layers import placement, recomputation, wide_channels
 
 
 @keras.saving.register_keras_serializable(package="keras_lightnets")
@@ -17,8 +18,8 @@ class Activation(keras.layers.Activation):
     has added. Other activations are computed as in Keras.
     """
 
-    def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        if self.activation not in recomputation.GRADIENTS:
+    def call(self, inputs: Any) -> Any:
+        if not placement.TENSORFLOW or self.activation not in recomputation.GRADIENTS:
             return super().call(inputs)
         outputs = recomputation.activate(wide_channels.widen(inputs), self.activation)
         return wide_channels.narrow(outputs, inputs.shape.with_rank_at_least(1)[-1])

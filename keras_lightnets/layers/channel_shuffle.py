@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import keras
-import tensorflow as tf
+
+from keras_lightnets.layers.placement import tf
 
 
 @keras.saving.register_keras_serializable(package="keras_lightnets")
@@ -49,7 +50,7 @@ class ChannelShuffle(keras.layers.Layer):
             )
         self.input_spec = keras.layers.InputSpec(min_ndim=2, axes={-1: channels})
 
-    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+    def call(self, inputs: Any) -> Any:
         return shuffle(inputs, self.groups)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
@@ -59,26 +60,27 @@ class ChannelShuffle(keras.layers.Layer):
         return {**super().get_config(), "groups": self.groups}
 
 
-def shuffle(inputs: tf.Tensor, groups: int) -> tf.Tensor:
+def shuffle(inputs: Any, groups: int) -> Any:
     """See `ChannelShuffle`."""
-    channels = inputs.shape.with_rank_at_least(2)[-1]
+    channels = inputs.shape[-1]
     if groups in (1, channels):
         return inputs
     # Only the last two axes move, so the rest is one long axis: a rank-3 transpose, whatever
     # the rank and the unknown sizes of the input.
-    x = tf.reshape(inputs, (-1, groups, channels // groups))
-    x = tf.reshape(tf.transpose(x, (0, 2, 1)), shape_for_reshape(inputs))
-    # With several unknown sizes, only this keeps the number of channels in the static shape.
-    x.set_shape(inputs.shape)
+    x = keras.ops.reshape(inputs, (-1, groups, channels // groups))
+    x = keras.ops.reshape(keras.ops.transpose(x, (0, 2, 1)), shape_for_reshape(inputs))
+    if None in inputs.shape:  # as TensorFlow alone has it
+        # With several unknown sizes, only this keeps the number of channels in the static shape.
+        x.set_shape(inputs.shape)
     return x
 
 
-def shape_for_reshape(x: tf.Tensor) -> list[int] | tf.Tensor:
+def shape_for_reshape(x: Any) -> Any:
     """The shape of `x`, without a run-time `Shape` op where at most one size is unknown.
 
     If all are known, the first is left open: a LiteRT file then takes other batches too.
     """
-    sizes = x.shape.as_list()
+    sizes = list(x.shape)
     if sizes.count(None) > 1:
         return tf.shape(x)
     if None not in sizes:

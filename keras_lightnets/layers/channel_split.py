@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import keras
-import tensorflow as tf
+from keras import ops
 
 from keras_lightnets.layers import placement
 from keras_lightnets.layers.channel_shuffle import shuffle
@@ -27,8 +27,8 @@ class ChannelSplit(keras.layers.Layer):
         _check_channels(self, input_shape[-1], input_shape)
         self.input_spec = keras.layers.InputSpec(min_ndim=2, axes={-1: input_shape[-1]})
 
-    def call(self, inputs: tf.Tensor) -> list[tf.Tensor]:
-        return tf.split(inputs, 2, axis=-1)
+    def call(self, inputs: Any) -> list[Any]:
+        return ops.split(inputs, 2, axis=-1)
 
     def compute_output_shape(self, input_shape: Shape) -> list[Shape]:
         return _halves(input_shape, input_shape[-1])
@@ -56,20 +56,21 @@ class ConcatShuffleSplit(keras.layers.Layer):
     def build(self, input_shape: list[Shape]) -> None:
         _check_channels(self, _channels(input_shape), input_shape)
 
-    def call(self, inputs: list[tf.Tensor], training: bool | None = None) -> list[tf.Tensor]:
+    def call(self, inputs: list[Any], training: bool | None = None) -> list[Any]:
         first, second = inputs
-        width, sizes = first.shape.with_rank_at_least(2)[-1], first.shape[1:]
+        width, sizes = first.shape[-1], tuple(first.shape[1:])
         stacks = (
-            training
-            and sizes.is_fully_defined()
-            and sizes == second.shape[1:]
+            placement.TENSORFLOW
+            and training
+            and None not in sizes
+            and sizes == tuple(second.shape[1:])
             and width % 2 == 0
             and not placement.on_gpu()
         )
         if not stacks:
-            return tf.split(shuffle(tf.concat(inputs, -1), 2), 2, axis=-1)
-        x = tf.reshape(tf.stack(inputs), (2, -1, 2, width // 2))
-        return tf.unstack(tf.reshape(tf.transpose(x, (2, 1, 3, 0)), (2, -1, *sizes)))
+            return ops.split(shuffle(ops.concatenate(inputs, -1), 2), 2, axis=-1)
+        x = ops.reshape(ops.stack(inputs), (2, -1, 2, width // 2))
+        return ops.unstack(ops.reshape(ops.transpose(x, (2, 1, 3, 0)), (2, -1, *sizes)))
 
     def compute_output_shape(self, input_shape: list[Shape]) -> list[Shape]:
         return _halves(input_shape[0], _channels(input_shape))

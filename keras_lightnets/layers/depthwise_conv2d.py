@@ -6,12 +6,10 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import keras
-import tensorflow as tf
 
 from keras_lightnets.layers import placement, recomputation, wide_channels
 from keras_lightnets.layers.grouped_conv2d import fusion_barrier
-
-_ops = tf.raw_ops
+from keras_lightnets.layers.placement import tf
 
 
 @keras.saving.register_keras_serializable(package="keras_lightnets")
@@ -28,7 +26,7 @@ class DepthwiseConv2D(keras.layers.DepthwiseConv2D):
     * takes part in `recompute_activations`, and computes the channels that
       `GroupedConv2D(pad_filters=True)` has added.
 
-    Everything else, inference included, takes Keras' own path.
+    Everything else, inference included, and other backends take Keras' own path.
 
     Args:
         padding: `"valid"`, `"same"`, or pixels of zeros as `ZeroPadding2D` takes them: an
@@ -48,11 +46,11 @@ class DepthwiseConv2D(keras.layers.DepthwiseConv2D):
         self.pads = keras.layers.ZeroPadding2D(padding, name="pad").padding if own else None
 
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
-        kernel = tf.convert_to_tensor(self.kernel)
         # With `autocast=False` the two may differ, and so they do for images of integers.
-        inputs = tf.cast(inputs, kernel.dtype)
+        inputs = keras.ops.cast(inputs, self.kernel.dtype)
         plain = (
-            training
+            placement.TENSORFLOW
+            and training
             and not self.use_bias
             and self.dilation_rate == (1, 1)
             and self.strides[0] == self.strides[1]
@@ -60,7 +58,7 @@ class DepthwiseConv2D(keras.layers.DepthwiseConv2D):
         )
         if not plain:
             return super().call(self._zero_padding.call(inputs) if self.pads else inputs)
-        outputs = self._train(inputs, kernel)
+        outputs = self._train(inputs, tf.convert_to_tensor(self.kernel))
         return outputs if self.activation is None else self.activation(outputs)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
@@ -103,17 +101,17 @@ class _Convolution(NamedTuple):
     explicit_paddings: list[int]
 
     def __call__(self, x: tf.Tensor, w: tf.Tensor) -> tf.Tensor:
-        y = _ops.DepthwiseConv2dNative(input=x, filter=w, **self._asdict())
+        y = tf.raw_ops.DepthwiseConv2dNative(input=x, filter=w, **self._asdict())
         # Fused with a bias behind it, oneDNN's kernel with explicit padding aborts the process.
         return fusion_barrier(y) if self.padding == "EXPLICIT" else y
 
     def input_gradient(self, x: tf.Tensor, w: tf.Tensor, dy: tf.Tensor) -> tf.Tensor:
-        return _ops.DepthwiseConv2dNativeBackpropInput(
+        return tf.raw_ops.DepthwiseConv2dNativeBackpropInput(
             input_sizes=tf.shape(x), filter=w, out_backprop=dy, **self._asdict()
         )
 
     def kernel_gradient(self, x: tf.Tensor, w: tf.Tensor, dy: tf.Tensor) -> tf.Tensor:
-        return _ops.DepthwiseConv2dNativeBackpropFilter(
+        return tf.raw_ops.DepthwiseConv2dNativeBackpropFilter(
             input=x, filter_sizes=w.shape, out_backprop=dy, **self._asdict()
         )
 
@@ -143,7 +141,7 @@ class _Convolution(NamedTuple):
             after = x.shape.with_rank(4)[axis] + taps - 1 - before - size
             dy = dy if after >= 0 else tf.split(dy, [size + after, -after], axis)[0]
             paddings.append([before, max(after, 0)])
-        return _ops.DepthwiseConv2dNative(
+        return tf.raw_ops.DepthwiseConv2dNative(
             input=dy,
             filter=tf.reverse(w, [0, 1]),
             strides=[1, 1, 1, 1],

@@ -12,10 +12,11 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
+from keras_lightnets.layers import placement
 from keras_lightnets.layers.depthwise_conv2d import DepthwiseConv2D
 from keras_lightnets.layers.grouped_conv2d import GroupedConv2D
+from keras_lightnets.layers.placement import tf
 
 _register = keras.saving.register_keras_serializable(package="keras_lightnets")
 
@@ -44,6 +45,7 @@ class FakeQuantize(keras.layers.Layer):
         momentum: float = 0.99,
         **options: Any,
     ) -> None:
+        placement.need_tensorflow("A network trained for int8")
         super().__init__(**options)
         self.members = members
         self.limits = None if limits is None else tuple(limits)
@@ -98,7 +100,7 @@ class _RoundedKernel:
         self._kernel = variable
 
 
-@tf.custom_gradient
+@keras.ops.custom_gradient
 def _round(x: tf.Tensor, scale: tf.Tensor) -> Any:
     """`x` rounded to multiples of `scale`. The gradient is that of `x`."""
     return tf.round(tf.math.divide_no_nan(x, scale)) * scale, lambda upstream: (upstream, None)

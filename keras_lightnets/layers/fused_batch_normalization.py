@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import keras
-import tensorflow as tf
 
 from keras_lightnets.layers import placement, recomputation, wide_channels
+from keras_lightnets.layers.placement import tf
 from keras_lightnets.layers.replicas import mean_over_replicas
 
 _FUSED_DTYPES = ("float32", "bfloat16", "float16")
@@ -26,7 +26,7 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
     Inputs of rank 4, normalized over the last axis, in float32, bfloat16 or float16 take the
     fused path (statistics and scale are always float32). With `synchronized=True` the statistics
     of training span the replicas, whose batches must be equally large. Everything else takes
-    Keras' own path: another axis, rank or dtype, a mask, and `renorm=True`.
+    Keras' own path: another axis, rank or dtype, a mask, `renorm=True`, and other backends.
 
     Some numbers of channels are slow on CPUs. Behind `GroupedConv2D(pad_filters=True)` the layer
     computes a few more: with its 58 and 116 channels ShuffleNet v2 trains 1.4 times as fast.
@@ -59,7 +59,8 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
     def _can_fuse(self, inputs: tf.Tensor) -> bool:
         rank = len(inputs.shape)
         return (
-            rank == 4
+            placement.TENSORFLOW
+            and rank == 4
             and self.axis in (-1, rank - 1)
             and keras.backend.standardize_dtype(inputs.dtype) in _FUSED_DTYPES
             and not self.renorm

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from typing import Any, Literal
 
 import keras
-import tensorflow as tf
 
 from keras_lightnets.layers import placement, recomputation, wide_channels
+from keras_lightnets.layers.placement import tf
 
 Form = Literal["native", "split"]
 
@@ -60,8 +60,8 @@ class GroupedConv2D(keras.layers.Conv2D):
       In inference a convolution, into which batch norm and activation can be fused.
 
     So it trains and runs in float32, bfloat16 and float16, with and without oneDNN or XLA.
-    `data_format="channels_first"` takes Keras' own path. See `grouped_conv_form` for tools that
-    need the split form.
+    `data_format="channels_first"` and other backends take Keras' own path. See `grouped_conv_form`
+    for tools that need the split form.
 
     Args:
         pad_filters: Set it where a `FusedBatchNormalization` follows. If its kernels are slow for
@@ -81,7 +81,9 @@ class GroupedConv2D(keras.layers.Conv2D):
 
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         # With `autocast=False` the two may differ, and so they do for images of integers.
-        inputs = tf.cast(inputs, tf.convert_to_tensor(self.kernel).dtype)
+        inputs = keras.ops.cast(inputs, self.kernel.dtype)
+        if not placement.TENSORFLOW:
+            return super().call(inputs)
         # With groups the products' splits cost more than they save: ShuffleNet v1 at 224 pixels
         # takes 1.04 times the processor time.
         if self.groups == 1 and training and self._is_matrix_product():
@@ -98,7 +100,8 @@ class GroupedConv2D(keras.layers.Conv2D):
         return outputs if self.activation is None else self.activation(outputs)
 
     def convolution_op(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
-        if self.groups == 1 or self.data_format != "channels_last":
+        ours = placement.TENSORFLOW and self.groups > 1 and self.data_format == "channels_last"
+        if not ours:
             return super().convolution_op(inputs, kernel)
         kernel = tf.convert_to_tensor(kernel)
         if _form.get() == "split":

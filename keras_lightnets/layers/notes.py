@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import keras
-import tensorflow as tf
 
 
 @keras.saving.register_keras_serializable(package="keras_lightnets")
@@ -28,7 +27,7 @@ class Notes(keras.layers.Layer):
         # Past Keras, which would watch the values for variables and wrap them.
         object.__setattr__(self, "notes", dict(notes or {}))
 
-    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+    def call(self, inputs: Any) -> Any:
         return inputs
 
     def compute_output_spec(self, inputs: keras.KerasTensor) -> keras.KerasTensor:

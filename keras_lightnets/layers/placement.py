@@ -1,10 +1,33 @@
-"""What the layers and the training run on: the one place that answers it."""
+"""What the layers and the training run on: the one place that answers it.
+
+On TensorFlow the layers of this package have ways of their own to compute. On Keras' other backends
+they compute as the layers of Keras that they extend, and `tf` is None.
+"""
 
 from __future__ import annotations
 
-import tensorflow as tf
-from tensorflow.python.framework.config import is_op_determinism_enabled
-from tensorflow.python.ops.control_flow_util import GraphOrParentsInXlaContext
+from typing import TYPE_CHECKING
+
+import keras
+
+TENSORFLOW = keras.backend.backend() == "tensorflow"
+
+if TYPE_CHECKING or TENSORFLOW:
+    import tensorflow as tf
+    import tensorflow.compiler.tf2xla.python.xla as xla
+    from tensorflow.python.framework.config import is_op_determinism_enabled
+    from tensorflow.python.ops.control_flow_util import GraphOrParentsInXlaContext
+else:
+    tf = xla = None
+
+
+def need_tensorflow(what: str) -> None:
+    """Raises a ValueError that says that `what` needs TensorFlow, unless Keras runs on it."""
+    if not TENSORFLOW:
+        raise ValueError(
+            f"{what} needs TensorFlow: set KERAS_BACKEND=tensorflow. "
+            f"Keras runs on {keras.backend.backend()}."
+        )
 
 
 def on_gpu(strategy: tf.distribute.Strategy | None = None) -> bool:

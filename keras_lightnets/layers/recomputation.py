@@ -8,22 +8,22 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
-import tensorflow as tf
-from tensorflow.compiler.tf2xla.python import xla
 
 from keras_lightnets.layers import placement
+from keras_lightnets.layers.placement import tf, xla
 
 _enabled: contextvars.ContextVar[bool] = contextvars.ContextVar("recompute", default=False)
 _RECIPE = "_lightnets_recipe"  # attribute of a tensor that can be computed again
 
-Forward = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+Forward = Callable[["tf.Tensor", "tf.Tensor"], "tf.Tensor"]
 # (input, kernel, gradient of the output) -> gradients of the input and of the kernel
-Gradients = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
+Gradients = Callable[["tf.Tensor", "tf.Tensor", "tf.Tensor"], tuple["tf.Tensor", "tf.Tensor"]]
 
-# Keras' function -> the operation that takes the gradient from that of the output and the output.
+# Keras' function -> TensorFlow's operation that takes the gradient from that of the output and from
+# the output.
 GRADIENTS = {
-    keras.activations.relu: tf.raw_ops.ReluGrad,
-    keras.activations.relu6: tf.raw_ops.Relu6Grad,
+    keras.activations.relu: "ReluGrad",
+    keras.activations.relu6: "Relu6Grad",
 }
 
 
@@ -46,7 +46,12 @@ def recompute_activations(enabled: bool = True) -> Iterator[None]:
 
         with recompute_activations():
             model.fit(data)
+
+    Raises:
+        ValueError: Keras runs on another backend than TensorFlow.
     """
+    if enabled:
+        placement.need_tensorflow("recompute_activations")
     token = _enabled.set(enabled)
     try:
         yield
@@ -112,7 +117,8 @@ def activate(x: tf.Tensor, activation: Callable[[tf.Tensor], tf.Tensor]) -> tf.T
     @tf.custom_gradient
     def activated(x) -> Any:
         y = activation(x)
-        return y, lambda dy: GRADIENTS[activation](gradients=dy, features=again.computed(y))
+        gradient = getattr(tf.raw_ops, GRADIENTS[activation])
+        return y, lambda dy: gradient(gradients=dy, features=again.computed(y))
 
     outputs = activated(x)
     setattr(outputs, _RECIPE, again)

@@ -13,9 +13,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import tensorflow as tf
-
 from keras_lightnets.layers import placement
+from keras_lightnets.layers.placement import tf
 
 _WIDE = "_lightnets_wide"  # attribute of a narrow map
 

@@ -1,20 +1,9 @@
-"""From the bytes of an image file to the pixels that a network sees."""
+"""From the bytes of an image file to the pixels that a network sees.
 
-from keras_lightnets.preprocessing.decode import MAX_PIXELS, decode_image
-from keras_lightnets.preprocessing.transform import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    EvalTransform,
-    evaluation_image,
-    transform_image,
-)
+`__init__.pyi` lists the public names. They are imported on first use: networks need
+`EvalTransform`, but no TensorFlow.
+"""
 
-__all__ = [
-    "IMAGENET_MEAN",
-    "IMAGENET_STD",
-    "MAX_PIXELS",
-    "EvalTransform",
-    "decode_image",
-    "evaluation_image",
-    "transform_image",
-]
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

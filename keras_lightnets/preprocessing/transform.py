@@ -7,90 +7,10 @@ bit for bit. Normalization is not here but inside the models, so that uint8 trav
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
-
 import tensorflow as tf
 
 from keras_lightnets.preprocessing.decode import ToPng, decode_image, to_uint8
-
-# Mean and standard deviation of RGB over ImageNet's training set, on the scale 0 to 255;
-# the figures that PyTorch's weights were trained with (times 255).
-IMAGENET_MEAN = (123.675, 116.28, 103.53)
-IMAGENET_STD = (58.395, 57.12, 57.375)
-
-
-@dataclass(frozen=True)
-class EvalTransform:
-    """How an image becomes the network's input outside training.
-
-    Attributes:
-        image_size: `(height, width)` of the result in pixels.
-        resize_shorter: Pixels of the shorter side before the centre crop. None: no crop,
-            the whole image is resized to `image_size`, aspect ratio or not.
-        interpolation: "bilinear" or "bicubic" (a = -0.5, as Pillow's).
-        antialias: Whether shrinking averages over all pixels, as Pillow and torchvision do.
-        background: RGB, 0 to 255, that shows through transparent pixels.
-        scale_16_bit: Whether the range of values of a file with 16 bits becomes 0 to 255.
-            False: its upper 8 bits count, so that 12-bit values leave 16 levels.
-    """
-
-    image_size: tuple[int, int]
-    resize_shorter: int | None = None
-    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
-    antialias: bool = True
-    background: tuple[int, int, int] = (255, 255, 255)
-    scale_16_bit: bool = False
-
-    def __post_init__(self):
-        height, width = self.image_size
-        object.__setattr__(self, "image_size", (int(height), int(width)))
-        object.__setattr__(self, "background", tuple(map(int, self.background)))
-        if len(self.background) != 3 or not all(0 <= level <= 255 for level in self.background):
-            raise ValueError(
-                f"`background` must be three numbers from 0 to 255. Received: {self.background}"
-            )
-        if min(self.image_size) < 1:
-            raise ValueError(f"`image_size` must be positive. Received: {self.image_size}")
-        if self.resize_shorter is not None and self.resize_shorter < max(self.image_size):
-            raise ValueError(
-                f"`resize_shorter` must be at least the larger side of `image_size` "
-                f"(={self.image_size}). Received: {self.resize_shorter}"
-            )
-        if self.interpolation not in ("bilinear", "bicubic"):
-            raise ValueError(
-                f'`interpolation` must be "bilinear" or "bicubic". Received: {self.interpolation!r}'
-            )
-
-    def scaled(self, image_size: tuple[int, int]) -> EvalTransform:
-        """Returns the same transform for images of another size: the same share is cropped."""
-        shorter = self.resize_shorter
-        if shorter is not None:
-            shorter = round(shorter * max(image_size) / max(self.image_size))
-        return dataclasses.replace(self, image_size=image_size, resize_shorter=shorter)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Returns plain values for JSON."""
-        values = dataclasses.asdict(self)
-        return {
-            key: list(item) if isinstance(item, tuple) else item for key, item in values.items()
-        }
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> EvalTransform:
-        """Returns the transform that `to_dict` described.
-
-        Raises:
-            ValueError: A key is unknown or missing, or a value is out of range.
-        """
-        names = {field.name for field in dataclasses.fields(cls)}
-        if unknown := set(values) - names:
-            raise ValueError(f"Unknown keys of a transform: {sorted(unknown)}")
-        if "image_size" not in values:
-            raise ValueError("A transform needs `image_size`.")
-        return cls(**values)
+from keras_lightnets.preprocessing.eval_transform import EvalTransform
 
 
 def evaluation_image(

@@ -18,6 +18,7 @@ from keras_lightnets.inference.folding import (
     rewrite,
 )
 from keras_lightnets.layers import fake_quantization as fake
+from keras_lightnets.layers import placement
 
 _BATCH = 16  # images in one pass of the calibration
 
@@ -74,6 +75,7 @@ def quantize_aware(model: keras.Model, images: np.ndarray) -> keras.Model:
         ValueError: A layer is not known, or has no range: all its outputs are zero, or one of them
             is not a finite number.
     """
+    placement.need_tensorflow("quantize_aware")
     flat = fold_batch_norm(_flat(as_functional(model)))
     rounding = _rounding(flat, images)
 

@@ -42,7 +42,7 @@ ARROWS = {
         "catalogue config data data/sources distribution doctor evaluation export preprocessing "
         "run serving serving/server support"
     ),
-    "training": "config distribution optimization run serving support",
+    "training": "config distribution layers optimization run serving support",
 }
 
 
@@ -96,6 +96,27 @@ def test_folders_import_only_what_lies_below_them():
     # Both ways: a line of the table that nothing needs any more goes.
     assert {folder: names - {"keras_lightnets"} for folder, names in used.items()} == allowed
     graphlib.TopologicalSorter(used).prepare()
+
+
+# Rooms that work on each of Keras' backends, and the one module there that imports TensorFlow,
+# where that is the backend.
+ON_ANY_BACKEND = ("catalogue", "layers", "networks", "weights")
+ASKS_FOR_TENSORFLOW = "keras_lightnets.layers.placement"
+
+
+def test_what_a_network_needs_imports_no_tensorflow():
+    # Mutation: `import tensorflow` in any layer, or in `preprocessing.eval_transform`.
+    below = arrows()
+    need = {
+        module
+        for module in below
+        if module.startswith(tuple(f"keras_lightnets.{room}" for room in ON_ANY_BACKEND))
+    }
+    while more := {name for module in need for name in below[module]} - need:
+        need |= more
+    paths = dict(sources())
+    found = {name for name in need if any(n.startswith("tensorflow") for n in imports(paths[name]))}
+    assert found == {ASKS_FOR_TENSORFLOW}
 
 
 # Imports by name, which the table does not see: public names and layers, builders of networks,

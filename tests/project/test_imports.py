@@ -1,4 +1,4 @@
-"""Fresh processes: what loads, and what a backend other than TensorFlow is told."""
+"""Fresh processes: what loads, and what another backend's user is told."""
 
 import subprocess
 import sys
@@ -51,23 +51,8 @@ for name in ("network", "fit"):
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
 
 
-def test_another_backend_is_told_in_one_line_what_works(monkeypatch):
-    monkeypatch.setenv("KERAS_BACKEND", "openvino")
-    code = """
-import keras_lightnets
-assert keras_lightnets.model_info("squeezenet").parameters > 0
-try:
-    keras_lightnets.SqueezeNet()
-except ImportError as error:
-    assert "KERAS_BACKEND=tensorflow" in str(error), error
-else:
-    raise SystemExit("no error")
-"""
-    run = [sys.executable, "-c", code]
-    done = subprocess.run(run, capture_output=True, text=True, timeout=120, check=True)
-    (line,) = [line for line in done.stderr.splitlines() if "keras_lightnets" in line]
-    assert "KERAS_BACKEND=openvino only list_models, model_info and serving.Client work" in line
-
+def test_a_command_on_another_backend_is_told_in_one_line(monkeypatch):
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
     run = [sys.executable, "-m", "lightnets.cli", "list"]
     done = subprocess.run(run, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 2
