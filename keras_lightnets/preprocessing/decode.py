@@ -65,19 +65,28 @@ def decode_image(
             declare more than `MAX_PIXELS` pixels.
     """
     contents = tf.convert_to_tensor(contents, tf.string)
+    decode_seldom = _seldom_formats(tuple(background), scale_16_bit, to_png)
+    image = tf.cond(
+        is_plain_jpeg(contents), lambda: _decode_jpeg(contents), lambda: decode_seldom(contents)
+    )
+    return tf.ensure_shape(image, (None, None, 3))
 
-    @seldom
-    def from_seldom(contents):
+
+@functools.cache
+def _seldom_formats(
+    background: tuple[int, int, int], scale_16_bit: bool, to_png: ToPng | None
+) -> Callable[[tf.Tensor], tf.Tensor]:
+    """All but a plain JPEG file: traced once, however many pipelines read them."""
+
+    @seldom(input_signature=[tf.TensorSpec((), tf.string)])
+    def decode(contents):
         return tf.cond(
             is_jpeg(contents),
             lambda: upright(_decode_jpeg(contents), exif_orientation(contents)),
             lambda: _decode_other(contents, background, scale_16_bit, to_png),
         )
 
-    image = tf.cond(
-        is_plain_jpeg(contents), lambda: _decode_jpeg(contents), lambda: from_seldom(contents)
-    )
-    return tf.ensure_shape(image, (None, None, 3))
+    return decode
 
 
 def is_plain_jpeg(contents: tf.Tensor) -> tf.Tensor:
