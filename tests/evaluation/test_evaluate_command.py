@@ -250,3 +250,28 @@ def test_it_ends_with_the_most_certain_mistakes_and_the_next_step(run, tmp_path,
         assert re.fullmatch(rf"  {blue}/{name}: blue, taken for red \(0\.\d+\)", line)
     assert report == f"Report: {run}/report.html"
     assert following == f"Next: lightnets export {run} --out served"
+
+
+@pytest.mark.slow
+def test_a_report_says_whether_its_images_chose_the_epoch(tmp_path, capfd):
+    # Mutations: every split is taken for the one that chose; the run's own report is replaced.
+    run = make_run(tmp_path)
+    assert main(["evaluate", str(run), "--report"]) == 1
+    assert f"finished: lightnets train --resume {run}" in capfd.readouterr().err
+    about = {"epochs": 3, "best_epoch": 2, "advice": []}
+    (run / "results.json").write_text(json.dumps(about))
+    write_pictures(tmp_path / "new", "test", 4, 1.0)
+    assert main(["evaluate", str(run), "--dataset", str(tmp_path / "new"), "--report"]) == 0
+    (written,) = re.findall(r"^Report: (.*)$", capfd.readouterr().out, re.MULTILINE)
+    assert written == f"{run}/report-test.html"
+    text = pathlib.Path(written).read_text()
+    assert "These images did not choose the epoch." in text
+    assert "Accuracy on 12 held-out images: <b>1.0000</b>" in text
+    assert "An image in a batch of 32" in text
+    assert "tensorflow 2." in text
+    assert not (run / "report.html").exists()
+    assert not (run / "suspects.csv").exists()
+    assert main(["evaluate", str(run), "--report"]) == 0
+    assert f"Report: {run}/report.html" in capfd.readouterr().out
+    assert "These images also chose the best epoch" in (run / "report.html").read_text()
+    assert (run / "suspects.csv").exists()

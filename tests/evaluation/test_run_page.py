@@ -38,7 +38,7 @@ def write(folder, dataset, classes, wrong, certain=0.9):
     folder.mkdir()
     path = folder / page.NAME
     model = toy.pooled_network(len(classes))
-    page.write(config, splits, results, true, probabilities, model, path)
+    page.write(config, splits, results, true, probabilities, model, None, path)
     return path, [splits.eval_source.name(place) for place in range(wrong)]
 
 

@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from lightnets.config import keys as configs
 from lightnets.distribution import strategy
+from lightnets.evaluation import evaluator
 from lightnets.run import train
 from lightnets.support import progress
 from lightnets.support.errors import UsageError, UserError
@@ -79,6 +80,28 @@ def said(config, out, **options):
     progress.Progress.say = lambda self, text: lines.append(text)
     results = toy.run(config, out, **options)
     return lines, results
+
+
+def predicted(config, out):
+    """Runs; returns how often the held-out images were predicted, and the results."""
+    calls, predict = [], evaluator.Evaluator.predict
+    evaluator.Evaluator.predict = lambda *args: calls.append(0) or predict(*args)
+    results = toy.run(config, out)
+    return len(calls), results
+
+
+def test_the_end_of_a_run_predicts_only_what_was_not_predicted_before(tmp_path):
+    # Mutation: not asking whether the best epoch is the last one.
+    learning = toy.config(monitor="val_loss")
+    standing = toy.config(optimizer__learning_rate=0.0)
+    calls, results = processes.call(predicted, learning, tmp_path / "learning")
+    assert (results["best_epoch"], calls) == (3, 3)
+    # Of a run that is finished nothing is known but its files.
+    assert processes.call(predicted, learning, tmp_path / "learning") == (1, results)
+    calls, results = processes.call(predicted, standing, tmp_path / "standing")
+    assert results["best_epoch"] < 3
+    assert calls == 4
+    assert processes.call(predicted, standing, tmp_path / "standing") == (2, results)
 
 
 def test_a_batch_larger_than_the_training_set_is_halved_until_it_fits(tmp_path):

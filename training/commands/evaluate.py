@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import json
 import os
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from keras_lightnets.text import first_line
@@ -52,6 +53,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--top", type=whole, default=5, metavar="K", help="K of the top-K accuracy")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--out", type=pathlib.Path, help="folder for tables and pictures")
+    parser.add_argument(
+        "--report", action="store_true", help="write the report of each split into the run TARGET"
+    )
     parser.add_argument(
         "--predictions", type=pathlib.Path, metavar="CSV", help="file for a row per image"
     )
@@ -99,15 +103,48 @@ def run(args: argparse.Namespace) -> int:
     if args.predictions:
         sources = found.sources.values()
         report.write_predictions(sources, true, probabilities, found.labels, args.predictions)
+    if args.report:
+        results["reports"] = [*map(str, _write_reports(args, found, answers))]
     if args.json:
         print(json.dumps(results))
     else:
         _print(results, found)
         for line in _worst(true, probabilities, found):
             console.line(line)
-        for line in _next(args, source):
+        for line in _next(args, source, results.get("reports")):
             console.line(line)
     return 0
+
+
+def _write_reports(
+    args: argparse.Namespace,
+    found: HeldOut,
+    answers: Mapping[str, tuple[np.ndarray, np.ndarray]],
+) -> Iterator[pathlib.Path]:
+    """Writes a page on each split into the run, as training does; yields their paths."""
+    from lightnets.evaluation import page, report, scoring
+    from lightnets.run import speed
+
+    path = pathlib.Path(args.target)
+    run = runs.Run.open(path)
+    moved = args.dataset is not None and _has_moved(run, args.dataset)
+    splits, model = run.splits(args.dataset if moved else None), run.model()
+    about = {
+        **json.loads((path / "results.json").read_text()),
+        "environment": json.loads((path / runs.ENVIRONMENT).read_text()),
+        **{"one_image": speed.milliseconds(model), "in_batch": speed.milliseconds(model, 32)},
+    }
+    for name, (true, probabilities) in answers.items():
+        own = name == found.chose
+        results = {
+            **{**about, **scoring.score(true, probabilities)},
+            "per_class": report.per_class(true, probabilities, found.labels),
+        }
+        file = path / (page.NAME if own else page.name_of(name))
+        images = dataclasses.replace(splits, eval_source=found.sources[name])
+        split = None if own else name
+        page.write(run.config, images, results, true, probabilities, model, split, file)
+        yield file
 
 
 def _worst(true: np.ndarray, probabilities: np.ndarray, found: HeldOut) -> Iterator[str]:
@@ -125,13 +162,16 @@ def _worst(true: np.ndarray, probabilities: np.ndarray, found: HeldOut) -> Itera
         yield f"  {source.name(place)}: {own}, taken for {other} ({sure[image]:.4f})"
 
 
-def _next(args: argparse.Namespace, source: pathlib.Path | None) -> Iterator[str]:
+def _next(
+    args: argparse.Namespace, source: pathlib.Path | None, reports: Sequence[str] | None
+) -> Iterator[str]:
     """Yields what was written, and the command that goes on."""
     for path in filter(None, (args.out, args.predictions)):
         yield f"Wrote {path}"
     if source is not None and pathlib.Path(args.target) == source:
-        if (source / "report.html").is_file():
-            yield f"Report: {source / 'report.html'}"
+        if not reports and (source / "report.html").is_file():
+            reports = [str(source / "report.html")]
+        yield from (f"Report: {path}" for path in reports or ())
         yield f"Next: {command('export', source, '--out', 'served')}"
 
 
@@ -145,6 +185,12 @@ def _check(args: argparse.Namespace) -> pathlib.Path | None:
     if (args.target is None) == (args.model is None):
         raise UsageError("Name what is measured: a TARGET, or --model NAME.")
     source = _find_run(args)
+    if args.report:
+        if source is None or args.target is None or source != pathlib.Path(args.target):
+            raise UsageError("--report writes into a run: name its directory as TARGET.")
+        if not (source / "results.json").is_file():
+            again = command("train", "--resume", source)
+            raise UserError(f"--report needs a run that is finished: {again}")
     if args.model is not None:
         args.target = f"{args.model} ({args.weights or 'imagenet'})"
     elif not networks.is_url(args.target) and not pathlib.Path(args.target).exists():

@@ -29,12 +29,14 @@ class HeldOut:
         labels: Names of the classes, in the order of the network's outputs.
         sources: By split.
         left_out: Splits that are not measured, with the reason.
+        chose: The split among them by which a run chose its best epoch, if there is one.
     """
 
     dataset: Dataset
     labels: list[str]
     sources: dict[str, AnySource] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
+    chose: str | None = None
 
     def add(self, name: str, whose: str) -> None:
         """Adds a split that has labels, its classes mapped by name; `whose` names the network."""
@@ -68,8 +70,10 @@ def of_run(splits: Splits) -> HeldOut:
     dataset = _dataset(splits)
     train, evaluation = dataset.choose(splits.config.data)
     if evaluation is None:
-        return HeldOut(dataset, splits.labels, {"held out": splits.eval_source})
-    found = HeldOut(dataset, splits.labels, {evaluation: splits.eval_source})
+        evaluation = "held out"
+    found = HeldOut(dataset, splits.labels, {evaluation: splits.eval_source}, chose=evaluation)
+    if evaluation == "held out":
+        return found
     # TFDS takes parts of splits: of train[:80%] the rest is not measured unless it was named.
     used = {re.split(r"[\[+]", name)[0] for name in (train, evaluation)}
     for name in dataset.sizes:
@@ -94,7 +98,7 @@ def of_split(splits: Splits, split: str) -> tuple[HeldOut, bool]:
     train, evaluation = dataset.choose(splits.config.data)
     found = of_dataset(dataset, splits.labels, f"the split {train}", split=name, known=True)
     if name == evaluation:
-        found.sources[name] = splits.eval_source
+        found.sources[name], found.chose = splits.eval_source, name
     return found, name == train
 
 

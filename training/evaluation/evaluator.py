@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -82,13 +83,9 @@ class Evaluator:
             Class numbers `(images,)` and float32 probabilities `(images, classes)`, in the
             order of the data.
         """
-
-        def share(shard: int, shards: int) -> tf.data.Dataset:
-            return self._splits.evaluation(self._batch, shard=shard, shards=shards)
-
         columns: list[list[np.ndarray]] = [[], [], []]
         before: Any = ()
-        for elements in distribute(share, self._batch, self._strategy):
+        for elements in self._batches:
             outputs = self._step(elements)
             self._read(before, columns)  # while a GPU is at work on these
             before = outputs
@@ -96,6 +93,15 @@ class Evaluator:
         self._read(before, columns)
         true, probabilities, weights = (np.concatenate(column) for column in columns)
         return true[weights > 0], probabilities[weights > 0]
+
+    @functools.cached_property
+    def _batches(self) -> Any:
+        """The held-out images, the same ones in every epoch: their pipeline is built once."""
+
+        def share(shard: int, shards: int) -> tf.data.Dataset:
+            return self._splits.evaluation(self._batch, shard=shard, shards=shards)
+
+        return distribute(share, self._batch, self._strategy)
 
     def _read(self, outputs: Sequence[Any], columns: list[list[np.ndarray]]) -> None:
         for column, values in zip(columns, outputs, strict=False):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import pathlib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,11 @@ MATRIX = 12
 CALIBRATED = 200
 
 
+def name_of(split: str) -> str:
+    """Returns the file name of the page on a split, whatever that is called."""
+    return "report-" + re.sub(r"[^\w.-]+", "_", split) + ".html"
+
+
 @report.only_a_picture
 def write(
     config: Config,
@@ -40,6 +46,7 @@ def write(
     true: np.ndarray,
     probabilities: np.ndarray,
     model: keras.Model | None,
+    split: str | None,
     path: pathlib.Path,
 ) -> None:
     """Writes the page beside the pictures of the run, and the labels to check.
@@ -47,10 +54,14 @@ def write(
     Args:
         config: Of the run.
         splits: Its data.
-        results: What `results.json` holds, and the rows of `report.per_class` as `per_class`.
+        results: What `results.json` holds; the rows of `report.per_class` as `per_class`; if known
+            what `environment.json` holds as `environment`, and milliseconds an image as
+            `one_image` and `in_batch`.
         true: Class numbers of the held-out images, `(images,)`.
         probabilities: `(images, classes)`, of the best weights.
         model: Of these weights; None leaves out what only it can show.
+        split: Name of the held-out images, if they are not those which chose the best epoch. The
+            pictures and the list of labels to check are of the latter, and stay as they are.
         path: To write, in the folder of the run.
     """
     run, labels = path.parent, splits.labels
@@ -58,15 +69,19 @@ def write(
     said = probabilities.argmax(-1)
     shown = _shown(true, probabilities, len(labels))
     doubtful = list(suspects.of_run(splits, true, probabilities, known))
-    suspects.write(doubtful, run)
-    pictures = {
-        "Loss, accuracy and learning rate by epoch": run / "curves.png",
-        "Confusion matrix": run / "confusion_matrix.png",
-    }
+    pictures = {"Loss, accuracy and learning rate by epoch": run / "curves.png"}
+    if split is None:
+        suspects.write(doubtful, run)
+        pictures["Confusion matrix"] = run / "confusion_matrix.png"
+    else:
+        doubtful = [row for row in doubtful if row.source is splits.eval_source]
     parts = [
-        *_headline(results, true, labels),
+        *_headline(results, true, labels, chose=split is None and results["epochs"] > 1),
         markup.lines(results["advice"]),
-        markup.section("What was trained", markup.table(("", ""), _facts(config, splits, results))),
+        markup.section(
+            "What was trained",
+            markup.table(("", ""), [*_facts(config, splits, results), *_environment(results)]),
+        ),
         markup.section(
             "Mistakes, the most certain first",
             *_mistakes(splits, true, probabilities, shown, model, known),
@@ -85,10 +100,13 @@ def write(
         markup.section("What the network saw in training", _seen(config, splits)),
         markup.section("Commands", f"<pre>{markup.text(_commands(run))}</pre>"),
     ]
-    markup.write(path, f"{config.model.name} on {pathlib.Path(config.data.dataset).name}", parts)
+    title = f"{config.model.name} on {pathlib.Path(config.data.dataset).name}"
+    markup.write(path, title if split is None else f"{title}, {split}", parts)
 
 
-def _headline(results: Mapping[str, Any], true: np.ndarray, labels: Sequence[str]) -> Iterator[str]:
+def _headline(
+    results: Mapping[str, Any], true: np.ndarray, labels: Sequence[str], *, chose: bool
+) -> Iterator[str]:
     accuracy, images = results["accuracy"], results["images"]
     low, high = interval(round(accuracy * images), images)
     largest, chance = largest_class(true)
@@ -96,11 +114,12 @@ def _headline(results: Mapping[str, Any], true: np.ndarray, labels: Sequence[str
         f"<p>Accuracy on {count(images, 'held-out image')}: <b>{accuracy:.4f}</b>, which for other "
         f"images like these means {low:.3f} to {high:.3f} (95 % interval).</p>"
     )
-    chose = "These images also chose the best epoch: the number is a little too high."
+    chosen = "These images also chose the best epoch: the number is a little too high."
+    others = "These images did not choose the epoch."
     yield (
         f"<p>To guess would give {1 / len(labels):.3f}, to answer "
         f"{markup.text(labels[largest])} always {chance:.3f}. "
-        f"{chose if results['epochs'] > 1 else ''}</p>"
+        f"{chosen if chose else others}</p>"
     )
 
 
@@ -115,7 +134,21 @@ def _facts(config: Config, splits: Splits, results: Mapping[str, Any]) -> list[t
         ("Recipe", config.recipe or "none"),
         ("Epochs", f"{results['epochs']}, the best one {results['best_epoch']}"),
         ("Batch", f"{train.batch_size}, seed {train.seed}"),
+        *(
+            (what, f"{results[key]:.2f} ms")
+            for what, key in (("One image", "one_image"), ("An image in a batch of 32", "in_batch"))
+            if key in results
+        ),
     ]
+
+
+def _environment(results: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yields what a run was trained by."""
+    if not (about := results.get("environment")):
+        return
+    yield "Devices", f"{', '.join(about['devices'])}; {count(about['cores'], 'core')}"
+    yield "Platform", f"{about['platform']}, Python {about['python']}"
+    yield "Versions", ", ".join(" ".join(pair) for pair in about["versions"].items())
 
 
 def _known(model: keras.Model, splits: Splits) -> Known | None:
@@ -272,7 +305,8 @@ def _seen(config: Config, splits: Splits) -> str:
     """Returns training images as the network sees them: cut, coloured and mixed by chance."""
     if config.data.data_service:
         return ""
-    batch = next(iter(splits.train(global_batch=config.train.batch_size)))
+    size = min(config.train.batch_size, splits.train_examples)  # as a run has it
+    batch = next(iter(splits.train(global_batch=size)))
     images, labels, _ = (part.numpy()[:SEEN] for part in batch)
     names = [splits.labels[label] for label in labels.argmax(-1)]
     return markup.figures((_jpeg(image), [name]) for image, name in zip(images, names, strict=True))

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from keras_lightnets.preprocessing import EvalTransform
     from lightnets.data import Splits
 
+ENVIRONMENT = "environment.json"
 _PACKAGES = ("keras-lightnets", "tensorflow", "keras", "numpy", "tensorflow-datasets")
 
 
@@ -87,7 +88,7 @@ class Run:
         class_names.write(path, run.labels)
         write_json(path / "transform.json", run.transform.to_dict())
         splits.save(path)
-        write_json(path / "environment.json", environment(config))
+        write_json(path / ENVIRONMENT, environment(config))
         return run
 
     def weights(self, which: str = "best") -> pathlib.Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import math
 import pathlib
 import time
@@ -30,6 +31,9 @@ from lightnets.support.writing import write_json, write_text
 _SIGNAL, _TIME = 0, 1  # places in the vector of reasons to stop
 
 
+Predictions = tuple[np.ndarray, np.ndarray]  # true classes, probabilities
+
+
 class Loop:
     """Runs a training to its end, or to its next interruption."""
 
@@ -50,6 +54,8 @@ class Loop:
             self.deadline = time.monotonic() + 60 * self.options.time_limit_minutes
         self.interrupts = Interrupts()
         self.stuck = False
+        # After which step the held-out images were last predicted, and what came out.
+        self.predicted: tuple[int, Predictions] = (-1, (np.empty(0), np.empty(0)))
         self.tensorboard = None
         if self.options.tensorboard and training.chief:
             self.tensorboard = _tensorboard(out / "tensorboard")
@@ -184,7 +190,7 @@ class Loop:
     def _end_epoch(self) -> None:
         """Evaluates, records, writes. The checkpoint comes last: a kill before repeats it."""
         training = self.training
-        true, probabilities = training.evaluate(self._interrupt_together)
+        true, probabilities = self._predict()
         numbers = scoring.score(true, probabilities)
         if not math.isfinite(numbers["loss"]):
             self._stop_not_finite(f"The held-out loss is not finite after step {self.step}")
@@ -207,15 +213,23 @@ class Loop:
         self._warn_if_stuck(row, true)
         self._interrupt_together()
 
+    def _predict(self) -> Predictions:
+        """Predicts the held-out images by the weights of now, once for each step."""
+        if self.predicted[0] != self.step:
+            self.predicted = self.step, self.training.evaluate(self._interrupt_together)
+        return self.predicted[1]
+
     def _warn_if_stuck(self, row: dict[str, float], true: np.ndarray) -> None:
         """Says, the first time, that an epoch ended no better than guessing."""
         config = self.training.config
         classes = len(self.training.splits.labels)
         shares = np.bincount(true, minlength=classes) / len(true)
+        # In a short first epoch the loss of training is mostly that of its start.
+        learned = row["val_loss"] < 0.99 * scoring.guessing_loss(shares)
         if config.data.class_weights == "balanced":
             shares = np.full(classes, 1 / classes)
         guessing = scoring.guessing_loss(shares, self.options.label_smoothing)
-        if self.stuck or row["loss"] < 0.99 * guessing:
+        if self.stuck or learned or row["loss"] < 0.99 * guessing:
             return
         self.stuck = True
         rate = config.optimizer.learning_rate
@@ -231,7 +245,7 @@ class Loop:
         training = self.training
         if stopped:
             self.progress.say(f"Stopped: {stopped}. {way_on}")
-        last = scoring.score(*training.evaluate(self._interrupt_together))
+        last = scoring.score(*self._predict())
         results = {
             "best_epoch": self.history.best and self.history.best["epoch"],
             "epochs": self.epoch,
@@ -246,8 +260,7 @@ class Loop:
         if self.options.reestimate_bn_batches:
             results["reestimated"] = self._reestimate()
         training.agree(0)  # the files are there for all
-        directory.load_weights(training.evaluator.model, self._weights("best"))
-        predictions = training.evaluator.predict(self._interrupt_together)
+        predictions = self._predict_by_the_best()
         network = training.evaluator.model
         results["parameters"] = complexity.count_parameters(network)[0]
         results["macs"] = complexity.count_macs(network)
@@ -257,6 +270,15 @@ class Loop:
             write_json(self.out / "results.json", results)
             self._report(results, *predictions)
         return results
+
+    def _predict_by_the_best(self) -> Predictions:
+        """Predicts the held-out images by the best weights, which the evaluator then holds."""
+        best = self.history.best
+        if best and best["step"] == self.step and not self.options.reestimate_bn_batches:
+            return self._predict()  # the last ones are the best
+        evaluator = self.training.evaluator
+        directory.load_weights(evaluator.model, self._weights("best"))
+        return evaluator.predict(self._interrupt_together)
 
     def _advice(self, true: np.ndarray, probabilities: np.ndarray) -> list[str]:
         config, splits = self.training.config, self.training.splits
@@ -293,10 +315,11 @@ class Loop:
         )
         report.write_curves(self.history.rows, self.out / "curves.png")
         config, splits = self.training.config, self.training.splits
-        results = {**results, "per_class": rows}
+        environment = json.loads((self.out / directory.ENVIRONMENT).read_text())
+        results = {**results, "per_class": rows, "environment": environment}
         # The others would wait for what is computed here alone.
         model = None if self.training.members else self.training.evaluator.model
-        page.write(config, splits, results, true, probabilities, model, self.out / page.NAME)
+        page.write(config, splits, results, true, probabilities, model, None, self.out / page.NAME)
         dataset = pathlib.Path(config.data.dataset).name
         card = model_card.render(
             config.model.name,

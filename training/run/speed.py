@@ -13,15 +13,16 @@ if TYPE_CHECKING:
     import keras
 
 
-def milliseconds(model: keras.Model) -> float:
-    """Returns the median time of one image through a classifier, as `inference_function` runs it.
+def milliseconds(model: keras.Model, batch: int = 1) -> float:
+    """Returns the median time of an image through a classifier, as `inference_function` runs it.
 
     Args:
         model: Of a known height and width.
+        batch: Images in one call.
     """
     classify = keras_lightnets.inference_function(model)
-    image = np.full((1, *model.input_shape[1:]), 127, np.float32)
-    return timing.milliseconds(lambda: classify(image).numpy())
+    images = np.full((batch, *model.input_shape[1:]), 127, np.float32)
+    return timing.milliseconds(lambda: classify(images).numpy()) / batch
 
 
 def of_name(name: str) -> float:
