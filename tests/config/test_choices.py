@@ -93,6 +93,7 @@ def test_facts_are_those_of_the_training_images(tmp_path):
     assert facts.look(from_dict({"data": {"dataset": "digits"}})).side == 8
 
 
+@pytest.mark.slow
 def test_the_command_needs_nothing_but_the_data(tmp_path, monkeypatch, capsys):
     """Small pictures, so that no weights are fetched; a small network, so that it takes seconds."""
     write(tmp_path / "my pictures", [(32, 32)] * 20)

@@ -310,7 +310,14 @@ def test_bfloat16_has_float32_ends_and_agrees(tmp_path, no_gate):
 
 
 @pytest.mark.parametrize(
-    "name", ["mobilenet_v1", "mobilenet_v2", "shufflenet_v1", "shufflenet_v2", "squeezenet"]
+    "name",
+    [
+        "shufflenet_v2",
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in ("mobilenet_v1", "mobilenet_v2", "shufflenet_v1", "squeezenet")
+        ),
+    ],
 )
 def test_every_network_is_made_bfloat16(name):
     """Caught: a layer of several outputs, as in ShuffleNet v2, is taken for one of one."""

@@ -23,7 +23,7 @@ from tests.exports import SIZE, small_net
 from tests.serving_models import serving
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (2, *SIZE, 3)).astype("uint8")
-FORMATS = ["litert", "litert-int8"]
+FORMATS = ["litert"]
 
 
 def export(base: str, moment: str | None = None, marker: str = "") -> None:
@@ -57,8 +57,6 @@ def export(base: str, moment: str | None = None, marker: str = "") -> None:
         progress=lambda line: wait() if moment and line.startswith(moment) else None,
         options=keras_lightnets.ExportOptions(
             formats=FORMATS,
-            representative=np.tile(IMAGES, (16, 1, 1, 1)),
-            max_accuracy_drop=1,
             warmup_batch_sizes=[1, 2],
         ),
     )
@@ -96,6 +94,7 @@ def asking(url: str, expected: np.ndarray):
                 if np.abs(np.array(answer) - expected).max() > 1e-5:
                     failures.append(f"another answer: {answer}")
                 right.append(1)
+                time.sleep(0.02)  # else the exports have no processor left
 
     threads = [threading.Thread(target=work) for _ in range(2)]
     for thread in threads:

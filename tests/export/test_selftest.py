@@ -49,6 +49,7 @@ def test_without_images_shape_and_broken_files_are_still_checked(
     assert [line.split()[0] for line in lines] == ["ok", "note", *["ok"] * 4]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_gate")
 def test_permuted_classes_are_wrong_answers(tmp_path):
     """Names in another order, and the same network with its outputs in another order."""

@@ -48,9 +48,9 @@ def test_gradients_are_those_of_the_plain_step(name, policy):
     # rounds otherwise (`wide_channels`).
     groups = {"groups": 8} if name == "shufflenet_v1" else {}
     model = keras_lightnets.create_model(
-        name, input_shape=(64, 64, 3), classes=5, alpha=0.5, dropout_rate=0.0, **groups
+        name, input_shape=(32, 32, 3), classes=5, alpha=0.5, dropout_rate=0.0, **groups
     )
-    x = tf.constant(np.random.default_rng(0).normal(size=(8, 64, 64, 3)).astype("float32"))
+    x = tf.constant(np.random.default_rng(0).normal(size=(8, 32, 32, 3)).astype("float32"))
     plain, plain_graph = gradients(model, x, False)
     again, graph = gradients(model, x, True)
     assert statistics_used(plain_graph) == 0

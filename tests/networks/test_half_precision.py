@@ -11,7 +11,7 @@ def accuracy(folder, precision):
     """Held-out accuracy of the demo's training command, at half its length, in a precision."""
     command = [sys.executable, "-m", "lightnets.cli", "train", "--model", "shufflenet_v1"]
     command += ["--dataset", "digits", "--recipe", "digits", "--precision", precision]
-    command += ["--epochs", "5"]
+    command += ["--epochs", "5", "--image-size", "32"]
     run = folder / precision
     result = subprocess.run([*command, "--out", str(run)], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr

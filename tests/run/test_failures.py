@@ -54,6 +54,7 @@ def damage_while_training(dataset, victim, out, replicas):
     return train.train(config, pathlib.Path(out))
 
 
+@pytest.mark.slow
 def test_of_all_damaged_images_those_of_the_step_are_named(pictures):
     """Caught: looking at the images of another step, or only at those of training."""
     data = {"dataset": str(pictures), "cache": "none"}

@@ -79,7 +79,8 @@ def whole(tmp_path_factory):
     return processes.call(toy.outcome, out)
 
 
-@pytest.mark.parametrize("victim", [pytest.param(0, marks=pytest.mark.slow), 1])
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", [0, 1])
 def test_a_killed_worker_ends_the_other_and_all_can_be_restarted(tmp_path, whole, victim):
     out = tmp_path / "run"
     at_step = [None, None]
@@ -95,6 +96,7 @@ def test_a_killed_worker_ends_the_other_and_all_can_be_restarted(tmp_path, whole
     assert processes.call(toy.outcome, out) == whole
 
 
+@pytest.mark.slow
 def test_a_worker_told_to_stop_stops_all_after_saving(tmp_path, whole):
     out = tmp_path / "run"
     for child in start(out, at_step=(None, (9, be_told_to_stop))):
@@ -105,6 +107,7 @@ def test_a_worker_told_to_stop_stops_all_after_saving(tmp_path, whole):
     assert processes.call(toy.outcome, out) == whole
 
 
+@pytest.mark.slow
 def test_a_worker_told_to_stop_in_evaluation_stops_all_there(tmp_path, whole):
     # Catches workers that go on to the next step, or to the end, before they stop.
     out = tmp_path / "run"

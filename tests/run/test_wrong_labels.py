@@ -22,7 +22,7 @@ def test_most_of_the_wrong_labels_are_among_the_first_suspects(tmp_path):
         folder.mkdir(parents=True, exist_ok=True)
         Image.fromarray((pixels * 255 / 16).astype(np.uint8)).save(folder / f"{number}.png")
     run, table = tmp_path / "run", tmp_path / "suspects.csv"
-    flags = ["--recipe", "digits", "--epochs", "5", "--out", str(run)]
+    flags = ["--recipe", "digits", "--image-size", "32", "--epochs", "5", "--out", str(run)]
     assert main(["train", str(tmp_path / "digits"), *flags]) == 0
     assert main(["evaluate", str(run), "--split", "train", "--predictions", str(table)]) == 0
 
