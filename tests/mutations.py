@@ -835,9 +835,23 @@ MUTATIONS = (
     Mutation(
         "features: the images that fill the last batch up count",
         "training/evaluation/features.py",
-        "look(images)[weights.numpy() > 0]",
-        "look(images)",
+        "for part in parts])[:images]",
+        "for part in parts])",
         "test_features.py::test_features_are_those_of_each_picture_in_order",
+    ),
+    Mutation(
+        "stored features: every epoch sees the first view",
+        "training/run/stored.py",
+        "view = step // (images // global_batch) % number",
+        "view = tf.zeros_like(step)",
+        "test_stored.py::test_the_run_is_that_of_the_whole_network_while_no_view_comes_back",
+    ),
+    Mutation(
+        "stored features of other weights are taken for those of the run",
+        "training/evaluation/features.py",
+        "digest.update(np.ascontiguousarray(variable.numpy()).tobytes())",
+        "pass",
+        "test_stored.py::test_a_file_that_is_damaged_or_of_another_run_is_written_anew",
     ),
     Mutation(
         "wrong labels: judged by a classifier that has seen them",

@@ -111,6 +111,13 @@ class DataConfig:
     mixup: float = key(0.0, "parameter of the beta distribution", low=0)
     cutmix: float = key(0.0, "parameter of the beta distribution", low=0)
     random_erasing: float = key(0.0, "probability", low=0, high=1)
+    views: int = key(
+        0,
+        "views of each augmented image whose features --freeze backbone stores, 0: none",
+        low=0,
+        high=1000,
+        flag=True,
+    )
     cache: Literal["auto", "memory", "disk", "none"] = key(
         "auto", "where undecoded images are kept", flag=True, resumable=True
     )

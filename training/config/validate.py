@@ -41,6 +41,11 @@ def validate(config: Config) -> None:
             "(--workers host:port,...)."
         )
     _check_freezing(config.model)
+    views = config.data.views
+    if views and config.model.freeze != "backbone" and config.model.head_warmup_epochs <= views:
+        raise UsageError(
+            f"data.views (={views}) is for a backbone that does not learn. Add --freeze backbone."
+        )
     if config.model.quantize != "none":
         if config.model.weights is None:
             raise UsageError("--quantize trains a finished run on. Name it: --weights RUN.")

@@ -148,6 +148,12 @@ def _resize(image: tf.Tensor, transform: EvalTransform) -> tf.Tensor:
     return tf.ensure_shape(pixels, (*transform.image_size, 3))
 
 
+def changes(data: DataConfig) -> bool:
+    """Whether an image looks different from epoch to epoch."""
+    random = (data.flip, data.color_jitter, data.random_erasing, data.mixup, data.cutmix)
+    return data.crop != "center" or data.auto_augment != "none" or any(random)
+
+
 def check_batch(data: DataConfig, local_batch: int) -> None:
     """Raises UsageError if images cannot be mixed in pairs."""
     if (data.mixup or data.cutmix) and local_batch % 2:

@@ -7,6 +7,7 @@ import functools
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -82,6 +83,33 @@ class Splits:
                 f"(={source.count} images). Use a smaller one."
             )
         augment.check_batch(data, local)
+        references = source.train_references(
+            start_step,
+            seed=self.config.train.seed,
+            global_batch=global_batch,
+            shard=shard,
+            shards=shards,
+        )
+        batches = self._augmented(references, local)
+        if data.data_service:
+            service.check_source(source, data.dataset)
+            return service.through(batches, data.data_service)
+        return batches
+
+    def view(self, number: int, batch: int) -> tf.data.Dataset:
+        """Returns one pass over the training images in order, as they look in an epoch.
+
+        Args:
+            number: The epoch, counted from 0.
+            batch: Images in each element, which is as those of `train`; the last one is filled up.
+        """
+        seed = self.config.train.seed
+        source: Any = self.train_source  # a stream has no views
+        references = source.view_references(number, seed=seed, batch=batch)
+        return self._augmented(references, batch)
+
+    def _augmented(self, references: tf.data.Dataset, local: int) -> tf.data.Dataset:
+        source, data = self.train_source, self.config.data
         class_weights = self.class_weights()
 
         def load(reference, key):
@@ -97,18 +125,7 @@ class Splits:
             one_hot = tf.one_hot(labels, len(class_weights))
             return *augment.augment_batch(images, one_hot, randoms, data), weights
 
-        references = source.train_references(
-            start_step,
-            seed=self.config.train.seed,
-            global_batch=global_batch,
-            shard=shard,
-            shards=shards,
-        )
-        batches = pipeline.batches(references, load, finish, local, data.num_threads)
-        if data.data_service:
-            service.check_source(source, data.dataset)
-            return service.through(batches, data.data_service)
-        return batches
+        return pipeline.batches(references, load, finish, local, data.num_threads)
 
     def evaluation(self, global_batch: int, shard: int = 0, shards: int = 1) -> tf.data.Dataset:
         """Returns one pass over the evaluation images, in order.

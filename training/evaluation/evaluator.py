@@ -10,7 +10,6 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-import keras_lightnets
 from lightnets.data import Splits
 from lightnets.optimization import batch_norm
 
@@ -46,7 +45,6 @@ class Evaluator:
         self._splits = splits
         self._batch = batch
         self._strategy = strategy
-        self._targets = keras_lightnets.logits_model(model).weights
         resolver = strategy.cluster_resolver
         self._several_workers = resolver is not None and bool(resolver.cluster_spec().as_dict())
 
@@ -68,7 +66,7 @@ class Evaluator:
             logits: The trained network.
             averages: By path, what is copied in place of a weight.
         """
-        for source, target in zip(logits.weights, self._targets, strict=True):
+        for source, target in zip(logits.weights, self.model.weights, strict=True):
             target.assign(averages.get(source.path, source.value))
 
     def predict(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -52,22 +53,44 @@ def extract(model: keras.Model, splits: Splits, source: AnySource) -> Known:
     Raises:
         ExportError: The model has no classifier on top.
     """
-    network = features_model(model)
+    see = look(features_model(model))
+    batches = dataclasses.replace(splits, eval_source=source).evaluation(BATCH)
+    return Known(source, _all(see, batches, source.count, "Looking at pictures"), see)
+
+
+def through(network: keras.Model, batches: tf.data.Dataset, images: int, what: str) -> np.ndarray:
+    """Returns what a network makes of images outside training, float32 `(images, ...)`.
+
+    Args:
+        network: Takes 0..255 images.
+        batches: Of `BATCH` images each, the images first; the last one is filled up.
+        images: How many there are.
+        what: They are, for a person who waits.
+    """
+    return _all(look(network), batches, images, what)
+
+
+def look(network: keras.Model) -> Callable[[Any], np.ndarray]:
+    """Returns what tells float32 `(images, ...)` of 0..255 images, outside training."""
 
     @tf.function(reduce_retracing=True, autograph=False)
     def of(images):
         return tf.cast(network(tf.cast(images, tf.float32), training=False), tf.float32)
 
-    def look(images: np.ndarray) -> np.ndarray:
-        return of(images).numpy()
+    return lambda images: of(images).numpy()
 
-    batches = dataclasses.replace(splits, eval_source=source).evaluation(BATCH)
-    steps = -(-source.count // BATCH)
-    parts = [
-        look(images)[weights.numpy() > 0]
-        for images, _, weights in console.bar(batches, "Looking at pictures", steps)
-    ]
-    return Known(source, np.concatenate(parts), look)
+
+def _all(look: Callable, batches: tf.data.Dataset, images: int, what: str) -> np.ndarray:
+    parts = console.bar(batches, what, -(-images // BATCH))
+    return np.concatenate([look(part[0]) for part in parts])[:images]
+
+
+def fingerprint(model: keras.Model) -> str:
+    """Returns what changes with any weight of a network."""
+    digest = hashlib.sha256()
+    for variable in model.variables:
+        digest.update(np.ascontiguousarray(variable.numpy()).tobytes())
+    return digest.hexdigest()
 
 
 def nearest(features: np.ndarray, known: np.ndarray, count: int = 1) -> np.ndarray:
@@ -81,7 +104,12 @@ def nearest(features: np.ndarray, known: np.ndarray, count: int = 1) -> np.ndarr
     Returns:
         int `(images, count)`.
     """
-    return np.argsort(-(_unit(features) @ _unit(known).T), axis=-1, kind="stable")[:, :count]
+    return np.argsort(-cosine(features, known), axis=-1, kind="stable")[:, :count]
+
+
+def cosine(features: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Returns how alike features are, from -1 to 1: `(images, others)`."""
+    return _unit(features) @ _unit(known).T
 
 
 def _unit(features: np.ndarray) -> np.ndarray:

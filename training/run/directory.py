@@ -5,7 +5,7 @@ environment.json   versions, devices, commit, seed   results.json, per_class.csv
 labels.txt (.json) one class name a line             report.html, curves.png, confusion_matrix.png
 transform.json     the evaluation transform          weights/best.keras, weights/last.keras
 split.json         which pictures were held out      checkpoints/, lock.json
-MODEL_CARD.md      how well, and where it fails
+MODEL_CARD.md      how well, and where it fails  features.npz, where the backbone did not learn
 suspects.csv, .txt pictures whose label may be wrong
 """
 

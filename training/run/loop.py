@@ -136,7 +136,8 @@ class Loop:
             patience = self.options.early_stopping_epochs
             if patience and self.history.epochs_since_best >= patience:
                 return f"no better {self.options.monitor} for {patience} epochs", self._way_on()
-            batches = batches or self.training.batches()
+            if batches is None or self.epoch == self.training.head_epochs:
+                batches = self.training.batches()  # of features, then of images
             if not self._train_epoch(batches):
                 again = f"Continue with: {resume_command(self.options, self.out)}"
                 return f"time limit of {self.options.time_limit_minutes:g} minutes", again
@@ -190,7 +191,11 @@ class Loop:
     def _end_epoch(self) -> None:
         """Evaluates, records, writes. The checkpoint comes last: a kill before repeats it."""
         training = self.training
-        true, probabilities = self._predict()
+        if self.epoch < training.head_epochs:
+            # Not kept: the numbers of the end are those of the whole network, on the images.
+            true, probabilities = training.evaluate(self._interrupt_together, self.epoch)
+        else:
+            true, probabilities = self._predict()
         numbers = scoring.score(true, probabilities)
         if not math.isfinite(numbers["loss"]):
             self._stop_not_finite(f"The held-out loss is not finite after step {self.step}")

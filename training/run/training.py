@@ -21,7 +21,7 @@ from lightnets.evaluation.evaluator import Evaluator, distribute
 from lightnets.optimization import batch_norm, finetune, optimizers
 from lightnets.optimization.ema import WeightAverage
 from lightnets.optimization.step import LoopState, TrainStep
-from lightnets.run import build
+from lightnets.run import build, stored
 from lightnets.run.checkpoint import Checkpoints
 from lightnets.run.history import History
 from lightnets.support.errors import UsageError, told
@@ -44,6 +44,7 @@ class Training:
         evaluator: Holds the copy that is evaluated and saved.
         state: Step, sums and loss scale.
         steps_per_epoch: Global batches in an epoch.
+        head_epochs: The first epochs, in which the head learns on stored features.
     """
 
     def __init__(self, config: Config, out: pathlib.Path | None, *, resume: bool = False):
@@ -74,8 +75,11 @@ class Training:
         self.steps_per_epoch = self.splits.train_examples // self.config.train.batch_size
         keras.utils.set_random_seed(config.train.seed)
         self._steps: Any = None
+        self._on_features = False
+        self._stored: stored.Stored | None = None
         with self.strategy.scope():
             self._build()
+            self._plan_features()
         self.start_epoch(0)
 
     def _fit_batch(self) -> None:
@@ -116,6 +120,20 @@ class Training:
         averaged = self.model.trainable_variables
         self.average = WeightAverage(averaged, config.train.ema) if config.train.ema else None
 
+    def _plan_features(self) -> None:
+        """Decides whether the first epochs train the head on stored features."""
+        self.head_epochs, self._why_not = stored.epochs(self.config), None
+        if self.head_epochs:
+            self._why_not = (
+                stored.obstacle(self.config, self.splits, self.model)
+                if self.out
+                else "a dry run stores no features"
+            )
+        if self._why_not or not self.head_epochs:
+            self.head_epochs = 0
+            return
+        self._trained, self._evaluated = map(stored.cut, (self.model, self.evaluator.model))
+
     def _quantized(self, network: keras.Model) -> keras.Model:
         """What trains as its int8 file computes, with the ranges of training images."""
         count = min(_CALIBRATION_IMAGES, self.splits.train_examples)
@@ -126,10 +144,12 @@ class Training:
     def start_epoch(self, epoch: int) -> None:
         """Freezes and releases layers for an epoch, counted from 0."""
         changed = finetune.set_trainable(self.model, self.config.model, epoch)
-        if self._steps is None or changed:
+        on_features = epoch < self.head_epochs
+        if self._steps is None or changed or on_features != self._on_features:
+            self._on_features = on_features
             # What is differentiated is fixed in the graph: a change needs another one.
             step = TrainStep(
-                self.model,
+                self._trained.head if on_features else self.model,
                 self.optimizer,
                 self.state,
                 self.config.train,
@@ -174,23 +194,39 @@ class Training:
     def batches(self) -> Iterator[Any]:
         """Returns the training batches from the present step on, without end."""
         size, step = self.config.train.batch_size, int(self.state.step.numpy())
+        images: Any = self.splits
+        if self.out and step < self.head_epochs * self.steps_per_epoch:
+            images = self._stored = self._stored or self._store(self.out)
 
         def share(shard: int, shards: int) -> tf.data.Dataset:
-            return self.splits.train(step, global_batch=size, shard=shard, shards=shards)
+            return images.train(step, global_batch=size, shard=shard, shards=shards)
 
         return iter(distribute(share, size, self.strategy))
 
-    def evaluate(self, each_batch: Callable[[], None]) -> tuple[np.ndarray, np.ndarray]:
+    def _store(self, out: pathlib.Path) -> stored.Stored:
+        parts = (self._trained, self._evaluated)
+        backbones = [part.backbone for part in parts]
+        found = stored.store(out / stored.NAME, self.config, self.splits, backbones)
+        images: Any = found
+        batch = strategy.eval_batch(self.config.train, self.replicas)
+        self._head = Evaluator(self._evaluated.head, images, batch, self.strategy)
+        return found
+
+    def evaluate(
+        self, each_batch: Callable[[], None], epoch: int | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Evaluates the average of the weights, or the weights where there is none.
 
         Args:
             each_batch: Called after every batch; may raise to end it.
+            epoch: That has just ended; stored features stand for its images. None: the images.
 
         Returns:
             True classes `(images,)` and probabilities `(images, classes)`.
         """
         self.evaluator.copy(self.model, self.average.by_path() if self.average else {})
-        return self.evaluator.predict(each_batch)
+        on_features = epoch is not None and epoch < self.head_epochs
+        return (self._head if on_features else self.evaluator).predict(each_batch)
 
     def agree(self, value: int) -> int:
         """Returns the chief's `value` on all workers, once all have asked."""
@@ -231,12 +267,18 @@ class Training:
         devices = count(self.replicas, "replica")
         if self.members is not None:
             devices += f" in {count(len(self.members.addresses), 'worker')}"
+        features = []
+        if self.head_epochs:
+            features = ["The backbone does not learn: its features are computed once and stored."]
+        elif self._why_not and self.config.model.freeze == "backbone":
+            features = [f"The whole network runs in every step: {self._why_not}"]
         return [
             self.splits.describe(),
             f"{self.config.model.name}, {weights:,} weights, {self.policy}; "
             f"{count(self.splits.train_examples, 'image')}, batch {batch} on {devices}; "
             f"{count(train.epochs, 'epoch')} of {count(self.steps_per_epoch, 'step')}",
             f"Order of the images: {self.splits.order}",
+            *features,
         ]
 
 

@@ -87,6 +87,21 @@ class Source:
 
         return tf.data.Dataset.range(start_step, tf.int64.max).map(look_up)
 
+    def view_references(self, view: int, *, seed: int, batch: int) -> tf.data.Dataset:
+        """Returns one pass in order, each example with its key of epoch `view`.
+
+        Elements are as those of `train_references`. The last batch is filled up with the last
+        example.
+        """
+
+        def look_up(step):
+            positions = step * batch + tf.range(batch, dtype=tf.int64)
+            positions = tf.minimum(positions, self.count - 1)
+            epoch = tf.constant(view, tf.int64)
+            return self.lookup(positions), order.example_keys(seed, epoch, positions)
+
+        return tf.data.Dataset.range(-(-self.count // batch)).map(look_up)
+
     def references(self, global_batch: int, shard: int = 0, shards: int = 1) -> tf.data.Dataset:
         """Returns one pass in order: `(references, weights)`, weights float32 `(batch,)`.
 
