@@ -77,7 +77,7 @@ def _history(run: loop.Loop) -> list[dict[str, str]]:
 def main(arguments: list[str] | None = None) -> None:
     """Runs the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--images", type=int, default=400)
+    parser.add_argument("--images", type=int, default=1000)
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--out", type=pathlib.Path, default=common.RESULTS)
