@@ -101,7 +101,9 @@ class Network:
         """What the model is to know about itself: what its weights say, and the arguments."""
         options, source = self.options, self._source
         notes = dict(source.notes) if source else {}
-        if options.classes != len(notes.get("class_names") or ()):
+        if options.class_names:
+            notes["class_names"] = list(options.class_names)
+        elif options.classes != len(notes.get("class_names") or ()):
             notes.pop("class_names", None)
         height, width, _ = shape
         if height is not None and width is not None and notes.get("transform"):

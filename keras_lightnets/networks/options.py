@@ -30,8 +30,9 @@ class NetworkOptions(TypedDict, total=False):
         input_tensor: Keras tensor to use instead of a new input. Default: None.
         pooling: Without the classifier: None (feature maps), `"avg"` or `"max"`
             (global). Default: None.
-        classes: Number of classes. With pretrained weights, a number that is not the
-            file's loads everything but the classifier. Default: 1000.
+        classes: Number of classes, or their names in the order of the output, which the model
+            then knows (`decode_predictions`, exports). With pretrained weights, a number that is
+            not the file's loads everything but the classifier. Default: 1000.
         classifier_activation: Activation behind the logits; None ends the model at the
             logits. Default: `"softmax"`.
         name: Name of the model. Default: the family's.
@@ -62,7 +63,7 @@ class NetworkOptions(TypedDict, total=False):
     weights: str | os.PathLike[str] | None
     input_tensor: keras.KerasTensor | None
     pooling: Literal["avg", "max"] | None
-    classes: int
+    classes: int | Sequence[str]
     classifier_activation: str | None
     name: str | None
     features_only: bool
@@ -78,7 +79,7 @@ class NetworkOptions(TypedDict, total=False):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options:
-    """Checked values of `NetworkOptions`."""
+    """Checked values of `NetworkOptions`; `class_names` are those that `classes` gave, if any."""
 
     include_top: bool = True
     weights: Any = None
@@ -96,12 +97,18 @@ class Options:
     include_preprocessing: bool = False
     mean: Sequence[float] | None = None
     std: Sequence[float] | None = None
+    class_names: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
         check_choice("output_stride", self.output_stride, OUTPUT_STRIDES)
         check_choice("pooling", self.pooling, POOLINGS)
         if isinstance(self.classes, bool) or not isinstance(self.classes, int) or self.classes < 1:
-            raise ValueError(f"`classes` must be a positive integer. Received: {self.classes!r}")
+            raise ValueError(
+                f"`classes` must be a positive integer or a list of names. Received: "
+                f"{self.classes!r}"
+            )
+        if self.class_names and len(set(self.class_names)) < self.classes:
+            raise ValueError(f"`classes` has a name twice. Received: {list(self.class_names)}")
         if not 0 <= self.dropout_rate < 1:
             raise ValueError(f"`dropout_rate` must be in [0, 1). Received: {self.dropout_rate!r}")
         if not 0 <= self.bn_momentum <= 1:
@@ -129,6 +136,9 @@ def shared_options(given: NetworkOptions, **family: Any) -> Options:
     unknown = values.keys() - NetworkOptions.__annotations__.keys()
     if unknown:
         raise TypeError(f"A network got an unexpected keyword argument {min(unknown)!r}")
+    names = values.get("classes")
+    if isinstance(names, list | tuple) and names and all(isinstance(n, str) for n in names):
+        values |= {"classes": len(names), "class_names": names}
     return Options(**values)
 
 

@@ -255,7 +255,8 @@ def test_signature_and_docstring_show_every_argument(builder):
 
 def test_the_shared_arguments_have_a_type_a_default_and_a_sentence():
     typed = list(keras_lightnets.NetworkOptions.__annotations__)
-    assert typed == [field.name for field in dataclasses.fields(options.Options)]
+    fields = [field.name for field in dataclasses.fields(options.Options)]
+    assert fields == [*typed, "class_names"], "which `classes` gives"
     documented = re.split(r"^        (\w+): ", keras_lightnets.NetworkOptions.__doc__, flags=re.M)[
         1:
     ]
@@ -269,8 +270,11 @@ def test_the_shared_arguments_have_a_type_a_default_and_a_sentence():
     [
         ({"input_shape": (16, 16, 3)}, r"`input_shape` must be at least 32 .*\(16, 16, 3\)"),
         ({"input_shape": (224, 224)}, r"`input_shape` must be \(height, width, channels\)"),
-        ({"classes": 0}, "`classes` must be a positive integer. Received: 0"),
-        ({"classes": 2.5}, "`classes` must be a positive integer. Received: 2.5"),
+        ({"classes": 0}, "`classes` must be a positive integer or a list of names. Received: 0"),
+        ({"classes": 2.5}, "must be a positive integer or a list of names. Received: 2.5"),
+        ({"classes": []}, r"must be a positive integer or a list of names. Received: \[\]"),
+        ({"classes": ["a", 1]}, r"or a list of names. Received: \['a', 1\]"),
+        ({"classes": ["a", "b", "a"]}, r"`classes` has a name twice. Received: \['a', 'b', 'a'\]"),
         ({"pooling": "mean"}, "`pooling` must be one of None, 'avg', 'max'. Received: 'mean'"),
         ({"output_stride": 4}, "`output_stride` must be one of 8, 16, 32. Received: 4"),
         ({"dropout_rate": 1.0}, r"`dropout_rate` must be in \[0, 1\). Received: 1.0"),

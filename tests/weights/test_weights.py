@@ -14,6 +14,7 @@ import types
 import zipfile
 
 import h5py
+import keras
 import numpy as np
 import pytest
 
@@ -516,6 +517,15 @@ def test_labels_can_be_given(small):
         keras_lightnets.decode_predictions(small, np.eye(7), labels=["a", "b"])
     with pytest.raises(ValueError, match="does not know the names of its classes: pass `labels`"):
         keras_lightnets.decode_predictions(small, np.eye(7))
+
+
+def test_names_in_the_place_of_their_number_are_known_to_the_model(tmp_path):
+    # Mutation: the names are counted and forgotten.
+    model = keras_lightnets.SqueezeNet((32, 32, 3), classes=["cat", "dog"], small_input=True)
+    model.save(tmp_path / "pets.keras")
+    for pets in (model, keras.models.load_model(tmp_path / "pets.keras")):
+        assert pets.output_shape == (None, 2)
+        assert keras_lightnets.decode_predictions(pets, np.eye(2)[[1]], top=1) == [[("dog", 1.0)]]
 
 
 def test_habits_of_keras_applications_are_answered(small):
