@@ -847,6 +847,13 @@ MUTATIONS = (
         "test_stored.py::test_the_run_is_that_of_the_whole_network_while_no_view_comes_back",
     ),
     Mutation(
+        "the pictures least like an image come first",
+        "training/commands/search.py",
+        "(-likeness).argsort",
+        "likeness.argsort",
+        "test_embed.py::test_each_picture_is_found_by_itself_with_name_and_label[npz]",
+    ),
+    Mutation(
         "stored features of other weights are taken for those of the run",
         "training/evaluation/features.py",
         "digest.update(np.ascontiguousarray(variable.numpy()).tobytes())",

@@ -33,6 +33,8 @@ COMMANDS = {
     "list": "list the networks: accuracy, size, MACs of one 224x224 image",
     "info": "show one network: parameters, MACs, paper, weights",
     "rank": "which network suits some pictures, without training one",
+    "embed": "write what a network sees in pictures: features with names and labels",
+    "search": "find the pictures most like an image, by such features",
     "data": "check a data set, show it as a network sees it, or convert it",
     "train": "train a network; leaves a folder with weights, numbers and pictures",
     "evaluate": "measure a run, a model file, an export or a server on held-out images",

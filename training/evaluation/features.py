@@ -53,9 +53,14 @@ def extract(model: keras.Model, splits: Splits, source: AnySource) -> Known:
     Raises:
         ExportError: The model has no classifier on top.
     """
-    see = look(features_model(model))
+    see = pooled(model)
     batches = dataclasses.replace(splits, eval_source=source).evaluation(BATCH)
     return Known(source, _all(see, batches, source.count, "Looking at pictures"), see)
+
+
+def pooled(model: keras.Model) -> Callable[[Any], np.ndarray]:
+    """Returns what tells the pooled features `(images, channels)` of images for a classifier."""
+    return look(features_model(model))
 
 
 def through(network: keras.Model, batches: tf.data.Dataset, images: int, what: str) -> np.ndarray:
