@@ -12,7 +12,6 @@ from lightnets.cli import main
 
 FOLDER = pathlib.Path("/usr/share/datasets/fashion-mnist")
 COUNTS = {"train": 2000, "t10k": 500}  # of 60,000 and 10,000, which would take many minutes
-LEAST = 0.25  # accuracy after one epoch on those 500; guessing: 0.1 give or take 0.013
 
 
 def write_pictures(root: pathlib.Path) -> None:
@@ -32,14 +31,14 @@ def write_pictures(root: pathlib.Path) -> None:
 
 
 @pytest.mark.slow
-def test_real_pictures_hold_no_copies_and_one_epoch_learns(tmp_path, capsys):
-    pictures, run = tmp_path / "pictures", tmp_path / "run"
-    write_pictures(pictures)
-    assert main(["data", "check", str(pictures), "--json"]) == 0
+def test_real_pictures_hold_no_copies(tmp_path, capsys):
+    # tests/run/test_few_pictures.py trains on photographs.
+    write_pictures(tmp_path)
+    assert main(["data", "check", str(tmp_path), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
+    assert {name: split["images"] for name, split in found["splits"].items()} == {
+        "train": COUNTS["train"],
+        "test": COUNTS["t10k"],
+    }
     assert not found["copies"]
     assert not found["wrong"]
-
-    assert main(["train", str(pictures), "--out", str(run), "--epochs", "1"]) == 0
-    results = json.loads((run / "results.json").read_text())
-    assert results["accuracy"] > LEAST
