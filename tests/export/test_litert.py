@@ -110,7 +110,8 @@ def test_int8_takes_the_ranges_of_fake_quantization(tmp_path):
     (tmp_path / "model.tflite").write_bytes(content)
     received = runtimes.load_litert(tmp_path / "model.tflite")(images)
     expected = predict(model, images)
-    assert np.abs(received - expected).max() <= 3 / 256
+    # One step of a logit, 12 / 255, moves a probability by a quarter of that; and its own rounding.
+    assert np.abs(received - expected).max() <= 12 / 255 / 4 + 0.5 / 256
 
 
 def test_what_int8_cannot_learn_from_is_named(network):
