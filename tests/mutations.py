@@ -37,9 +37,9 @@ MUTATIONS = (
     ),
     Mutation(
         "the least certain mistakes first",
-        "training/commands/evaluate.py",
-        "wrong[(-sure[wrong])",
-        "wrong[(sure[wrong])",
+        "training/evaluation/scoring.py",
+        "np.argsort(-probabilities[wrong].max(-1)",
+        "np.argsort(probabilities[wrong].max(-1)",
         "test_evaluate_command.py::test_it_ends_with_the_most_certain_mistakes_and_the_next_step",
     ),
     Mutation(
@@ -897,9 +897,9 @@ MUTATIONS = (
     ),
     Mutation(
         "report.html: the least certain mistakes first",
-        "training/evaluation/page.py",
-        "np.argsort(-probabilities[wrong, said[wrong]]",
-        "np.argsort(probabilities[wrong, said[wrong]]",
+        "training/evaluation/scoring.py",
+        "np.argsort(-probabilities[wrong].max(-1)",
+        "np.argsort(probabilities[wrong].max(-1)",
         "test_run_page.py::test_mistakes_are_named_by_file_and_nothing_becomes_markup",
     ),
     Mutation(

@@ -59,4 +59,4 @@ def run(args: argparse.Namespace) -> int:
 def _milliseconds(path: pathlib.Path) -> float:
     from lightnets.run import speed
 
-    return speed.milliseconds(directory.load_network(path / "weights" / "best.keras"))
+    return speed.milliseconds(directory.load_network(path / "weights" / "best.keras"))[0]

@@ -6,6 +6,7 @@ import argparse
 import pathlib
 
 from lightnets.config import keys as configs
+from lightnets.config import resolve
 from lightnets.config.choices import PRETRAINED
 from lightnets.evaluation import feature_file
 from lightnets.run import networks
@@ -33,8 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--out", type=pathlib.Path, required=True, metavar="FILE", help=".npz or .parquet file"
     )
     parser.add_argument("--split", help="of DATA (default: all)")
-    parser.add_argument("--layout", choices=configs.LAYOUTS, help="what the folders in DATA are")
-    parser.add_argument("--data-dir", help="where TFDS keeps prepared data")
+    resolve.add_place(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -49,8 +49,7 @@ def run(args: argparse.Namespace) -> int:
     from lightnets.data.dataset import find
     from lightnets.evaluation import features
 
-    given = {key: value for key in ("layout", "data_dir") if (value := vars(args)[key])}
-    config = configs.from_dict({"data": {"dataset": args.data, **given}})
+    config = configs.from_dict({"data": resolve.place(args, args.data)})
     dataset = find(config.data)
     network = networks.open(args.model)
     if network.transform is None:

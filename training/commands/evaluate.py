@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from keras_lightnets.text import first_line
 from lightnets.config import keys as configs
+from lightnets.config import resolve
 from lightnets.run import directory as runs
 from lightnets.run import networks
 from lightnets.support import arguments, console
@@ -46,8 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--split", help="measure on this split alone; else on all that was not trained on"
     )
-    parser.add_argument("--layout", choices=configs.LAYOUTS, help="what the folders in DATA are")
-    parser.add_argument("--data-dir", help="where TFDS keeps prepared data")
+    resolve.add_place(parser)
     whole = arguments.whole(1)
     parser.add_argument("--batch-size", type=whole, default=32, help="images in one call")
     parser.add_argument("--top", type=whole, default=5, metavar="K", help="K of the top-K accuracy")
@@ -129,10 +129,11 @@ def _write_reports(
     run = runs.Run.open(path)
     moved = args.dataset is not None and _has_moved(run, args.dataset)
     splits, model = run.splits(args.dataset if moved else None), run.model()
+    one_image, in_batch = speed.milliseconds(model, (1, 32))
     about = {
         **json.loads((path / "results.json").read_text()),
         "environment": json.loads((path / runs.ENVIRONMENT).read_text()),
-        **{"one_image": speed.milliseconds(model), "in_batch": speed.milliseconds(model, 32)},
+        **{"one_image": one_image, "in_batch": in_batch},
     }
     for name, (true, probabilities) in answers.items():
         own = name == found.chose
@@ -149,14 +150,15 @@ def _write_reports(
 
 def _worst(true: np.ndarray, probabilities: np.ndarray, found: HeldOut) -> Iterator[str]:
     """Yields the most certain mistakes, with their files."""
-    said = probabilities.argmax(-1)
-    sure = probabilities.max(-1)
-    wrong = (said != true).nonzero()[0]
+    from lightnets.evaluation import scoring
+
+    said, sure = probabilities.argmax(-1), probabilities.max(-1)
+    wrong = scoring.mistakes(true, probabilities)
     if not len(wrong):
         return
     yield "Most certain mistakes:"
     names = [(source, place) for source in found.sources.values() for place in range(source.count)]
-    for image in wrong[(-sure[wrong]).argsort(kind="stable")][:_WORST]:
+    for image in wrong[:_WORST]:
         source, place = names[image]
         own, other = (found.labels[number] for number in (true[image], said[image]))
         yield f"  {source.name(place)}: {own}, taken for {other} ({sure[image]:.4f})"
@@ -248,8 +250,7 @@ def _held_out(
     from lightnets.data import held_out
     from lightnets.data.dataset import find
 
-    keys = "dataset", "data_dir", "layout"
-    given = {key: vars(args)[key] for key in keys if vars(args)[key] is not None}
+    given = resolve.place(args, args.dataset)
     run = None if source is None else runs.Run.open(source)
     same = run is not None and _is_same(args.dataset, run.config.data.dataset)
     if run is not None and (same or _has_moved(run, args.dataset)):

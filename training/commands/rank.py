@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from keras_lightnets.intervals import interval
 from lightnets.commands.list import FIRST
 from lightnets.config import keys as configs
+from lightnets.config import resolve
 from lightnets.run import networks
 from lightnets.support import arguments, console
 from lightnets.support.errors import UserError
@@ -32,8 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="network of `lightnets list` with its published weights, run directory, or weight "
         "file (default: those of the first table of `lightnets list`)",
     )
-    parser.add_argument("--layout", choices=configs.LAYOUTS, help="what the folders in DATA are")
-    parser.add_argument("--data-dir", help="where TFDS keeps prepared data")
+    resolve.add_place(parser)
     parser.add_argument(
         "--images", type=arguments.whole(10), default=1000, help="training images to look at"
     )
@@ -50,8 +50,7 @@ def run(args: argparse.Namespace) -> int:
     from lightnets.data.load import open_dataset
     from lightnets.data.sources.source import spread
 
-    given = {key: value for key in ("layout", "data_dir") if (value := vars(args)[key])}
-    config = configs.from_dict({"data": {"dataset": args.data, **given}})
+    config = configs.from_dict({"data": resolve.place(args, args.data)})
     opened = open_dataset(config)
     source = opened.train.subset(spread(opened.train.count, args.images))
     rows, failed = [], False
@@ -92,7 +91,7 @@ def _judge(
         raise UserError("two classes with two images each are needed.")
     right = int((told.argmax(-1) == true).sum())
     accuracy = right / len(true)
-    return accuracy, *interval(right, len(true)), speed.milliseconds(network.model)
+    return accuracy, *interval(right, len(true)), speed.milliseconds(network.model)[0]
 
 
 def _cells(model: str, accuracy: float, low: float, high: float, ms: float) -> list[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import pathlib
-import types
 
 from lightnets.commands import predict
 from lightnets.evaluation import feature_file
@@ -36,6 +35,7 @@ def run(args: argparse.Namespace) -> int:
         networks.check_name(target)
 
     from lightnets.evaluation import features
+    from lightnets.run import artifacts
 
     network = networks.open(target)
     if features.fingerprint(network.model) != known.network:
@@ -43,9 +43,7 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(
             f"{args.file} has the features of another network than {target}. Make it anew: {again}"
         )
-    artifact = types.SimpleNamespace(
-        transform=network.transform, predict=features.pooled(network.model)
-    )
+    artifact = artifacts.Artifact(None, network.transform, features.pooled(network.model))
     rows, failed = [], False
     for path, found in predict.predictions(artifact, list(predict.find(args.images)), 32):
         if isinstance(found, str):

@@ -57,6 +57,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         )
 
 
+def add_place(parser: argparse.ArgumentParser) -> None:
+    """Declares what is said of a data set that is only looked at."""
+    parser.add_argument("--layout", choices=configs.LAYOUTS, help="what the folders in DATA are")
+    parser.add_argument("--data-dir", help="where TFDS keeps prepared data")
+
+
+def place(args: argparse.Namespace, dataset: str | None) -> dict[str, str]:
+    """Returns the keys of `data` that `add_place` and the name of a data set give."""
+    given = {"dataset": dataset, "data_dir": args.data_dir, "layout": args.layout}
+    return {key: value for key, value in given.items() if value is not None}
+
+
 def flag_values(args: argparse.Namespace) -> dict[str, Any]:
     """Returns the nested keys that the command line sets by flags and `--set`."""
     values: dict[str, Any] = {}

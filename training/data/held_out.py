@@ -69,10 +69,9 @@ def of_run(splits: Splits) -> HeldOut:
     """
     dataset = _dataset(splits)
     train, evaluation = dataset.choose(splits.config.data)
+    chose = evaluation or "held out"
+    found = HeldOut(dataset, splits.labels, {chose: splits.eval_source}, chose=chose)
     if evaluation is None:
-        evaluation = "held out"
-    found = HeldOut(dataset, splits.labels, {evaluation: splits.eval_source}, chose=evaluation)
-    if evaluation == "held out":
         return found
     # TFDS takes parts of splits: of train[:80%] the rest is not measured unless it was named.
     used = {re.split(r"[\[+]", name)[0] for name in (train, evaluation)}

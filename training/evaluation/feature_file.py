@@ -11,6 +11,7 @@ import numpy as np
 
 from keras_lightnets.text import visible
 from lightnets.support.errors import UsageError, UserError
+from lightnets.support.words import command
 from lightnets.support.writing import check_file, replacing
 
 
@@ -65,7 +66,8 @@ def read(path: pathlib.Path) -> Features:
         UserError: There is no such file, or it is another one.
     """
     if not path.is_file():
-        raise UserError(f"There is no file {path}. Make it: lightnets embed DATA --out {path}")
+        again = command("embed", "DATA", "--out", path)
+        raise UserError(f"There is no file {path}. Make it: {again}")
     try:
         return _parquet(path) if path.suffix == ".parquet" else _npz(path)
     except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile):

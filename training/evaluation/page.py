@@ -15,7 +15,7 @@ from lightnets.config.keys import Config
 from lightnets.data.sources.source import spread
 from lightnets.evaluation import activation, features, report, suspects
 from lightnets.evaluation.features import Known
-from lightnets.evaluation.scoring import calibration, largest_class
+from lightnets.evaluation.scoring import calibration, largest_class, mistakes
 from lightnets.support import markup
 from lightnets.support.words import command, count
 
@@ -167,8 +167,7 @@ def _shown(true: np.ndarray, probabilities: np.ndarray, classes: int) -> np.ndar
     Those of which there is no other of their kind come with them.
     """
     said = probabilities.argmax(-1)
-    wrong = np.flatnonzero(said != true)
-    wrong = wrong[np.argsort(-probabilities[wrong, said[wrong]], kind="stable")]
+    wrong = mistakes(true, probabilities)
     kinds = true[wrong] * classes + said[wrong]
     first = np.unique(kinds, return_index=True)[1] if classes <= MATRIX else []
     return wrong[np.union1d(np.arange(min(MISTAKES, len(wrong))), first).astype(int)]

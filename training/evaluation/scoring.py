@@ -44,6 +44,17 @@ def score(true: np.ndarray, probabilities: np.ndarray, top: int = 5) -> dict[str
     return results
 
 
+def mistakes(true: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """Returns the places of wrong answers, the most certain first.
+
+    Args:
+        true: Class numbers, `(images,)`.
+        probabilities: `(images, classes)`.
+    """
+    wrong = np.flatnonzero(probabilities.argmax(-1) != true)
+    return wrong[np.argsort(-probabilities[wrong].max(-1), kind="stable")]
+
+
 def rivals(true: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Returns for each image the most probable class but its own, and the margin over it.
 

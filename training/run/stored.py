@@ -148,17 +148,16 @@ class Stored:
     def evaluation(self, global_batch: int, shard: int = 0, shards: int = 1) -> tf.data.Dataset:
         """Returns one pass over the held-out images, as `Splits.evaluation`."""
         images = len(self.held_out)
-        local = global_batch // shards
         rows, labels = tf.constant(self.held_out), self.splits.eval_source.read_labels()
         one_hot = tf.one_hot(labels, len(self.splits.labels))
 
         def batch(step):
-            positions = step * global_batch + shard * local + tf.range(local, dtype=tf.int64)
-            taken = tf.minimum(positions, images - 1)
-            weights = tf.cast(positions < images, tf.float32)
-            return tf.gather(rows, taken), tf.gather(one_hot, taken), weights
+            positions, weights = order.positions_of_pass(
+                step, examples=images, global_batch=global_batch, shard=shard, shards=shards
+            )
+            return tf.gather(rows, positions), tf.gather(one_hot, positions), weights
 
-        steps = tf.data.Dataset.range(-(-images // global_batch))
+        steps = order.steps_of_pass(images, global_batch)
         return steps.map(batch).with_options(pipeline.options())
 
 

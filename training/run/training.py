@@ -123,16 +123,15 @@ class Training:
     def _plan_features(self) -> None:
         """Decides whether the first epochs train the head on stored features."""
         self.head_epochs, self._why_not = stored.epochs(self.config), None
-        if self.head_epochs:
-            self._why_not = (
-                stored.obstacle(self.config, self.splits, self.model)
-                if self.out
-                else "a dry run stores no features"
-            )
-        if self._why_not or not self.head_epochs:
-            self.head_epochs = 0
+        if not self.head_epochs:
             return
-        self._trained, self._evaluated = map(stored.cut, (self.model, self.evaluator.model))
+        self._why_not = "a dry run stores no features"
+        if self.out:
+            self._why_not = stored.obstacle(self.config, self.splits, self.model)
+        if self._why_not:
+            self.head_epochs = 0
+        else:
+            self._trained, self._evaluated = map(stored.cut, (self.model, self.evaluator.model))
 
     def _quantized(self, network: keras.Model) -> keras.Model:
         """What trains as its int8 file computes, with the ranges of training images."""

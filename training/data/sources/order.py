@@ -39,6 +39,34 @@ def step_positions(
     )
 
 
+def positions_of_pass(
+    step: tf.Tensor, *, examples: int, global_batch: int, shard: int = 0, shards: int = 1
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns the positions of the examples of one step of a pass in order, and their weights.
+
+    The last batch is filled up with the last example at weight 0.
+
+    Args:
+        step: int64 scalar, of `steps_of_pass`.
+        examples: Number of examples in the set.
+        global_batch: Images per step over all shards.
+        shard: Which part of the global batch, below `shards`.
+        shards: Into how many equal parts the global batch is cut.
+
+    Returns:
+        int64 and float32, `(global_batch // shards,)`.
+    """
+    local = global_batch // shards
+    positions = step * global_batch + shard * local + tf.range(local, dtype=tf.int64)
+    weights = tf.cast(positions < examples, tf.float32)
+    return tf.minimum(positions, examples - 1), weights
+
+
+def steps_of_pass(examples: int, global_batch: int) -> tf.data.Dataset:
+    """Returns the steps of one pass."""
+    return tf.data.Dataset.range(-(-examples // global_batch))
+
+
 def example_keys(seed: int, epoch: tf.Tensor, positions: tf.Tensor) -> tf.Tensor:
     """Returns the seeds, int64 `(batch, 2)`, of all that is random about examples in an epoch."""
     high = tf.fill(tf.shape(positions), tf.constant(seed, tf.int64) * 2**31 + epoch)

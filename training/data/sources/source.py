@@ -95,26 +95,25 @@ class Source:
         """
 
         def look_up(step):
-            positions = step * batch + tf.range(batch, dtype=tf.int64)
-            positions = tf.minimum(positions, self.count - 1)
+            positions, _ = order.positions_of_pass(step, examples=self.count, global_batch=batch)
             epoch = tf.constant(view, tf.int64)
             return self.lookup(positions), order.example_keys(seed, epoch, positions)
 
-        return tf.data.Dataset.range(-(-self.count // batch)).map(look_up)
+        return order.steps_of_pass(self.count, batch).map(look_up)
 
     def references(self, global_batch: int, shard: int = 0, shards: int = 1) -> tf.data.Dataset:
         """Returns one pass in order: `(references, weights)`, weights float32 `(batch,)`.
 
         The last batch is filled up with the last example at weight 0.
         """
-        local = global_batch // shards
 
         def look_up(step):
-            positions = step * global_batch + shard * local + tf.range(local, dtype=tf.int64)
-            weights = tf.cast(positions < self.count, tf.float32)
-            return self.lookup(tf.minimum(positions, self.count - 1)), weights
+            positions, weights = order.positions_of_pass(
+                step, examples=self.count, global_batch=global_batch, shard=shard, shards=shards
+            )
+            return self.lookup(positions), weights
 
-        return tf.data.Dataset.range(-(-self.count // global_batch)).map(look_up)
+        return order.steps_of_pass(self.count, global_batch).map(look_up)
 
 
 def labels_of(references: tf.data.Dataset, source: Any) -> Iterator[int]:
