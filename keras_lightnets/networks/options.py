@@ -63,7 +63,7 @@ class NetworkOptions(TypedDict, total=False):
     weights: str | os.PathLike[str] | None
     input_tensor: keras.KerasTensor | None
     pooling: Literal["avg", "max"] | None
-    classes: int | Sequence[str]
+    classes: int | list[str] | tuple[str, ...]
     classifier_activation: str | None
     name: str | None
     features_only: bool
