@@ -1108,8 +1108,8 @@ MUTATIONS = (
     Mutation(
         "pictures: animated WebP reaches the decoder",
         "keras_lightnets/preprocessing/decode.py",
-        "(is_webp & tf.logical_not(animated_webp),",
-        "(is_webp,",
+        "is_webp & tf.logical_not(animated_webp),",
+        "is_webp,",
         "test_preprocessing.py::test_frames_that_are_not_asked_for_take_no_memory",
     ),
     Mutation(

@@ -4,6 +4,7 @@ import io
 import json
 import pathlib
 import shutil
+import sys
 import time
 import types
 
@@ -136,3 +137,21 @@ def test_pictures_are_written_with_their_class(model, pictures, tmp_path, capsys
     taken = ["--save-images", str(tmp_path / "file")]
     assert cli.main(["predict", model, str(pictures), *taken]) == 1
     assert f"--save-images: {tmp_path}/file is no folder." in capsys.readouterr().err
+
+
+def test_the_next_step_is_for_a_person_who_has_a_run(pictures, tmp_path, monkeypatch, capsys):
+    # Mutations: after what a program reads; after other models than runs.
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "config.yaml").touch()
+    monkeypatch.setattr(predict, "_by_network", lambda args, paths: [(paths[0], [("cat", 0.9)])])
+    command = ["predict", str(run), str(pictures / "a" / "0.png")]
+    for terminal, target, more in ((False, run, []), (True, run, ["--format", "csv"])):
+        monkeypatch.setattr(sys.stdout, "isatty", lambda terminal=terminal: terminal)
+        assert cli.main(["predict", str(target), command[2], *more]) == 0
+        assert "Next" not in capsys.readouterr().out
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert cli.main(["predict", str(pictures), command[2]]) == 0
+    assert "Next" not in capsys.readouterr().out
+    assert cli.main(command) == 0
+    assert capsys.readouterr().out.endswith(f"Next: lightnets export {run} --out served\n")

@@ -10,6 +10,7 @@ import tensorflow as tf
 from lightnets import data
 from lightnets.config import keys as configs
 from lightnets.evaluation import page, report, suspects
+from lightnets.run import directory
 from tests import pages, toy
 
 HOSTILE = "<script>document.body.remove()</script> & 'b\"".replace("/", "\u2044")
@@ -34,6 +35,7 @@ def write(folder, dataset, classes, wrong, certain=0.9):
         **{"accuracy": accuracy, "images": len(true), "epochs": 3, "best_epoch": 2},
         "per_class": report.per_class(true, probabilities, splits.labels),
         "advice": ["Try <b>something</b>"],
+        "environment": {**directory.environment(config), "seconds": 200.2},
     }
     folder.mkdir()
     path = folder / page.NAME
@@ -58,6 +60,7 @@ def test_mistakes_are_named_by_file_and_nothing_becomes_markup(browser, tmp_path
         assert places == sorted(places), "the most certain mistake comes first"
         assert "Try <b>something" in found["text"]
         assert "most like it in training: " in found["text"]
+        assert "3 min 20 s, evaluation included" in found["text"]
     rows = list(csv.DictReader((path.parent / suspects.TABLE).read_text().splitlines()))
     held_out = [row["image"] for row in rows if row["split"] == "held out"]
     assert held_out == wrong, "which the network is certain to be others"

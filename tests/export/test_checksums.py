@@ -67,7 +67,8 @@ def test_sha256sum_reads_the_file_and_verify_needs_no_tensorflow(tmp_path):
         "assert not {'tensorflow', 'keras', 'numpy'} & set(sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True)
-    assert (done.stdout, done.stderr) == (f"ok      {version}\n", "")
+    following = f"ok      {version}\nNext: lightnets serve {tmp_path}\n"
+    assert (done.stdout, done.stderr) == (following, "")
     flip(version / FILES[1], 7)
     done = subprocess.run(check, cwd=version, capture_output=True, text=True)
     assert f"{FILES[1]}: FAILED" in done.stdout

@@ -104,4 +104,6 @@ def test_a_builder_shows_all_its_arguments_with_types_and_defaults(seen):
         *NetworkOptions.__annotations__,
     ]
     classes = facts["arguments"][listed.index("classes")]
-    assert " ".join(classes.split()).startswith("classes (int | list[str] | tuple[str, ...]): Number")
+    assert " ".join(classes.split()).startswith(
+        "classes (int | list[str] | tuple[str, ...]): Number"
+    )

@@ -16,7 +16,7 @@ import tensorflow as tf
 from lightnets.config import keys as configs
 from lightnets.distribution import strategy
 from lightnets.evaluation import evaluator
-from lightnets.run import train
+from lightnets.run import directory, train
 from lightnets.support import progress
 from lightnets.support.errors import UsageError, UserError
 from lightnets.support.interrupts import Interrupted
@@ -68,8 +68,14 @@ def test_a_time_limit_saves_and_the_run_can_be_continued(tmp_path):
     assert results["stopped"] == "time limit of 1e-06 minutes"
     assert results["steps"] == 1
     assert (tmp_path / "limited" / "weights" / "best.keras").exists()
+    about = tmp_path / "limited" / directory.ENVIRONMENT
+    assert "seconds" not in json.loads(about.read_text()), "no epoch has ended"
+    directory.note_seconds(about.parent, 1000)
     processes.call(toy.run, toy.config(), tmp_path / "limited")
     processes.call(toy.run, toy.config(), tmp_path / "whole")
+    # Mutation: the time of this process alone.
+    assert 1000 < directory.seconds(tmp_path / "limited") < 1900
+    assert 0 < directory.seconds(tmp_path / "whole") < 900
     limited, whole = (processes.call(toy.outcome, tmp_path / n) for n in ("limited", "whole"))
     assert limited == whole
 

@@ -20,7 +20,7 @@ from keras_lightnets.serving.transport import ClientError
 from lightnets.run import networks
 from lightnets.support import arguments, console
 from lightnets.support.errors import UsageError, UserError, told
-from lightnets.support.words import count
+from lightnets.support.words import command, count
 from lightnets.support.writing import check_file, check_folder, csv_text, write_text
 
 # A file, and its classes with their probabilities or why it has none.
@@ -92,9 +92,16 @@ def run(args: argparse.Namespace) -> int:
         write_text(args.out, text.getvalue())
     else:
         show(rows, args.format)
+        # A person reads the table; what a program reads ends with the answers.
+        if args.format == "table" and sys.stdout.isatty() and _is_run(args.target):
+            console.line(f"Next: {command('export', args.target, '--out', 'served')}")
     if failed:
         console.line(f"lightnets: {failed} of {count(len(paths), 'file')} failed", error=True)
     return 1 if failed else 0
+
+
+def _is_run(target: str | None) -> bool:
+    return target is not None and (pathlib.Path(target) / "config.yaml").is_file()
 
 
 def _save(path: pathlib.Path, best: list[tuple[str, float]], folder: pathlib.Path) -> None:

@@ -8,6 +8,7 @@ import pathlib
 from keras_lightnets.export import bundle, checksums
 from lightnets.support import console
 from lightnets.support.errors import UserError
+from lightnets.support.words import command
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,4 +35,6 @@ def run(args: argparse.Namespace) -> int:
         failed += bool(problems)
     if failed:
         raise UserError(f"{failed} of {len(versions)} versions are not as they were exported.")
+    model = args.directory.parent if versions == [args.directory] else args.directory
+    console.line(f"Next: {command('serve', model)}")
     return 0

@@ -34,7 +34,7 @@ class Known(NamedTuple):
     Attributes:
         source: Where they are.
         features: Of each, float32 `(images, channels)`.
-        look: From other images `(images, height, width, 3)` to their features.
+        look: From a few other images `(images, height, width, 3)` to their features.
     """
 
     source: AnySource
@@ -53,9 +53,11 @@ def extract(model: keras.Model, splits: Splits, source: AnySource) -> Known:
     Raises:
         ExportError: The model has no classifier on top.
     """
-    see = pooled(model)
+    network = features_model(model)
     batches = dataclasses.replace(splits, eval_source=source).evaluation(BATCH)
-    return Known(source, _all(see, batches, source.count, "Looking at pictures"), see)
+    found = through(network, batches, source.count, "Looking at pictures")
+    # Not `look`: for a few images of any number the graph would take longer than the images.
+    return Known(source, found, lambda images: np.asarray(network(images, training=False)))
 
 
 def pooled(model: keras.Model) -> Callable[[Any], np.ndarray]:

@@ -17,6 +17,7 @@ from lightnets.evaluation import activation, features, report, suspects
 from lightnets.evaluation.features import Known
 from lightnets.evaluation.scoring import calibration, largest_class, mistakes
 from lightnets.support import markup
+from lightnets.support.progress import duration
 from lightnets.support.words import command, count
 
 if TYPE_CHECKING:
@@ -146,6 +147,8 @@ def _environment(results: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Yields what a run was trained by."""
     if not (about := results.get("environment")):
         return
+    if "seconds" in about:
+        yield "Time", f"{duration(about['seconds'])}, evaluation included"
     yield "Devices", f"{', '.join(about['devices'])}; {count(about['cores'], 'core')}"
     yield "Platform", f"{about['platform']}, Python {about['python']}"
     yield "Versions", ", ".join(" ".join(pair) for pair in about["versions"].items())

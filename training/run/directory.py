@@ -124,6 +124,18 @@ class Run:
         return data.load(moved, saved=self.path, verified=True)
 
 
+def seconds(path: pathlib.Path) -> float:
+    """Returns how long the epochs of the run at `path` took, as `note_seconds` wrote it."""
+    file = path / ENVIRONMENT
+    return json.loads(file.read_text()).get("seconds", 0.0) if file.is_file() else 0.0
+
+
+def note_seconds(path: pathlib.Path, spent: float) -> None:
+    """Notes in the run at `path` how long its epochs took, over all its processes."""
+    about = json.loads((path / ENVIRONMENT).read_text())
+    write_json(path / ENVIRONMENT, {**about, "seconds": round(spent, 1)})
+
+
 def move_dataset(path: pathlib.Path, dataset: str | None) -> None:
     """Notes in the run at `path` where its data set is now."""
     file = path / "config.yaml"

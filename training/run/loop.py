@@ -63,6 +63,7 @@ class Loop:
     def run(self) -> dict[str, Any]:
         """Trains, and returns the results."""
         self._start()
+        self.began = time.monotonic() - directory.seconds(self.out)
         try:
             with self.interrupts:
                 return self._finish(*self._epochs())
@@ -210,6 +211,7 @@ class Loop:
             if best:
                 self._save_weights("best")
             self.history.write(self.out)
+            directory.note_seconds(self.out, time.monotonic() - self.began)
             if self.tensorboard is not None:
                 self.tensorboard(row)
         training.state.start_epoch()
