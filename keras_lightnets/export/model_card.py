@@ -50,6 +50,8 @@ def render(
     """
     height, width = transform.image_size
     size = "the whole image is resized"
+    if transform.pad:
+        size += f", with margins of the colour {transform.background} to keep its shape"
     if transform.resize_shorter is not None:
         size = f"the shorter side is resized to {transform.resize_shorter}, the centre cut out"
     measured = "Not measured: no images of known classes were at hand."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -19,13 +19,16 @@ class EvalTransform:
 
     Attributes:
         image_size: `(height, width)` of the result in pixels.
-        resize_shorter: Pixels of the shorter side before the centre crop. None: no crop,
-            the whole image is resized to `image_size`, aspect ratio or not.
+        resize_shorter: Pixels of the shorter side before the centre crop, or more where the
+            image would not cover `image_size`. None: no crop, the whole image is resized to
+            `image_size`, aspect ratio or not.
         interpolation: "bilinear" or "bicubic" (a = -0.5, as Pillow's).
         antialias: Whether shrinking averages over all pixels, as Pillow and torchvision do.
-        background: RGB, 0 to 255, that shows through transparent pixels.
+        background: RGB, 0 to 255, that shows through transparent pixels and fills margins.
         scale_16_bit: Whether the range of values of a file with 16 bits becomes 0 to 255.
             False: its upper 8 bits count, so that 12-bit values leave 16 levels.
+        pad: Whether the whole image keeps its aspect ratio: it becomes as large as fits into
+            `image_size`, with margins on both sides. Needs `resize_shorter` None.
     """
 
     image_size: tuple[int, int]
@@ -34,6 +37,7 @@ class EvalTransform:
     antialias: bool = True
     background: tuple[int, int, int] = (255, 255, 255)
     scale_16_bit: bool = False
+    pad: bool = False
 
     def __post_init__(self):
         height, width = self.image_size
@@ -45,10 +49,15 @@ class EvalTransform:
             )
         if min(self.image_size) < 1:
             raise ValueError(f"`image_size` must be positive. Received: {self.image_size}")
-        if self.resize_shorter is not None and self.resize_shorter < max(self.image_size):
+        if self.resize_shorter is not None and self.resize_shorter < min(self.image_size):
             raise ValueError(
-                f"`resize_shorter` must be at least the larger side of `image_size` "
+                f"`resize_shorter` must be at least the smaller side of `image_size` "
                 f"(={self.image_size}). Received: {self.resize_shorter}"
+            )
+        if self.pad and self.resize_shorter is not None:
+            raise ValueError(
+                "`pad` crops nothing: `resize_shorter` must be None. "
+                f"Received: {self.resize_shorter}"
             )
         if self.interpolation not in ("bilinear", "bicubic"):
             raise ValueError(
@@ -59,8 +68,45 @@ class EvalTransform:
         """Returns the same transform for images of another size: the same share is cropped."""
         shorter = self.resize_shorter
         if shorter is not None:
-            shorter = round(shorter * max(image_size) / max(self.image_size))
+            pairs = zip(image_size, self.image_size, strict=True)
+            shorter = round(shorter * max(side / own for side, own in pairs))
         return dataclasses.replace(self, image_size=image_size, resize_shorter=shorter)
+
+    def resized(
+        self,
+        height: Any,
+        width: Any,
+        smaller: Callable[[Any, Any], Any] = min,
+        larger: Callable[[Any, Any], Any] = max,
+    ) -> tuple[Any, Any]:
+        """Returns height and width of an image before it is cropped or padded to `image_size`.
+
+        Args:
+            height: Of the image, a whole number; or a tensor, with TensorFlow's `minimum` and
+                `maximum` as `smaller` and `larger`.
+            width: The same.
+            smaller: Of two numbers.
+            larger: Of two numbers.
+        """
+        if self.resize_shorter is None and not self.pad:
+            return self.image_size
+
+        def one(side):
+            # As it would be, were the image as high, or as wide, as the result.
+            by_height = side * self.image_size[0] // height
+            by_width = side * self.image_size[1] // width
+            if self.pad:
+                return larger(smaller(by_height, by_width), 1)
+            by_shorter = side * self.resize_shorter // smaller(height, width)
+            return larger(by_shorter, larger(by_height, by_width))
+
+        return one(height), one(width)
+
+    def cut_off(self, height: int, width: int) -> float:
+        """Returns the share of an image's area that is outside the crop."""
+        rows, columns = self.resized(height, width)
+        seen = min(rows, self.image_size[0]) * min(columns, self.image_size[1])
+        return 1 - seen / (rows * columns)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain values for JSON."""

@@ -31,21 +31,18 @@ def evaluation_image(
 
 
 def transform_image(image: tf.Tensor, transform: EvalTransform) -> tf.Tensor:
-    """Resizes and crops one decoded image, uint8 `(height, width, 3)` of any size.
+    """Resizes and crops or pads one decoded image, uint8 `(height, width, 3)` of any size.
 
     The sides and the crop are computed as torchvision's `Resize` and `CenterCrop` do:
     the longer side is rounded down, half a pixel of margin to the nearest even number.
     """
     target_height, target_width = transform.image_size
     height, width = tf.shape(image)[0], tf.shape(image)[1]
-    if transform.resize_shorter is None:
-        resized = tf.constant([target_height, target_width])
-    else:
-        shorter = tf.minimum(height, width)
-        resized = tf.stack([height, width]) * transform.resize_shorter // shorter
+    resized = tf.stack(transform.resized(height, width, tf.minimum, tf.maximum))
+    # Where the image is padded, the margin and its corner are negative.
     margin = tf.cast(resized - [target_height, target_width], tf.float32) / 2
     corner = tf.cast(tf.round(margin), tf.int32)
-    if transform.interpolation == "bilinear" and not transform.antialias:
+    if transform.interpolation == "bilinear" and not transform.antialias and not transform.pad:
         # Three times as fast as ScaleAndTranslate, even though it resizes what the crop drops.
         whole = tf.image.resize(image, resized)
         pixels = whole[corner[0] : corner[0] + target_height, corner[1] : corner[1] + target_width]
@@ -60,4 +57,11 @@ def transform_image(image: tf.Tensor, transform: EvalTransform) -> tf.Tensor:
             antialias=transform.antialias,
         )[0]
     pixels = to_uint8(pixels)
+    if transform.pad:
+        rows, columns = (
+            (tf.range(side) >= -corner[axis]) & (tf.range(side) < resized[axis] - corner[axis])
+            for axis, side in enumerate(transform.image_size)
+        )
+        inside = rows[:, tf.newaxis, tf.newaxis] & columns[:, tf.newaxis]
+        pixels = tf.where(inside, pixels, tf.constant(transform.background, tf.uint8))
     return tf.ensure_shape(pixels, (target_height, target_width, 3))

@@ -31,6 +31,11 @@ def test_a_saved_configuration_reads_back_equal(tmp_path):
         ({"train": {"jit": 0}}, r"train.jit .* must be one of off, on, auto"),
         ({"optimizer": {"learning_rate": "inf"}}, r"learning_rate .* must be a finite number"),
         ({"train": {"epochs": 10**12}}, r"train.epochs .* must be at most 2147483647"),
+        ({"model": {"image_size": "160x"}}, r"height x width such as 160x640.*'160x'"),
+        ({"model": {"image_size": [1, 2, 3]}}, r"height x width such as 160x640.*\[1, 2, 3\]"),
+        ({"model": {"image_size": True}}, r"height x width such as 160x640.*True"),
+        ({"model": {"image_size": None}}, r"height x width such as 160x640.*None"),
+        ({"data": {"resize": "pda"}}, r"one of crop, stretch, pad.*'pda'. Did you mean 'pad'"),
     ],
 )
 def test_a_wrong_key_or_value_is_named_with_the_nearest_choice(values, message):
@@ -45,6 +50,7 @@ def test_a_wrong_key_or_value_is_named_with_the_nearest_choice(values, message):
         ("model.args.groups=8", {"model": {"args": {"groups": 8}}}),
         ("train.jit=off", {"train": {"jit": False}}),
         ("data.crop_area=[0.2, 1]", {"data": {"crop_area": [0.2, 1]}}),
+        ("model.image_size=0x32", {"model": {"image_size": "0x32"}}),
     ],
 )
 def test_an_assignment_becomes_nested_keys(text, expected):
@@ -68,9 +74,16 @@ def test_yaml_spellings_of_words_and_rates_are_understood():
     ("values", "message"),
     [
         ({"model": {"image_size": 16}}, r"model.image_size must be between 32 and 4096.*16"),
+        ({"model": {"image_size": "0x32"}}, r"image_size must be between 32 and 4096.*: 0x32"),
+        ({"model": {"image_size": "64x5000"}}, r"image_size must be between 32 and 4096.*5000"),
         ({"train": {"epochs": 0}}, r"train.epochs must be at least 1.*0"),
         ({"data": {"crop_area": [0.9, 0.1]}}, r"data.crop_area must be two shares"),
         ({"data": {"resize_shorter": 64}}, r"data.resize_shorter \(=64 pixels\) must be at least"),
+        (
+            {"data": {"resize": "pad"}},
+            r"data.crop \(=random_resized\) cuts .* \(=pad\) keeps whole",
+        ),
+        ({"data": {"resize": "stretch", "resize_shorter": 300}}, r"resize_shorter \(=300\) cuts"),
         ({"data": {"crop_aspect": [0, 1]}}, r"data.crop_aspect must be two ratios"),
         ({"optimizer": {"clipnorm": -1}}, r"optimizer.clipnorm must be at least"),
         ({"train": {"monitor": "val_acc"}}, r"train.monitor must be val_accuracy.*'val_acc'"),
@@ -80,6 +93,23 @@ def test_yaml_spellings_of_words_and_rates_are_understood():
 def test_values_out_of_range_are_refused(values, message):
     with pytest.raises(UsageError, match=message):
         validate(configs.from_dict(values))
+
+
+@pytest.mark.parametrize(
+    ("given", "kept", "sides"),
+    [
+        (64, 64, (64, 64)),
+        ("064x64", 64, (64, 64)),
+        ("64x96", "64x96", (64, 96)),
+        ([64, 96], "64x96", (64, 96)),
+    ],
+)
+def test_a_size_is_one_number_or_height_and_width(given, kept, sides, tmp_path):
+    config = configs.from_dict({"model": {"image_size": given}})
+    configs.save(config, tmp_path / "config.yaml")
+    again = configs.from_dict(configs.load(tmp_path / "config.yaml"))
+    assert (again.model.image_size, again.model.sides) == (kept, sides)
+    assert config == again
 
 
 def test_the_defaults_are_valid():

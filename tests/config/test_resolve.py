@@ -42,6 +42,26 @@ def test_recipes_know_the_rate_of_networks_without_batch_norm(recipe):
         assert rate("--model", name, "--optimizer", "sgd") == theirs
 
 
+@pytest.mark.parametrize("mode", ["pad", "stretch"])
+def test_of_whole_pictures_no_recipe_cuts_anything_off(mode):
+    assert "resize_shorter" in RECIPES["digits"].config["data"]
+    data = resolved("--recipe", "digits", "--resize", mode).data
+    assert (data.resize, data.crop, data.resize_shorter) == (mode, "shift", None)
+    assert resolved("--resize", mode).data.crop == "center"
+    with pytest.raises(UsageError, match=r"data.crop \(=random_resized\) cuts"):
+        resolved("--resize", mode, "--set", "data.crop=random_resized")
+    with pytest.raises(UsageError, match=r"data.resize_shorter \(=300\) cuts"):
+        resolved("--resize", mode, "--set", "data.resize_shorter=300")
+
+
+def test_height_and_width_are_read_as_such():
+    """Caught: YAML takes 0x64 for 100."""
+    assert resolved("--image-size", "160x640").model.sides == (160, 640)
+    for wrong in ("0x64", "160x", "16x64", "160x640x3"):
+        with pytest.raises(UsageError, match=rf"image_size.*{wrong}"):
+            resolved("--image-size", wrong)
+
+
 def test_a_frozen_backbone_needs_no_other_flag():
     config = resolved("--weights", "imagenet", "--freeze", "backbone")
     assert RECIPES["finetune"].config["model"]["head_warmup_epochs"] == 1

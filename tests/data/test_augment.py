@@ -98,7 +98,7 @@ def test_large_jpegs_are_decoded_at_a_scale_still_larger_than_the_result(side, s
     key, randoms = tf.constant([3, 5], tf.int64), tf.zeros((augment.RANDOM_NUMBERS,))
     transform = EvalTransform((side, side))
     image = augment.train_image(contents, key, randoms, data, transform, decoded=False)
-    begin, size = augment._random_box(tf.constant([300, 300, 3]), key, data)
+    begin, size = augment._random_box(tf.constant([300, 300, 3]), key, data, transform)
     assert min(size) >= scale * side
     whole = tf.io.decode_jpeg(contents, ratio=scale, dct_method="INTEGER_ACCURATE")
     top, left = (begin // scale).numpy()

@@ -46,6 +46,9 @@ def test_the_card_says_how_well_and_where_it_fails():
     assert "None of these images was missed." in perfect
     assert "mistakes" not in perfect
     assert "They also chose the best epoch" in perfect
+    padded = EvalTransform((32, 48), pad=True)
+    whole = model_card.render("net", ["a", "b"], padded, None, np.eye(2))
+    assert "whole image is resized, with margins of the colour (255, 255, 255) to" in whole
     many = model_card.render("net", [str(n) for n in range(30)], SIZE, None, np.eye(30))
     assert "18, 19 and 10 more, in `labels.txt`" in many
     assert many.count("nobody") + many.count("Not ") == 2

@@ -21,7 +21,7 @@ from tests.exports import LABELS, SIZE, TRANSFORM, photos, small_net
 NAMES = ["<b>zero</b>", *LABELS[1:]]
 
 
-FILES = photos()
+FILES, BACK = photos(), (9, 99, 200)
 
 
 @functools.cache
@@ -79,8 +79,13 @@ def test_the_page_answers_as_the_keras_model(browser, exported):
 
 
 @pytest.mark.slow
-def test_bicubic_pixels_of_whole_pictures_are_equal_too(exported, tmp_path):
-    found = completed(exported, tmp_path, EvalTransform(SIZE, interpolation="bicubic"))
+@pytest.mark.parametrize(
+    "how",
+    [{"interpolation": "bicubic"}, {"pad": True, "background": BACK}, {"resize_shorter": 40}],
+    ids=["bicubic", "pad", "cover"],
+)
+def test_pixels_of_other_transforms_are_equal_too(exported, tmp_path, how):
+    found = completed(exported, tmp_path, EvalTransform(SIZE, **how))
     assert found["max_difference"] < 1e-6
 
 

@@ -1,5 +1,6 @@
 """Decoding and the evaluation transform, against Pillow."""
 
+import dataclasses
 import functools
 import io
 import itertools
@@ -315,15 +316,72 @@ def test_an_image_of_the_right_size_is_left_alone(interpolation, antialias):
     np.testing.assert_array_equal(preprocessing.transform_image(image, transform), image)
 
 
-def test_the_transform_survives_json():
-    transform = EvalTransform((224, 192), 256, "bicubic", False, (1, 2, 3), True)
+@pytest.mark.parametrize("antialias", [True, False])
+@pytest.mark.parametrize("sides", [(173, 20), (20, 173), (41, 40), (9, 7), (3, 500)])
+def test_a_padded_image_is_whole_between_even_margins(sides, antialias):
+    """Caught: a shape that is distorted, cut off, moved to an edge; margins of another colour."""
+    image = PHOTO.resize(sides)
+    transform = EvalTransform((32, 56), background=BACK, antialias=antialias, pad=True)
+    ours = preprocessing.transform_image(np.asarray(image), transform).numpy()
+    width, height = sides
+    scale = min(32 / height, 56 / width)
+    whole = max(int(width * scale + 1e-9), 1), max(int(height * scale + 1e-9), 1)
+    if antialias:
+        theirs = Image.new("RGB", (56, 32), BACK)
+        corner = [round((side - length) / 2) for side, length in zip((56, 32), whole, strict=True)]
+        theirs.paste(image.resize(whole, Image.Resampling.BILINEAR), corner)
+        assert np.abs(ours.astype(int) - np.asarray(theirs)).max() <= 1
+    margin = (ours == BACK).all(-1)
+    assert (margin.all(0).sum(), margin.all(1).sum()) == (56 - whole[0], 32 - whole[1])
+    assert transform.cut_off(height, width) == 0
+
+
+@pytest.mark.parametrize(
+    ("sides", "shape", "cut"), [((128, 32), (36, 144), 0.21), ((32, 32), (128, 128), 0.75)]
+)
+def test_a_crop_covers_what_is_not_square(sides, shape, cut):
+    """Caught: a long picture that is cut as a square, a short one with what is no picture."""
+    transform = EvalTransform((32, 128), resize_shorter=36)
+    image = PHOTO.resize(sides)
+    ours = preprocessing.transform_image(np.asarray(image), transform).numpy()
+    height, width = transform.resized(*sides[::-1])
+    assert (height, width) == shape
+    left, top = round((width - 128) / 2), round((height - 32) / 2)
+    theirs = image.resize((width, height), Image.Resampling.BILINEAR)
+    theirs = np.asarray(theirs.crop((left, top, left + 128, top + 32)))
+    assert np.abs(ours.astype(int) - theirs).max() <= 1
+    assert transform.cut_off(*sides[::-1]) == pytest.approx(cut, abs=0.01)
+
+
+@pytest.mark.parametrize("more", [{"resize_shorter": 256}, {"pad": True}])
+def test_the_transform_survives_json(more):
+    transform = EvalTransform((224, 192), None, "bicubic", False, (1, 2, 3), True)
+    transform = dataclasses.replace(transform, **more)
     assert EvalTransform.from_dict(transform.to_dict()) == transform
+
+
+@pytest.mark.parametrize(
+    ("size", "shorter"), [((112, 112), 128), ((224, 448), 512), ((64, 32), 73)]
+)
+def test_a_scaled_transform_cuts_off_the_same_share(size, shorter):
+    assert EvalTransform((224, 224), 256).scaled(size) == EvalTransform(size, shorter)
+    long = EvalTransform((32, 128), 36)
+    assert long.scaled((64, 256)) == EvalTransform((64, 256), 72)
+    assert long.scaled(size).scaled((32, 128)).resize_shorter >= 36
+
+
+def test_a_transform_of_an_earlier_version_is_what_it_was():
+    for shorter in (256, None):
+        written = EvalTransform((224, 192), shorter).to_dict()
+        assert written.pop("pad") is False
+        assert EvalTransform.from_dict(written) == EvalTransform((224, 192), shorter)
 
 
 @pytest.mark.parametrize(
     ("values", "message"),
     [
         ({"image_size": (224, 224), "resize_shorter": 200}, "`resize_shorter` must be at least"),
+        ({"image_size": (8, 8), "resize_shorter": 8, "pad": True}, "`pad` crops nothing"),
         ({"image_size": (0, 224)}, "`image_size` must be positive"),
         ({"image_size": (8, 8), "interpolation": "nearest"}, "Received: 'nearest'"),
         ({"image_size": (8, 8), "colour": 1}, "Unknown keys"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ import keras_lightnets
 import lightnets.data
 from lightnets.commands import predict
 from lightnets.config import keys as configuration
+from lightnets.data import augment
 
 SIDE = 24
 
@@ -43,9 +46,9 @@ def pictures(tmp_path, monkeypatch):
 
 @pytest.mark.usefixtures("no_gate")
 def test_every_pixel_is_the_same_everywhere(pictures, tmp_path):
-    """Caught: another resize, crop or decoding in any of the three."""
-    data = {"dataset": str(pictures), "resize_shorter": 30}
-    config = configuration.from_dict({"model": {"image_size": SIDE}, "data": data})
+    """Caught: another resize, margin or decoding in any of the four; a random part in training."""
+    data = {"dataset": str(pictures), "flip": False, "resize": "pad", "background": [9, 99, 200]}
+    config = configuration.from_dict({"model": {"image_size": f"20x{SIDE}"}, "data": data})
     splits = lightnets.data.load(config)
     paths = [splits.eval_source.name(place) for place in range(splits.eval_examples)]
     piped = np.concatenate([np.asarray(images) for images, _, _ in splits.evaluation(7)])
@@ -58,8 +61,17 @@ def test_every_pixel_is_the_same_everywhere(pictures, tmp_path):
     assert [path for path, _ in predict.predictions(artifact, files, 4)] == files
     np.testing.assert_array_equal(np.concatenate(seen), piped)
 
+    @functools.partial(tf.function, input_signature=[tf.TensorSpec((), tf.string)])
+    def trained(contents):
+        key, randoms = tf.constant([1, 2], tf.int64), tf.zeros(augment.RANDOM_NUMBERS)
+        how = config.data, splits.transform
+        return augment.train_image(contents, key, randoms, *how, decoded=False)
+
+    for path, pixels in zip(files, piped, strict=True):
+        np.testing.assert_array_equal(trained(path.read_bytes()), pixels)
+
     # A model whose answer is the pixels, so that one level of difference is seen.
-    image = keras.Input((SIDE, SIDE, 3), name="image")
+    image = keras.Input((*config.model.sides, 3), name="image")
     row = keras.layers.Flatten()(keras.layers.Rescaling(1 / 255)(image))
     model = keras.Model(image, keras.layers.Activation("linear", dtype="float32")(row), name="m")
     exported = keras_lightnets.export_saved_model(

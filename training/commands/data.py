@@ -154,7 +154,7 @@ def _show(args: argparse.Namespace) -> int:
         config, images=args.images, epochs=args.columns, augment=args.augment
     )
     show.write_grid(args.out, pixels, labels, names)
-    console.line(f"{args.out}: recipe {config.recipe}, {config.model.image_size} pixels a side")
+    console.line(f"{args.out}: recipe {config.recipe}, images of {config.model.image_size} pixels")
     console.line(f"Next: {command('train', config.data.dataset)}")
     return 0
 

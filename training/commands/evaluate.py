@@ -270,8 +270,7 @@ def _held_out(
     if run is None and artifact.transform is None:
         raise networks.no_transform(args.target)
     if run is None:
-        size = artifact.transform.image_size[0]
-        config = configs.from_dict({"model": {"image_size": size}, "data": given})
+        config = configs.from_dict({"data": given})
     else:
         # Where the run's own data lies and what its folders are says nothing of other data.
         own = {"layout": "auto", "train_split": None, "eval_split": None}

@@ -117,7 +117,7 @@ def _complete(args: argparse.Namespace, config: Config) -> tuple[Config, list[Ch
     choices = choose(config, named, found)
     config = resolve.resolve(args, nested(choices))
     if any(one.key == "weights" and one.value for one in choices):
-        networks.fetch(config.model.name, config.model.image_size, found.images)
+        networks.fetch(config.model.name, config.model.sides, found.images)
     return config, choices
 
 

@@ -71,7 +71,7 @@ def choose(config: Config, named: Mapping[str, Any], facts: Facts) -> list[Choic
     """
     model, train = named.get("model", {}), named.get("train", {})
     side = facts.side or FULL_SIZE
-    size = config.model.image_size if "image_size" in model else min(side, FULL_SIZE)
+    size = min(config.model.sides) if "image_size" in model else min(side, FULL_SIZE)
     network = config.model.name if "name" in model else PRETRAINED
     obstacle = None
     if not model_info(network).weights or _SHAPES & set(model):

@@ -13,9 +13,10 @@ import functools
 import json
 import math
 import pathlib
+import re
 import types
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -34,6 +35,10 @@ def key(default: Any, help: str, **facts: Any) -> Any:
     return field(default=default, metadata=metadata)
 
 
+# Of sizes: pixels of a square, or text such as `160x640`, height x width.
+_SIZE = int | str
+
+
 @dataclass(frozen=True)
 class ModelConfig:
     """Which network, and how it starts."""
@@ -41,8 +46,12 @@ class ModelConfig:
     name: str = key("shufflenet_v1", "network, a name of `lightnets list`", flag="--model")
     args: Mapping[str, Any] = key(dict, "further arguments of the builder")
     alpha: float | None = key(None, "width multiplier", low=0.05, high=8, flag=True)
-    image_size: int = key(
-        224, "pixels of the square the network sees", low=32, high=4096, flag=True
+    image_size: int | str = key(
+        224,
+        "pixels of the square the network sees, or height x width, such as 160x640",
+        low=32,
+        high=4096,
+        flag=True,
     )
     small_input: bool = key(
         False, "stem for images of 32 to 64 pixels: stride 1, no pooling", flag=True
@@ -65,6 +74,12 @@ class ModelConfig:
         0, "then: epochs over which stages are released, last one first", low=0
     )
 
+    @property
+    def sides(self) -> tuple[int, int]:
+        """Height and width of `image_size` in pixels."""
+        height, _, width = str(self.image_size).partition("x")
+        return int(height), int(width or height)
+
 
 @dataclass(frozen=True)
 class DataConfig:
@@ -86,22 +101,31 @@ class DataConfig:
     val_split: float = key(
         0.2, "share held out when the data has no split of its own", low=0.001, high=0.9, flag=True
     )
+    resize: Literal["crop", "stretch", "pad"] = key(
+        "crop",
+        "how a picture of another shape becomes the network's: cut, distorted or with margins",
+        flag=True,
+    )
     resize_shorter: int | None = key(
-        None, "pixels before the centre crop; None: image_size / 0.875"
+        None, "pixels of the shorter side before the centre crop; None: that of image_size / 0.875"
     )
     interpolation: Literal["bilinear", "bicubic"] = key("bilinear", "how images are resized")
     antialias: bool = key(True, "smooth before making images smaller")
     background: tuple[int, int, int] = key(
-        (255, 255, 255), "RGB that shows through transparent pixels"
+        (255, 255, 255), "RGB that shows through transparent pixels and fills margins"
     )
     scale_16_bit: bool = key(
         False, "take the range of values of each file of 16 bits for black to white"
     )
     crop: Literal["random_resized", "shift", "center"] = key(
-        "random_resized", "the part of a training image that is seen"
+        "random_resized",
+        "the part of a training image that is seen; --resize stretch and pad "
+        "take `center` or `shift`",
     )
     crop_area: tuple[float, float] = key((0.35, 1.0), "share of the image area")
-    crop_aspect: tuple[float, float] = key((0.75, 1.3333333), "width / height")
+    crop_aspect: tuple[float, float] = key(
+        (0.75, 1.3333333), "width / height, as a multiple of the network's"
+    )
     shift: float = key(
         0.1, "for crop `shift`: share of the side, in each direction", low=0, high=0.5
     )
@@ -380,7 +404,9 @@ def parse_assignment(text: str) -> dict[str, Any]:
     if not equals or not path.strip():
         raise UsageError(f"--set takes section.key=value. Received: {text!r}.")
     try:
-        nested: Any = yaml.safe_load(value)
+        # YAML 1.1 reads 0x32 as 50, which no height and width are.
+        is_size = re.fullmatch(r"\s*\d+x\d+\s*", value)
+        nested: Any = value.strip() if is_size else yaml.safe_load(value)
     except yaml.YAMLError:
         raise UsageError(f"The value of --set {path} is not valid YAML: {value!r}.") from None
     for key in reversed(path.strip().split(".")):
@@ -400,6 +426,8 @@ def _checked(value: Any, hint: Any, name: str, where: str) -> Any:
     def refused(wanted: str, more: str = "") -> UsageError:
         return UsageError(f"{name} in {where} {wanted}. Received: {value!r}.{more}")
 
+    if hint == _SIZE:
+        return _image_size(value, refused)
     options = typing.get_args(hint)
     origin = typing.get_origin(hint)
     if origin in (types.UnionType, typing.Union):
@@ -438,3 +466,13 @@ def _checked(value: Any, hint: Any, name: str, where: str) -> Any:
     if hint is int and isinstance(value, int) and abs(value) > _MOST:
         raise refused(f"must be at most {_MOST}")
     return value
+
+
+def _image_size(value: Any, refused: Callable[[str], UsageError]) -> int | str:
+    """Returns a number, a pair, or text such as `160x640` in the one way it is kept."""
+    text = "x".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+    found = re.fullmatch(r"(\d{1,99})(?:x(\d{1,99}))?", text)
+    if found is None:
+        raise refused("must be a whole number, or height x width such as 160x640")
+    height, width = int(found[1]), int(found[2] or found[1])
+    return height if height == width else f"{height}x{width}"

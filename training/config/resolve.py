@@ -193,7 +193,7 @@ def _give_way(config: Config, chosen: Mapping[str, Any]) -> Config:
     """Takes back what the recipe sets where it contradicts what the user has `chosen`.
 
     A run shorter than the recipe's warms up for at most a fifth of it; a backbone frozen to the
-    end needs no epochs in which only the head learns.
+    end needs no epochs in which only the head learns; of whole pictures nothing is cut off.
     """
     values: dict[str, Any] = {}
     if "warmup_epochs" not in chosen.get("optimizer", {}):
@@ -202,6 +202,10 @@ def _give_way(config: Config, chosen: Mapping[str, Any]) -> Config:
     if config.model.freeze == "backbone":
         released = ("head_warmup_epochs", "unfreeze_epochs")
         values["model"] = {key: 0 for key in released if key not in chosen.get("model", {})}
+    if config.data.resize != "crop":
+        crop = "center" if config.data.crop == "random_resized" else config.data.crop
+        own = {"crop": crop, "resize_shorter": None}
+        values["data"] = {k: own[k] for k in own if k not in chosen.get("data", {})}
     return configs.update(config, values, where=f"recipe {config.recipe}")
 
 

@@ -14,7 +14,11 @@ def validate(config: Config) -> None:
     """Raises UsageError naming the first key that is out of range or contradicts another."""
     for key in configs.declared():
         value, low, high = configs.value_of(config, key.name), key.low, key.high
-        if value is None or ((low is None or value >= low) and (high is None or value <= high)):
+        numbers = config.model.sides if key.name == "model.image_size" else (value,)
+        if value is None or all(
+            (low is None or number >= low) and (high is None or number <= high)
+            for number in numbers
+        ):
             continue
         bounds = f"at least {low}" if high is None else f"between {low} and {high}"
         raise UsageError(f"{key.name} must be {bounds}. Received: {value}.")
@@ -29,12 +33,7 @@ def validate(config: Config) -> None:
             "train.monitor must be val_accuracy, val_loss, val_top_5_accuracy (with fewer classes "
             f"a lower number), accuracy or loss. Received: {monitor!r}."
         )
-    resize = config.data.resize_shorter
-    if resize is not None and resize < config.model.image_size:
-        raise UsageError(
-            f"data.resize_shorter (={resize} pixels) must be at least model.image_size "
-            f"(={config.model.image_size})."
-        )
+    _check_resize(config)
     if config.train.worker_index and not config.train.workers:
         raise UsageError(
             f"train.worker_index (={config.train.worker_index}) needs train.workers "
@@ -63,6 +62,25 @@ def validate(config: Config) -> None:
         raise UsageError(
             f"train.batch_size (={config.train.batch_size}) must be divisible by "
             f"train.accumulate (={config.train.accumulate})."
+        )
+
+
+def _check_resize(config: Config) -> None:
+    data, shorter = config.data, config.data.resize_shorter
+    if data.resize != "crop":
+        for key, cuts in (
+            ("resize_shorter", shorter is not None),
+            ("crop", data.crop == "random_resized"),
+        ):
+            if cuts:
+                raise UsageError(
+                    f"data.{key} (={getattr(data, key)}) cuts something off, but data.resize "
+                    f"(={data.resize}) keeps whole pictures. Leave one of them out."
+                )
+    elif shorter is not None and shorter < min(config.model.sides):
+        raise UsageError(
+            f"data.resize_shorter (={shorter} pixels) must be at least the smaller side of "
+            f"model.image_size (={config.model.image_size})."
         )
 
 

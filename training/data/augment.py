@@ -64,9 +64,9 @@ def _crop_image(
 ) -> tf.Tensor:
     # The workers of a data service cannot call Python.
     to_png = None if data.data_service else pillow.png
-    if data.crop == "random_resized":
+    if _is_random(data):
         if decoded:
-            return _resize(_cut(contents, key, data), transform)
+            return _resize(_cut(contents, key, data, transform), transform)
 
         def from_jpeg():
             crop = _cut_jpeg(contents, key, data, transform)
@@ -81,7 +81,7 @@ def _crop_image(
             image = preprocessing.decode_image(
                 contents, transform.background, transform.scale_16_bit, to_png
             )
-            return _resize(_cut(image, key, data), transform)
+            return _resize(_cut(image, key, data, transform), transform)
 
         return tf.cond(decode.is_plain_jpeg(contents), from_jpeg, from_other)
     if decoded:
@@ -89,8 +89,13 @@ def _crop_image(
     return preprocessing.evaluation_image(contents, transform, to_png)
 
 
-def _cut(image: tf.Tensor, key: tf.Tensor, data: DataConfig) -> tf.Tensor:
-    begin, size = _random_box(tf.shape(image), key, data)
+def _is_random(data: DataConfig) -> bool:
+    """Whether a random part is cut out; where whole pictures are seen, in training too."""
+    return data.crop == "random_resized" and data.resize == "crop"
+
+
+def _cut(image: tf.Tensor, key: tf.Tensor, data: DataConfig, transform: EvalTransform) -> tf.Tensor:
+    begin, size = _random_box(tf.shape(image), key, data, transform)
     return image[begin[0] : begin[0] + size[0], begin[1] : begin[1] + size[1]]
 
 
@@ -105,7 +110,7 @@ def _cut_jpeg(
     """
     shape = tf.image.extract_jpeg_shape(contents)
     with tf.control_dependencies([decode.check_size(shape[0], shape[1])]):
-        begin, size = _random_box(shape, key, data)
+        begin, size = _random_box(shape, key, data, transform)
 
     def at_scale(scale):
         box = tf.concat([begin, size], 0) // scale
@@ -122,14 +127,17 @@ def _cut_jpeg(
     return tf.cond(fits, smaller, lambda: at_scale(1))
 
 
-def _random_box(shape: tf.Tensor, key: tf.Tensor, data: DataConfig) -> tuple[tf.Tensor, tf.Tensor]:
+def _random_box(
+    shape: tf.Tensor, key: tf.Tensor, data: DataConfig, transform: EvalTransform
+) -> tuple[tf.Tensor, tf.Tensor]:
     """Top left corner and size, int32 `(2,)` each, of a crop by area and aspect ratio."""
+    height, width = transform.image_size
     begin, size, _ = tf.image.stateless_sample_distorted_bounding_box(
         shape,
         tf.zeros((1, 0, 4)),
         seed=order.sub_key(key, _CROP),
         min_object_covered=0.0,
-        aspect_ratio_range=data.crop_aspect,
+        aspect_ratio_range=[aspect * (width / height) for aspect in data.crop_aspect],
         area_range=data.crop_area,
         max_attempts=10,
         use_image_if_no_bounding_boxes=True,
@@ -151,7 +159,8 @@ def _resize(image: tf.Tensor, transform: EvalTransform) -> tf.Tensor:
 def changes(data: DataConfig) -> bool:
     """Whether an image looks different from epoch to epoch."""
     random = (data.flip, data.color_jitter, data.random_erasing, data.mixup, data.cutmix)
-    return data.crop != "center" or data.auto_augment != "none" or any(random)
+    moves = data.crop == "shift" or _is_random(data)
+    return moves or data.auto_augment != "none" or any(random)
 
 
 def check_batch(data: DataConfig, local_batch: int) -> None:

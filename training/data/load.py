@@ -187,12 +187,18 @@ def split_stratified(source: AnySource, config: Config) -> tuple[AnySource, AnyS
 
 def evaluation_transform(config: Config) -> EvalTransform:
     """Returns the transform that a configuration asks for."""
-    size = config.model.image_size
+    data, sides = config.data, config.model.sides
+    shorter = data.resize_shorter or round(min(sides) / SHARE)
     return EvalTransform(
-        image_size=(size, size),
-        resize_shorter=config.data.resize_shorter or round(size / SHARE),
-        interpolation=config.data.interpolation,
-        antialias=config.data.antialias,
-        background=config.data.background,
-        scale_16_bit=config.data.scale_16_bit,
+        image_size=sides,
+        resize_shorter=shorter if data.resize == "crop" else None,
+        interpolation=data.interpolation,
+        antialias=data.antialias,
+        background=data.background,
+        scale_16_bit=data.scale_16_bit,
+        pad=data.resize == "pad",
     )
+
+
+# What a run sees of a picture that names nothing else.
+SQUARE = evaluation_transform(Config())

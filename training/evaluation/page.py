@@ -130,7 +130,7 @@ def _facts(config: Config, splits: Splits, results: Mapping[str, Any]) -> list[t
         ("Data", config.data.dataset),
         ("Images", f"{splits.train_examples} to train on, {splits.eval_examples} held out"),
         ("Classes", str(len(splits.labels))),
-        ("Network", f"{model.name}, images of {model.image_size} x {model.image_size} pixels"),
+        ("Network", f"{model.name}, images of {' x '.join(map(str, model.sides))} pixels"),
         ("Started from", model.weights or "random weights"),
         ("Recipe", config.recipe or "none"),
         ("Epochs", f"{results['epochs']}, the best one {results['best_epoch']}"),

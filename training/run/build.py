@@ -44,7 +44,7 @@ def build_model(config: Config, splits: Splits) -> keras.Model:
     """Returns the network of `config`: 0..255 RGB images to probabilities of the labels."""
     model = config.model
     arguments: dict[str, Any] = {
-        "input_shape": (model.image_size, model.image_size, 3),
+        "input_shape": (*model.sides, 3),
         "classes": len(splits.labels),
         "alpha": model.alpha,
         "dropout_rate": model.dropout_rate,

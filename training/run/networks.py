@@ -70,7 +70,7 @@ def check_name(name: str) -> None:
         raise UsageError(f"Unknown network {name!r}.{nearest(name, names)} See lightnets list.")
 
 
-def fetch(name: str, size: int, images: int) -> None:
+def fetch(name: str, sides: tuple[int, int], images: int) -> None:
     """Brings the published weights of a network here that were chosen, not asked for.
 
     Raises:
@@ -79,6 +79,7 @@ def fetch(name: str, size: int, images: int) -> None:
     from keras_lightnets.weights.load import resolve
 
     family, row = find(name)
+    size = sides[0] if sides[0] == sides[1] else None
     try:
         resolve("imagenet", family, {**family.defaults, **row.arguments}, size)
     except ValueError as error:

@@ -53,12 +53,11 @@ async function pixels(file, background) {
   return context.getImageData(0, 0, width, height);
 }
 
-/** Resizes and crops `{ data, height, width }`; returns bytes (height, width, 3). */
-export function transformed({ data, height, width }, { image_size, resize_shorter, ...how }) {
-  const shorter = Math.min(height, width);
+/** Resizes and crops or pads `{ data, height, width }`; returns bytes (height, width, 3). */
+export function transformed({ data, height, width }, { image_size, background, ...how }) {
   const [rows, columns] = [height, width].map((side, axis) => {
     const size = image_size[axis];
-    const resized = resize_shorter === null ? size : Math.floor(side * resize_shorter / shorter);
+    const resized = resizedSide(side, size, { height, width, image_size, ...how });
     return averages(side, resized, size, toEven((resized - size) / 2), how);
   });
   // Rows first: of a row only the columns of the crop are needed afterwards.
@@ -67,12 +66,16 @@ export function transformed({ data, height, width }, { image_size, resize_shorte
   let place = 0;
   for (const row of rows) {
     line.fill(0);
-    row.weights.forEach((weight, k) => {
+    row?.weights.forEach((weight, k) => {
       const start = (row.start + k) * line.length;
       for (let x = 0; x < line.length; x++) line[x] += f32(weight * data[start + x]);
     });
     for (const column of columns)
       for (let channel = 0; channel < 3; channel++) {
+        if (!row || !column) {
+          image[place++] = background[channel];
+          continue;
+        }
         let sum = 0;
         column.weights.forEach((weight, k) => {
           sum = f32(sum + f32(weight * line[(column.start + k) * 4 + channel]));
@@ -83,7 +86,17 @@ export function transformed({ data, height, width }, { image_size, resize_shorte
   return image;
 }
 
-/** For each of `size` pixels, which pixels of a side it is the average of, and their weights. */
+/** A side before it is cropped or padded to `size`, as `EvalTransform.resized` computes it. */
+function resizedSide(side, size, { height, width, image_size, resize_shorter, pad }) {
+  if (resize_shorter === null && !pad) return size;
+  const by = (target, whole) => Math.floor(side * target / whole);
+  const bounds = [by(image_size[0], height), by(image_size[1], width)];
+  if (pad) return Math.max(Math.min(...bounds), 1);
+  return Math.max(by(resize_shorter, Math.min(height, width)), ...bounds);
+}
+
+/** Of each of `size` pixels: of which pixels of a side it is the average, and their weights; or
+ * undefined, in a margin. */
 function averages(side, resized, size, corner, { interpolation, antialias }) {
   const { radius, at } = KERNELS[interpolation];
   const step = f32(1 / f32(resized / side));
@@ -91,6 +104,7 @@ function averages(side, resized, size, corner, { interpolation, antialias }) {
   const stretch = antialias ? Math.max(step, 1) : 1;
   const within = (position) => Math.min(Math.max(position, 0), side - 1);
   return Array.from({ length: size }, (_, number) => {
+    if (number < -corner || number >= resized - corner) return undefined;
     const center = f32(f32((number + 0.5) * step) + offset);
     const start = within(Math.ceil(f32(f32(center - radius * stretch) - 0.5)));
     const end = within(Math.floor(f32(f32(center + radius * stretch) - 0.5)));
