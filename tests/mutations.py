@@ -1878,6 +1878,20 @@ MUTATIONS = (
         "test_resolve.py::test_height_and_width_are_read_as_such",
     ),
     Mutation(
+        "choices: nobody says that a crop leaves little of long pictures",
+        "training/config/choices.py",
+        "if facts.cut_off >= MUCH and",
+        "if facts.cut_off > 1 and",
+        "test_choices.py::test_of_long_pictures_it_is_said_what_a_crop_leaves",
+    ),
+    Mutation(
+        "data check: strips are advised a square",
+        "training/doctor/findings.py",
+        "max(ratios) > _ONE_SHAPE * min(ratios)",
+        "max(ratios) > min(ratios)",
+        "test_doctor.py::test_pictures_of_one_shape_are_advised_a_network_of_that_shape",
+    ),
+    Mutation(
         "a page for browsers may answer what it likes",
         "keras_lightnets/export/web.py",
         "some.labels, max_accuracy_drop, tolerance)",

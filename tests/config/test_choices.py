@@ -47,6 +47,19 @@ def test_small_pictures_start_from_random_weights_and_a_stem_for_them():
     assert resolved(PHOTOGRAPHS._replace(side=96))[0].model.weights == "imagenet"
 
 
+def test_of_long_pictures_it_is_said_what_a_crop_leaves():
+    strips = Facts(images=3000, classes=3, side=120, longer=640, cut_off=0.86)
+    config, flags = resolved(strips)
+    assert (config.model.image_size, "--resize crop" in flags) == (96, True)
+    assert "--resize crop" not in resolved(strips._replace(cut_off=0.5))[1]
+    assert "--resize crop" not in resolved(strips, "--image-size", "96x512")[1]
+    whole, flags = resolved(strips, "--resize", "pad")
+    assert (whole.model.image_size, whole.data.crop, flags[2]) == (
+        *(224, "center"),
+        "--image-size 224",
+    )
+
+
 def test_few_pictures_get_small_batches_and_teach_the_classifier_only():
     config, flags = resolved(Facts(images=153, classes=9, side=480))
     assert (config.train.batch_size, config.model.freeze) == (16, "backbone")
@@ -89,7 +102,9 @@ def test_facts_are_those_of_the_training_images(tmp_path):
     root = write(tmp_path / "pictures", [(40, 90), (50, 30), (70, 60)] * 10)
     (root / "a" / "broken.png").write_bytes(b"no picture")
     config = from_dict({"data": {"dataset": str(root)}})
-    assert facts.look(config) == Facts(images=25, classes=2, side=40)
+    found = facts.look(config)
+    assert found._replace(cut_off=0) == Facts(images=25, classes=2, side=40, longer=70)
+    assert found.cut_off == pytest.approx(1 - 0.875**2 * 30 / 50, abs=0.01)
     assert facts.look(from_dict({"data": {"dataset": "digits"}})).side == 8
 
 

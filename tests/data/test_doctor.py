@@ -18,7 +18,7 @@ from lightnets.data.load import open_dataset
 from lightnets.data.sources import listing
 from lightnets.data.sources import tfds as tfds_source
 from lightnets.data.sources.digits import Digits
-from lightnets.doctor import look_alikes, show
+from lightnets.doctor import findings, look_alikes, show
 from lightnets.doctor import page as doctor_page
 
 
@@ -149,9 +149,21 @@ def test_how_a_network_sees_the_pictures_is_remarked(pictures, capfd):
     assert train["transparent"] == [f"{cat}/outlines.png"]
     assert train["dark_16_bit"] == {f"{cat}/twelve.png": twelve.max()}
     assert train["wide"] == {f"{cat}/wide.jpg": 0.81}
+    assert train["cut_off"] == {"median": 0.36, "most": 0.81, "file": f"{cat}/wide.jpg"}
     text = "\n".join(found["remarks"])
-    for part in ("data.background", "data.scale_16_bit", "leaves out 81% of them"):
+    for part in ("data.background", "data.scale_16_bit", "up to 81%; a network sees all of each"):
         assert part in text
+    assert f"--resize pad: {cat}/wide.jpg" in text
+    assert findings.table(found)[1][0][-2] == "36%, at most 81%"
+
+
+def test_pictures_of_one_shape_are_advised_a_network_of_that_shape(tmp_path, capfd):
+    for number in range(4):
+        path = tmp_path / "strips" / "ab"[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        photograph(number).resize((640, 120 + number)).save(path)
+    _, found, _ = check(capfd, tmp_path / "strips")
+    assert "sees all of each with --resize pad --image-size 96x512: " in "".join(found["remarks"])
 
 
 def test_a_command_of_data_is_found_and_takes_what_messages_advise(pictures, capfd):

@@ -25,6 +25,8 @@ STEPS, LEAST_BATCH = 8, 8
 # Images of a class up to which only the classifier learns: the features of published weights are
 # then better than what so few can teach them, and steps take a third of the time.
 FEW = 20
+# Share of most pictures from which on it is said that the centre crop cuts it off.
+MUCH = 0.6
 # Keys of the network with which no published weights are sure to fit.
 _SHAPES = frozenset({"args", "alpha", "small_input"})
 
@@ -69,8 +71,10 @@ def choose(config: Config, named: Mapping[str, Any], facts: Facts) -> list[Choic
         named: Nested keys that the user has set, no recipe among them. They stay.
         facts: Of the data set.
     """
-    model, train = named.get("model", {}), named.get("train", {})
-    side = facts.side or FULL_SIZE
+    model, train, data = (named.get(section, {}) for section in ("model", "train", "data"))
+    crops = config.data.resize == "crop"
+    known = facts.side if crops else facts.longer
+    side = known or FULL_SIZE
     size = min(config.model.sides) if "image_size" in model else min(side, FULL_SIZE)
     network = config.model.name if "name" in model else PRETRAINED
     obstacle = None
@@ -83,7 +87,8 @@ def choose(config: Config, named: Mapping[str, Any], facts: Facts) -> list[Choic
         size = max(32, min(size, FULL_SIZE if pretrained else SCRATCH_SIZE) // 32 * 32)
     network = PRETRAINED if pretrained else SCRATCH
     recipe = "finetune" if pretrained else "scratch-small"
-    sides = f"the shorter side of the pictures: {facts.side or 'unknown'}"
+    which = "shorter" if crops else "longer"
+    sides = f"the {which} side of the pictures: {known or 'unknown'}"
     choices = [
         Choice("model", "name", network, "lightnets list has the others"),
         Choice("model", "weights", "imagenet", "published; or none: random")
@@ -92,6 +97,9 @@ def choose(config: Config, named: Mapping[str, Any], facts: Facts) -> list[Choic
         Choice("model", "image_size", size, sides),
         Choice("", "recipe", recipe, "docs/recipes.md has the others"),
     ]
+    if facts.cut_off >= MUCH and isinstance(config.model.image_size, int):
+        why = f"cuts off {facts.cut_off:.0%} of a picture; all of it is seen with --resize pad"
+        choices.append(Choice("data", "resize", "crop", why))
     each = facts.images // facts.classes
     if pretrained and each <= FEW and not {"head_warmup_epochs", "unfreeze_epochs"} & set(model):
         why = f"{count(each, 'image')} a class: only the classifier learns"
@@ -105,5 +113,5 @@ def choose(config: Config, named: Mapping[str, Any], facts: Facts) -> list[Choic
     if batch < usual:
         why = f"{count(facts.images, 'image')} to train on"
         choices.append(Choice("train", "batch_size", batch, why))
-    taken = {"model": model, "train": train}
+    taken = {"model": model, "train": train, "data": data}
     return [one for one in choices if one.key not in taken.get(one.section, {})]

@@ -8,7 +8,7 @@ import numpy as np
 
 from lightnets.config.keys import Config
 from lightnets.data import pillow
-from lightnets.data.load import open_dataset
+from lightnets.data.load import SQUARE, open_dataset
 from lightnets.data.sources.source import spread
 from lightnets.data.sources.stream import Stream
 
@@ -23,11 +23,15 @@ class Facts(NamedTuple):
         images: To train on.
         classes: Of them.
         side: Median of the shorter sides, in pixels; None if no picture tells its size.
+        longer: Median of the longer sides.
+        cut_off: Median of the shares that the centre crop of a square cuts off.
     """
 
     images: int
     classes: int
     side: int | None
+    longer: int | None = None
+    cut_off: float = 0.0
 
 
 def look(config: Config) -> Facts:
@@ -43,12 +47,13 @@ def look(config: Config) -> Facts:
     last = min(source.count, _SAMPLE) if isinstance(source, Stream) else source.count
     pictures = source.pick(spread(last, _SAMPLE))
     sizes = [_size(contents.numpy(), source.decoded) for contents in pictures]
-    sides = [min(size) for size in sizes if size]
-    return Facts(
-        images=round(source.count * (1 - held_out)),
-        classes=len(opened.labels),
-        side=int(np.median(sides)) if sides else None,
-    )
+    sizes = [size for size in sizes if size]
+    images, classes = round(source.count * (1 - held_out)), len(opened.labels)
+    if not sizes:
+        return Facts(images, classes, None)
+    shorter, longer = np.median(np.sort(sizes, axis=1), axis=0)
+    cut_off = np.median([SQUARE.cut_off(height, width) for height, width in sizes])
+    return Facts(images, classes, int(shorter), int(longer), float(cut_off))
 
 
 def _size(contents, decoded: bool) -> tuple[int, ...] | None:

@@ -11,16 +11,18 @@ from typing import Any
 
 import numpy as np
 
+from lightnets.config.choices import MUCH
 from lightnets.data.dataset import Dataset
-from lightnets.data.load import SHARE
+from lightnets.data.load import SQUARE
 from lightnets.data.sources import layout, listing
 from lightnets.doctor import look_alikes
 from lightnets.doctor.examine import Look, Split
 from lightnets.support.words import count, some
 
-# Longer side as a multiple of the shorter one, from where a crop is worth a remark; and the value
-# below which the pixels of a file of 16 bits are those of 14 at most.
-_WIDE, _DARK = 2, 2**14
+# Value below which the pixels of a file of 16 bits are those of 14 at most.
+_DARK = 2**14
+# Pictures are of one shape if their aspect ratios differ by no more than this factor.
+_ONE_SHAPE = 1.5
 # Most images of a class for each of the rarest class, above which it is worth a remark.
 _BALANCE = 10
 # Lines of one kind that a person is shown.
@@ -91,8 +93,10 @@ def table(found: dict[str, Any]) -> tuple[list[str], list[list[Any]]]:
         sizes = [size and f"{size[1]}x{size[0]}" for size in map(split.get, _SIZES)]
         formats = ", ".join(f"{number} {kind}" for kind, number in split["formats"].items())
         row = [name, split["images"], len(counts), min(counts), max(counts)]
-        rows.append([*row, *(size or "" for size in sizes), formats])
-    return [*headers, *_SIZES, "formats"], rows
+        cut = split["cut_off"]
+        lost = f"{cut['median']:.0%}, at most {cut['most']:.0%}" if cut["file"] else ""
+        rows.append([*row, *(size or "" for size in sizes), lost, formats])
+    return [*headers, *_SIZES, "cut off by a crop", "formats"], rows
 
 
 _SIZES = "smallest", "median", "largest"
@@ -144,6 +148,8 @@ def _describe(split: Split) -> dict[str, Any]:
     looks = split.looks
     sizes = sorted((look.size for look in looks if look.size), key=math.prod)
     labels = collections.Counter(look.label for look in looks)
+    lost = {look.name: round(SQUARE.cut_off(*look.size), 2) for look in looks if look.size}
+    lost = dict(sorted(lost.items(), key=lambda item: -item[1]))
     return {
         "images": len(looks),
         "classes": {name: labels[name] for name in split.classes},
@@ -164,13 +170,26 @@ def _describe(split: Split) -> dict[str, Any]:
             for look in looks
             if look.brightest is not None and look.brightest < _DARK
         },
-        # With the share that is outside the centre crop of evaluation.
-        "wide": {
-            look.name: round(1 - SHARE**2 * min(look.size) / max(look.size), 2)
-            for look in looks
-            if look.size and max(look.size) >= _WIDE * min(look.size)
+        # Shares of the area outside the centre crop of a square; the worst first.
+        "cut_off": {
+            "median": float(np.median([*lost.values()])) if lost else None,
+            "most": max(lost.values(), default=None),
+            "file": next(iter(lost), None),
         },
+        "wide": {name: share for name, share in lost.items() if share >= MUCH},
+        "flags": _flags(sizes),
     }
+
+
+def _flags(sizes: list[tuple[int, int]]) -> str:
+    """Returns the flags for a network that sees whole pictures, of their shape if that is one."""
+    ratios = [width / height for height, width in sizes] or [1.0]
+    if max(ratios) > _ONE_SHAPE * min(ratios):
+        return "--resize pad"
+    # As many pixels as the square has.
+    side, ratio = SQUARE.image_size[0], math.sqrt(np.median(ratios))
+    height, width = (max(round(length / 32), 1) * 32 for length in (side / ratio, side * ratio))
+    return f"--resize pad --image-size {height}x{width}"
 
 
 def _misnamed(look: Look) -> bool:
@@ -244,14 +263,14 @@ def _remarks(found: dict[str, Any], alike: Iterable[Group]) -> Kinds:
 def _of_pixels(split: dict[str, Any]) -> list[str]:
     """Returns remarks about how a network sees the pictures."""
     wide = split["wide"]
-    share = sum(wide.values()) / max(len(wide), 1)
     remarks = (
         (split["transparent"], "with transparent parts, which show white; see data.background"),
         (split["dark_16_bit"], "of 16 bits without bright values; see data.scale_16_bit"),
         (
             wide,
-            f"at least twice as long as wide or high: the centre crop of evaluation leaves out "
-            f"{share:.0%} of them. Cut them to what matters if that stands at the edge",
+            f"of which the centre crop cuts off {MUCH:.0%} or more, up to "
+            f"{max(wide.values(), default=0):.0%}; a network sees all of each with "
+            f"{split['flags']}",
         ),
     )
     return [
