@@ -6,12 +6,13 @@ BIN := $(VENV)/bin
 # of their folders: the longest tests are alone in their files and would otherwise come last.
 SHARED := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help install demo test test-slow lint docs benchmark clean
+.PHONY: help install demo test test-slow test-nightly lint docs benchmark clean
 
 help:
 	@echo "make demo       train, evaluate, export, serve and query a network on real digits"
 	@echo "make test       the tests, under ten minutes on two cores"
-	@echo "make test-slow  the tests left out of it"
+	@echo "make test-slow  the longer tests, which CI runs too"
+	@echo "make test-nightly  the longest, before a release"
 	@echo "make lint       formatting and static checks"
 	@echo "make docs       guides and API as pages in build/docs, and the figures of README.md"
 	@echo "make benchmark  re-measure the ratios that matter on this machine"
@@ -48,6 +49,9 @@ test: install
 
 test-slow: install
 	$(BIN)/python -m pytest $(SHARED) -m slow
+
+test-nightly: install
+	$(BIN)/python -m pytest $(SHARED) -m nightly
 
 lint: install
 	$(BIN)/ruff format --check .

@@ -163,7 +163,7 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_command_without_its_workers_ends_with_one_line_and_goes_on(
     pictures, two_workers, tmp_path
 ):

@@ -62,7 +62,7 @@ def write_damaged(folder: pathlib.Path, count: int) -> list[pathlib.Path]:
     return paths
 
 
-@pytest.mark.parametrize("count", [60, pytest.param(1000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [60, pytest.param(1000, marks=pytest.mark.nightly)])
 def test_no_damage_is_fatal_and_all_of_it_is_named(count, tmp_path, monkeypatch):
     """Caught: a decoder that crashes or allocates what a header says; check and predict differ."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -93,7 +93,7 @@ def test_no_damage_is_fatal_and_all_of_it_is_named(count, tmp_path, monkeypatch)
     assert grown < 6, f"memory grew by {grown:.1f} GiB"
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_commands_survive_damaged_files(tmp_path, monkeypatch):
     """Caught: a command that crashes, hangs, leaves one unnamed, or takes memory without end."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))

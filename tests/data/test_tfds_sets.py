@@ -155,8 +155,13 @@ def other_names(root):
     return "things", {"train": 24}, {"train": 24}
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("build", [detections, configured, other_names])
+@pytest.mark.parametrize(
+    "build",
+    [
+        pytest.param(detections, marks=pytest.mark.slow),
+        *(pytest.param(build, marks=pytest.mark.nightly) for build in (configured, other_names)),
+    ],
+)
 def test_checked_shown_converted_and_trained(build, tmp_path, capfd):
     """Caught: masks instead of pictures, unlabelled splits called wrong or left behind."""
     name, counts, converted = build(tmp_path / "tfds")

@@ -120,7 +120,7 @@ for left in (0, sum(map(len, first.values())) // 2):
 """
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.skipif(not can_mount(), reason="no file system can be mounted here")
 def test_the_command_on_a_full_file_system_is_one_line_and_no_file(tmp_path):
     run = make_run(tmp_path)

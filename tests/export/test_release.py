@@ -206,6 +206,7 @@ class Client:
         self._thread.join()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_gate")
 def test_the_path_of_an_operator(small_export, tmp_path):
     """Export, pin, canary, promotion and rollback, under load, without one failed request."""

@@ -41,7 +41,13 @@ def statistics_used(graph):
 
 
 @pytest.mark.parametrize("policy", TOLERANCES)
-@pytest.mark.parametrize("name", ["mobilenet_v2", "mobilenet_v1", "shufflenet_v1"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "shufflenet_v1",
+        *(pytest.param(n, marks=pytest.mark.slow) for n in ("mobilenet_v2", "mobilenet_v1")),
+    ],
+)
 def test_gradients_are_those_of_the_plain_step(name, policy):
     keras.config.set_dtype_policy(policy)
     # With other groups a batch norm of 30 channels would run on 32 in the plain step alone, which

@@ -10,7 +10,7 @@ from keras_lightnets.export.parity import HeldOut
 from lightnets.run import artifacts
 
 SIDE, CLASSES, LARGEST_DIFFERENCE = 96, 10, 1e-4
-NETS = ("mobilenet_v1", "mobilenet_v2", "shufflenet_v1", "shufflenet_v2", "squeezenet")
+NETS = ("shufflenet_v1", "mobilenet_v2", "shufflenet_v2", "mobilenet_v1", "squeezenet")
 
 
 def randomized(name: str) -> keras.Model:
@@ -38,8 +38,13 @@ def randomized(name: str) -> keras.Model:
     return model
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(pytest.param(name, marks=pytest.mark.slow) for name in NETS[:2]),
+        *(pytest.param(name, marks=pytest.mark.nightly) for name in NETS[2:]),
+    ],
+)
 def test_onnx_runtime_and_openvino_agree_with_keras(name, tmp_path):
     """OpenVINO also on the SavedModel's `serving_default`, as a server gets it."""
     openvino = pytest.importorskip("openvino")

@@ -15,7 +15,7 @@ from keras_lightnets.networks.options import argument_names
 from lightnets.cli import main
 from tests import golden_variants
 
-# One per builder and per way in which a count can go wrong; the others are slow.
+# One per builder and per way in which a count can go wrong; the others run at night.
 QUICK = {
     "paper/squeezenet_v1_0_complex_bypass",
     "seed/squeezenet_v1_1_fire_bn",
@@ -47,7 +47,7 @@ def test_counts_are_those_of_the_other_implementation(key):
     _check(key)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("key", [key for key in COVERED if key not in QUICK])
 def test_all_counts_are_those_of_the_other_implementations(key):
     _check(key)

@@ -149,6 +149,7 @@ def open_splits(folder, **data):
     return lightnets.data.load(config, checked=True)
 
 
+@pytest.mark.slow
 def test_they_are_trained_on_and_converted_to_what_needs_no_pillow(pictures, tmp_path, capsys):
     """Caught: dropped without a word; a converted set that another machine cannot read."""
     splits = open_splits(pictures)

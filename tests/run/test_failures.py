@@ -97,8 +97,10 @@ def explained_nothing(splits):
     )
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("replicas", [1, 2])
+@pytest.mark.parametrize(
+    "replicas",
+    [pytest.param(1, marks=pytest.mark.nightly), pytest.param(2, marks=pytest.mark.slow)],
+)
 def test_a_file_damaged_in_the_middle_of_training_is_named(pictures, tmp_path, replicas):
     """Caught: a traceback of TensorFlow, or no checkpoint left."""
     victim = pictures / "train" / "b" / "5.jpg"

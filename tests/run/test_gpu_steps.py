@@ -32,7 +32,10 @@ STEPS = [
         (family, "mixed_bfloat16", "cpu:1", {"recompute": True, "ema": 0.9, "clip": 1.0})
         for family in FAMILIES
     ),
-    *((family, "mixed_float16", "cpu:1", {}) for family in FAMILIES),
+    *(
+        pytest.param(family, "mixed_float16", "cpu:1", {}, marks=pytest.mark.nightly)
+        for family in FAMILIES
+    ),
     ("squeezenet", "mixed_bfloat16", "cpu:2", {"accumulate": 2}),
     ("mobilenet_v2", "mixed_float16", "cpu:2", {"sync_bn": True}),
 ]

@@ -163,6 +163,7 @@ def dry_on_digits(folder):
     return output.getvalue().splitlines()
 
 
+@pytest.mark.slow
 def test_a_dry_run_says_what_it_prepared(tmp_path):
     lines = processes.call(dry_on_digits, tmp_path)
     (folder,) = (path.parent for path in tmp_path.glob("**/dataset_info.json"))

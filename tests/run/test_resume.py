@@ -87,9 +87,13 @@ def undisturbed(config, out):
     return processes.call(toy.outcome, out)
 
 
-# Ten kills on one device and ten on two, side by side; a hundred in the slow tests.
+# Ten kills on one device and ten on two, side by side; a hundred more at night.
 @pytest.mark.parametrize(
-    "seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 6))]
+    "seed",
+    [
+        pytest.param(0, marks=pytest.mark.slow),
+        *(pytest.param(seed, marks=pytest.mark.nightly) for seed in range(1, 6)),
+    ],
 )
 def test_killed_and_resumed_is_bit_identical(tmp_path, seed):
     one, two = (toy.config(devices=f"cpu:{devices}", **EVERYTHING) for devices in (1, 2))

@@ -69,7 +69,7 @@ def assert_close(ours, theirs):
 @pytest.mark.parametrize(
     ("keys", "more"),
     [
-        (MOVING, {}),
+        pytest.param(MOVING, {}, marks=pytest.mark.slow),
         # Then the backbone learns, too, and the images come back.
         pytest.param(
             STILL,

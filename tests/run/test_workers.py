@@ -79,8 +79,10 @@ def whole(tmp_path_factory):
     return processes.call(toy.outcome, out)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("victim", [0, 1])
+@pytest.mark.parametrize(
+    "victim",
+    [pytest.param(0, marks=pytest.mark.slow), pytest.param(1, marks=pytest.mark.nightly)],
+)
 def test_a_killed_worker_ends_the_other_and_all_can_be_restarted(tmp_path, whole, victim):
     out = tmp_path / "run"
     at_step = [None, None]
@@ -120,8 +122,10 @@ def test_a_worker_told_to_stop_in_evaluation_stops_all_there(tmp_path, whole):
     assert processes.call(toy.outcome, out) == whole
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("victim", [0, 1])
+@pytest.mark.parametrize(
+    "victim",
+    [pytest.param(0, marks=pytest.mark.slow), pytest.param(1, marks=pytest.mark.nightly)],
+)
 def test_a_frozen_worker_ends_the_other(tmp_path, whole, victim):
     out = tmp_path / "run"
     at_step = [None, None]

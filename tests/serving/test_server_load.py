@@ -120,7 +120,7 @@ class Clients:
 
 
 @pytest.mark.parametrize(
-    "seconds", [pytest.param(4, id="short"), pytest.param(60, id="long", marks=pytest.mark.slow)]
+    "seconds", [pytest.param(4, id="short"), pytest.param(60, id="long", marks=pytest.mark.nightly)]
 )
 def test_garbage_fails_alone(server, seconds):
     """One request in ten is garbage: every other is answered rightly, and memory stays."""
