@@ -29,6 +29,62 @@ def _count(key: str) -> str:
 
 MUTATIONS = (
     Mutation(
+        "distillation: gradients shrink with the temperature",
+        "training/optimization/step.py",
+        "return temperature**2 * (cross - entropy)",
+        "return cross - entropy",
+        "test_step.py::test_a_teacher_changes_the_loss_as_the_formula_says",
+    ),
+    Mutation(
+        "distillation: labels weigh what the teacher should",
+        "training/optimization/step.py",
+        "losses = share * losses + (1.0 - share) * soft",
+        "losses = (1.0 - share) * losses + share * soft",
+        "test_step.py::test_a_teacher_changes_the_loss_as_the_formula_says",
+    ),
+    Mutation(
+        "distillation: classes of the teacher in its own order",
+        "training/run/teacher.py",
+        "return tf.gather(answers, places, axis=-1)",
+        "return answers[:, : len(labels)]",
+        "test_teacher.py::test_it_answers_in_the_order_of_the_runs_classes",
+    ),
+    Mutation(
+        "distillation: the teacher's batch norms move",
+        "training/run/teacher.py",
+        "tf.cast(model(images, training=False), tf.float32)",
+        "tf.cast(model(images, training=True), tf.float32)",
+        "test_teacher.py::test_a_run_with_a_teacher_is_exact",
+    ),
+    Mutation(
+        "distillation: another teacher takes over",
+        "training/run/teacher.py",
+        "noted.read_bytes() != self.digest.encode()",
+        "False",
+        "test_teacher.py::test_a_run_with_a_teacher_is_exact",
+    ),
+    Mutation(
+        "distillation: a network of keras.applications sees bare pixels",
+        "training/run/teacher.py",
+        "model(preprocess.preprocess_input(images))",
+        "model(images)",
+        "test_teacher.py::test_a_network_of_keras_applications_has_its_own_preprocessing",
+    ),
+    Mutation(
+        "a network with dropout is another one whenever it is built",
+        "training/evaluation/features.py",
+        "for variable in model.weights:",
+        "for variable in model.variables:",
+        "test_teacher.py::test_a_network_of_keras_applications_has_its_own_preprocessing",
+    ),
+    Mutation(
+        "distillation: a resumed run gets a teacher that it had not",
+        "training/config/resolve.py",
+        'fixed.append("distillation.teacher")',
+        "pass",
+        "test_resolve.py::test_a_teacher_may_move_but_not_come_or_go",
+    ),
+    Mutation(
         "a place of another page that is not there is no dead link",
         "docs/site/build.py",
         "place not in known.places",

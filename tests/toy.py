@@ -119,7 +119,7 @@ def config(**train_keys):
     }
     for key, value in train_keys.items():
         section, name = key.split("__") if "__" in key else ("train", key)
-        values[section][name] = value
+        values.setdefault(section, {})[name] = value
     return configs.from_dict(values)
 
 

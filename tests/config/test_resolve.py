@@ -177,3 +177,20 @@ def test_no_value_of_any_key_is_a_traceback(value):
             assert "\n" not in str(error)  # noqa: PT017
         else:
             assert isinstance(config, configs.Config)
+
+
+def test_a_teacher_may_move_but_not_come_or_go(tmp_path):
+    def started(teacher):
+        values = {"distillation": {"teacher": teacher}}
+        configs.save(configs.from_dict(values), tmp_path / "config.yaml")
+        parser = argparse.ArgumentParser()
+        resolve.add_arguments(parser)
+        return lambda *flags: resolve.resolve_resumed(parser.parse_args(flags), tmp_path)
+
+    assert started("/old")("--teacher", "/new").distillation.teacher == "/new"
+    with pytest.raises(UsageError, match=r"teacher \(=None\) differs from the run"):
+        started("/old")("--teacher", "none")
+    with pytest.raises(UsageError, match=r"teacher \(=/new\) differs from the run"):
+        started(None)("--teacher", "/new")
+    with pytest.raises(UsageError, match=r"distillation\.temperature and .* need a teacher"):
+        resolved("--set", "distillation.temperature=2")

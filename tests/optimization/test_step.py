@@ -1,5 +1,6 @@
 """The private part of Keras that the step replaces, and batch norm's helpers."""
 
+import functools
 import inspect
 
 import keras
@@ -9,7 +10,7 @@ import tensorflow as tf
 from keras.src.backend.tensorflow import optimizer as tf_optimizer
 
 import keras_lightnets
-from lightnets.config.keys import OptimizerConfig, TrainConfig
+from lightnets.config.keys import DistillationConfig, OptimizerConfig, TrainConfig
 from lightnets.distribution import strategy
 from lightnets.optimization import batch_norm, step
 from tests import processes, toy
@@ -121,3 +122,43 @@ def seeds_of_all():
 def test_dropout_differs_by_step_replica_and_part():
     found = processes.call(seeds_of_all)
     assert len(set(found)) == len(found) == 8
+
+
+def test_a_teacher_changes_the_loss_as_the_formula_says():
+    # Mutation: no square of the temperature; weights swapped; the teacher's loss without weights.
+    splits = toy.ToySplits(0)
+    model = toy.build_model(toy.config(model__dropout_rate=0.0), splits)
+    other = toy.build_model(toy.config(), splits)
+    options = DistillationConfig(teacher="other", temperature=4.0, student_loss_weight=0.3)
+    config = TrainConfig(label_smoothing=0.1)
+    logits = keras_lightnets.logits_model(other)
+    teach = functools.partial(logits, training=False)
+    optimizer, state = keras.optimizers.SGD(0.0), step.LoopState(False)
+    trained = keras_lightnets.logits_model(model)
+    train = step.TrainStep(
+        *(trained, optimizer, state, config, OptimizerConfig()),
+        teacher=teach,
+        distillation=options,
+    )
+    images, labels, _ = next(iter(splits.train(0, global_batch=8)))
+    weights = np.linspace(0.5, 2, 8, dtype=np.float32)
+    before = [np.asarray(v) for v in other.variables]
+    student = trained(tf.cast(images, tf.float32), training=True)
+    _, sums = train(images, labels, tf.constant(weights), tf.zeros(1))
+
+    def log_softmax(x):
+        x = np.asarray(x, np.float64)
+        return x - np.log(np.exp(x).sum(-1, keepdims=True))
+
+    target = np.asarray(labels) * 0.9 + 0.1 / toy.CLASSES
+    hard = -(target * log_softmax(student)).sum(-1)
+    p, q = log_softmax(teach(images) / 4), log_softmax(student / 4)
+    soft = 16 * (np.exp(p) * (p - q)).sum(-1)
+    expected = (weights * (0.3 * hard + 0.7 * soft)).sum()
+    assert float(sums[0]) == pytest.approx(expected, rel=1e-6)
+    for variable, value in zip(other.variables, before, strict=True):
+        np.testing.assert_array_equal(variable, value)
+    theirs = keras.distillation.LogitsDistillation(4.0, keras.losses.KLDivergence())
+    ours = step.distillation_loss(teach(images), student, 4.0)
+    mean = float(theirs.compute_loss(teach(images), student))
+    assert float(tf.reduce_mean(ours)) == pytest.approx(mean, rel=1e-4)

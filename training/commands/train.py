@@ -150,9 +150,22 @@ def _check_names(config: Config, resumed: bool) -> None:
     if is_path(dataset) and not pathlib.Path(dataset).expanduser().exists():
         moved = " If it has moved, name its new place: --dataset PLACE." if resumed else ""
         raise UserError(f"There is no data set at {dataset}.{moved}")
+    if config.distillation.teacher is not None:
+        _check_teacher(config.distillation.teacher, resumed)
     weights = config.model.weights
     if weights and "/" in weights and not pathlib.Path(weights).expanduser().exists():
         raise UserError(f"There is no weight file {weights}.")
+
+
+def _check_teacher(target: str, resumed: bool) -> None:
+    path = pathlib.Path(target).expanduser()
+    if path.is_dir():
+        runs.Run.open(path).weights()
+    elif not path.exists() and not target.startswith("keras.applications:"):
+        if is_path(target) or target.endswith(".keras"):
+            moved = " If it has moved, name its new place: --teacher PLACE." if resumed else ""
+            raise UserError(f"There is no teacher {target}.{moved}")
+        networks.check_name(target)
 
 
 def _announce(out: pathlib.Path, results: dict) -> None:

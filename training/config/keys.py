@@ -272,6 +272,25 @@ class TrainConfig:
 
 
 @dataclass(frozen=True)
+class DistillationConfig:
+    """A trained network whose answers count beside the labels; names as in `keras.distillation`."""
+
+    teacher: str | None = key(
+        None,
+        "learn the answers of this network, too: a run, a .keras file of 0..255 images, "
+        "keras.applications:NAME or a name of `lightnets list`",
+        flag=True,
+        resumable=True,  # it may have moved: its weights are verified
+    )
+    temperature: float = key(
+        3.0, "both networks' logits are divided by it: higher is softer", low=0.01, high=1000
+    )
+    student_loss_weight: float = key(
+        0.5, "weight of the labels' loss; the rest is the teacher's", low=0, high=1
+    )
+
+
+@dataclass(frozen=True)
 class Config:
     """Everything that decides the outcome of a run."""
 
@@ -280,6 +299,7 @@ class Config:
     data: DataConfig = field(default_factory=DataConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+    distillation: DistillationConfig = field(default_factory=DistillationConfig)
 
 
 @dataclass(frozen=True)

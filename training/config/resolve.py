@@ -21,7 +21,7 @@ from lightnets.support.words import nearest
 _GROUPS = {
     "data": "data",
     "network": "model",
-    "training": "optimizer train",
+    "training": "optimizer train distillation",
     "machine": "",
     "output": "",
 }
@@ -181,8 +181,8 @@ def _at_its_rate(config: Config, rates: Mapping[str, float]) -> Config:
 def _anchored(config: Config) -> Config:
     """Makes the paths in `config` absolute: a run is also read from other working directories."""
     values: dict[str, Any] = {}
-    for section, key in (("data", "dataset"), ("data", "data_dir"), ("model", "weights")):
-        text = getattr(getattr(config, section), key)
+    for name in ("data.dataset", "data.data_dir", "model.weights", "distillation.teacher"):
+        text, (section, key) = configs.value_of(config, name), name.split(".")
         # What does not exist is a name, or will be reported as it was given.
         if text and (path := pathlib.Path(text).expanduser()).exists():
             values.setdefault(section, {})[key] = str(path.absolute())
@@ -239,6 +239,8 @@ def resolve_resumed(args: argparse.Namespace, run: pathlib.Path) -> Config:
     saved = configs.update(saved, here, where=f"{run}/config.yaml")
     wanted = _anchored(configs.update(saved, named(args), where="the command line"))
     fixed = [one.name for one in configs.declared() if not one.resumable]
+    if None in (saved.distillation.teacher, wanted.distillation.teacher):
+        fixed.append("distillation.teacher")  # it may have moved, but not come or gone
     for name in ("recipe", *fixed):
         old, new = configs.value_of(saved, name), configs.value_of(wanted, name)
         if new != old:

@@ -6,7 +6,7 @@ import math
 import re
 
 from lightnets.config import keys as configs
-from lightnets.config.keys import Config, ModelConfig
+from lightnets.config.keys import Config, DistillationConfig, ModelConfig
 from lightnets.support.errors import UsageError
 
 
@@ -53,6 +53,12 @@ def validate(config: Config) -> None:
                 f"--quantize computes in float32. Leave out train.precision "
                 f"(={config.train.precision})."
             )
+    distillation = config.distillation
+    if distillation.teacher is None and distillation != DistillationConfig():
+        raise UsageError(
+            "distillation.temperature and distillation.student_loss_weight need a teacher: "
+            "--teacher RUN."
+        )
     if 0 < config.train.epochs <= config.optimizer.warmup_epochs:
         raise UsageError(
             f"optimizer.warmup_epochs (={config.optimizer.warmup_epochs}) must be less than "

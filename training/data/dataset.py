@@ -21,6 +21,29 @@ from lightnets.support.errors import UserError
 from lightnets.support.words import count, is_path, some
 
 
+def places(own: Sequence[str], classes: Sequence[str], where: str, whose: str) -> np.ndarray:
+    """Returns the place of each class among others, by name, int64.
+
+    Args:
+        own: Names of the classes.
+        classes: Those of a network, for instance.
+        where: What has the former, for a message.
+        whose: What has the latter, for a message.
+
+    Raises:
+        UserError: One is not among them.
+    """
+    index = {name: number for number, name in enumerate(classes)}
+    if tuple(classes) == imagenet.class_names():
+        # Sets name these by identifier, or by a word that is written in several ways.
+        index = {name: imagenet.index(name) for name in own}
+    if unknown := [name for name in own if index.get(name) is None]:
+        raise UserError(
+            f"{where} has classes that {whose} lacks: {some(unknown)}. It has: {some(classes)}."
+        )
+    return np.array([index[name] for name in own], np.int64)
+
+
 def relabelled(
     source: AnySource, own: Sequence[str], classes: Sequence[str], where: str, whose: str
 ) -> AnySource:
@@ -38,15 +61,7 @@ def relabelled(
     """
     if list(classes) == list(own):
         return source
-    index = {name: number for number, name in enumerate(classes)}
-    if tuple(classes) == imagenet.class_names():
-        # Sets name these by identifier, or by a word that is written in several ways.
-        index = {name: imagenet.index(name) for name in own}
-    if unknown := [name for name in own if index.get(name) is None]:
-        raise UserError(
-            f"{where} has classes that {whose} lacks: {some(unknown)}. It has: {some(classes)}."
-        )
-    table = np.array([index[name] for name in own], np.int64)
+    table = places(own, classes, where, whose)
 
     def open_one(reference):
         contents, label = source.open(reference)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from keras_lightnets.intervals import interval
-from lightnets.config.keys import Config
+from lightnets.config.keys import Config, DistillationConfig
 from lightnets.data.sources.source import spread
 from lightnets.evaluation import activation, features, report, suspects
 from lightnets.evaluation.features import Known
@@ -132,6 +132,7 @@ def _facts(config: Config, splits: Splits, results: Mapping[str, Any]) -> list[t
         ("Classes", str(len(splits.labels))),
         ("Network", f"{model.name}, images of {' x '.join(map(str, model.sides))} pixels"),
         ("Started from", model.weights or "random weights"),
+        *_teacher(config.distillation),
         ("Recipe", config.recipe or "none"),
         ("Epochs", f"{results['epochs']}, the best one {results['best_epoch']}"),
         ("Batch", f"{train.batch_size}, seed {train.seed}"),
@@ -141,6 +142,12 @@ def _facts(config: Config, splits: Splits, results: Mapping[str, Any]) -> list[t
             if key in results
         ),
     ]
+
+
+def _teacher(config: DistillationConfig) -> Iterator[tuple[str, str]]:
+    if config.teacher is not None:
+        weight, temperature = config.student_loss_weight, config.temperature
+        yield "Teacher", f"{config.teacher}, temperature {temperature:g}, labels weigh {weight:g}"
 
 
 def _environment(results: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

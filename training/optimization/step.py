@@ -23,7 +23,7 @@ import tensorflow as tf
 
 from keras_lightnets.layers import recompute_activations
 from keras_lightnets.layers.replicas import sum_over_replicas
-from lightnets.config.keys import OptimizerConfig, TrainConfig
+from lightnets.config.keys import DistillationConfig, OptimizerConfig, TrainConfig
 from lightnets.optimization import batch_norm
 from lightnets.optimization.ema import WeightAverage
 
@@ -103,6 +103,8 @@ class TrainStep:
         clipping: OptimizerConfig,
         average: WeightAverage | None = None,
         jit: bool = False,
+        teacher: Callable[[tf.Tensor], tf.Tensor] | None = None,
+        distillation: DistillationConfig | None = None,
     ):
         """Everything must have been made inside the scope of the strategy.
 
@@ -114,6 +116,8 @@ class TrainStep:
             clipping: `global_clipnorm`, `clipnorm`, `clipvalue`.
             average: Updated after the weights.
             jit: Compile forward and backward pass with XLA.
+            teacher: Images to the float32 logits `(batch, classes)` that are learned, too.
+            distillation: How much they count, and how soft they are.
         """
         self._model = model
         self._optimizer = optimizer
@@ -121,6 +125,8 @@ class TrainStep:
         self._config = config
         self._clipping = clipping
         self._average = average
+        self._teacher = teacher
+        self._distillation = distillation or DistillationConfig()
         self._seeds = _seed_states(model)
         self._statistics = batch_norm.statistics(model)
         self._backward = tf.function(self._gradients, jit_compile=True) if jit else self._gradients
@@ -191,18 +197,24 @@ class TrainStep:
             with tf.control_dependencies([sums, *total]):
                 piece = [tf.identity(x[part::parts]) for x in (images, labels, weights)]
             self._seed_dropout(part)
-            part_sums, gradients, logits = self._backward(*piece, batch=batch)
+            # Outside of what XLA compiles: a teacher may consist of anything.
+            taught = self._teacher(piece[0]) if self._teacher else None
+            part_sums, gradients, logits = self._backward(*piece, batch=batch, taught=taught)
             if observe is not None:
                 observe(part, logits)
             sums += part_sums
             total = [a + b for a, b in zip(total, gradients, strict=True)] if total else gradients
         return sums, total
 
-    def _gradients(self, images, labels, weights, batch):
+    def _gradients(self, images, labels, weights, batch, taught=None):
         with recompute_activations(self._config.recompute), tf.GradientTape() as tape:
             logits = tf.cast(self._model(tf.cast(images, tf.float32), training=True), tf.float32)
-            losses = cross_entropy(labels, logits, self._config.label_smoothing) * weights
-            loss = tf.reduce_sum(losses)
+            losses = cross_entropy(labels, logits, self._config.label_smoothing)
+            if taught is not None:
+                share = self._distillation.student_loss_weight
+                soft = distillation_loss(taught, logits, self._distillation.temperature)
+                losses = share * losses + (1.0 - share) * soft
+            loss = tf.reduce_sum(losses * weights)
             scaled = loss * (self._state.loss_scale / batch)
         variables = [v.value for v in self._model.trainable_variables]
         gradients: Any = tape.gradient(
@@ -253,6 +265,24 @@ def cross_entropy(labels: tf.Tensor, logits: tf.Tensor, smoothing: float = 0.0) 
     """
     target = labels * (1.0 - smoothing) + smoothing / labels.shape.with_rank(2)[-1]
     return tf.nn.softmax_cross_entropy_with_logits(target, logits)
+
+
+def distillation_loss(teacher: tf.Tensor, student: tf.Tensor, temperature: float) -> tf.Tensor:
+    """Returns how far the student's answers are from the teacher's, float32 `(b,)`.
+
+    The Kullback-Leibler divergence of the softened probabilities, times the temperature squared:
+    gradients keep their size whatever that is (Hinton et al., https://arxiv.org/abs/1503.02531).
+
+    Args:
+        teacher: Float32 logits `(b, classes)`.
+        student: Float32 logits `(b, classes)`.
+        temperature: Both are divided by it.
+    """
+    softened = teacher / temperature
+    target = tf.nn.softmax(softened)
+    cross = tf.nn.softmax_cross_entropy_with_logits(target, student / temperature)
+    entropy = tf.nn.softmax_cross_entropy_with_logits(target, softened)
+    return temperature**2 * (cross - entropy)
 
 
 def _sum_over_replicas(values):

@@ -7,6 +7,7 @@ transform.json     the evaluation transform          weights/best.keras, weights
 split.json         which pictures were held out      checkpoints/, lock.json
 MODEL_CARD.md      how well, and where it fails  features.npz, where the backbone did not learn
 suspects.csv, .txt pictures whose label may be wrong
+teacher.sha256     of the weights of the teacher, where there was one
 """
 
 from __future__ import annotations
@@ -136,13 +137,21 @@ def note_seconds(path: pathlib.Path, spent: float) -> None:
     write_json(path / ENVIRONMENT, {**about, "seconds": round(spent, 1)})
 
 
-def move_dataset(path: pathlib.Path, dataset: str | None) -> None:
-    """Notes in the run at `path` where its data set is now."""
+# Keys of a run that `train --resume` changes for good.
+_FOLLOWED = ("data.dataset", "distillation.teacher")
+
+
+def follow(path: pathlib.Path, config: configs.Config) -> None:
+    """Notes in the run at `path` where its data set and its teacher are now."""
     file = path / "config.yaml"
-    values = configs.load(file)
-    if dataset is not None and values["data"]["dataset"] != dataset:
-        values["data"]["dataset"] = dataset
-        configs.save(configs.from_dict(values, where="config.yaml"), file)
+    saved = configs.from_dict(configs.load(file), where="config.yaml")
+    values: dict[str, Any] = {}
+    for name in _FOLLOWED:
+        section, key = name.split(".")
+        values.setdefault(section, {})[key] = configs.value_of(config, name)
+    followed = configs.update(saved, values, where="the command line")
+    if followed != saved:
+        configs.save(followed, file)
 
 
 def check_is_run(path: pathlib.Path) -> None:

@@ -85,8 +85,10 @@ class Loop:
         restored = self._restore()
         if restored is None and training.chief:
             directory.Run.create(self.out, training.asked, training.splits)
+            if training.teacher is not None:
+                training.teacher.save(self.out)
         if restored is not None and training.chief:
-            directory.move_dataset(self.out, training.config.data.dataset)
+            directory.follow(self.out, training.asked)
         for line in training.describe():
             self.progress.say(line)
         if self.epoch == self.options.epochs:
@@ -229,6 +231,8 @@ class Loop:
     def _warn_if_stuck(self, row: dict[str, float], true: np.ndarray) -> None:
         """Says, the first time, that an epoch ended no better than guessing."""
         config = self.training.config
+        if self.training.teacher is not None:  # the loss is not that of the labels
+            return
         classes = len(self.training.splits.labels)
         shares = np.bincount(true, minlength=classes) / len(true)
         # In a short first epoch the loss of training is mostly that of its start.

@@ -83,6 +83,8 @@ def obstacle(config: Config, splits: Splits, model: keras.Model) -> str | None:
         return "data.mixup and data.cutmix mix other images in each epoch"
     if augment.changes(data) and not data.views:
         return "images are augmented anew in each epoch. To store some views of each: --views 4"
+    if config.distillation.teacher:
+        return "the teacher looks at the images"
     if workers.cluster(config.train) is not None or data.data_service:
         return "several machines share no stored features"
     if config.model.quantize != "none":

@@ -21,7 +21,7 @@ from lightnets.evaluation.evaluator import Evaluator, distribute
 from lightnets.optimization import batch_norm, finetune, optimizers
 from lightnets.optimization.ema import WeightAverage
 from lightnets.optimization.step import LoopState, TrainStep
-from lightnets.run import build, stored
+from lightnets.run import build, stored, teacher
 from lightnets.run.checkpoint import Checkpoints
 from lightnets.run.history import History
 from lightnets.support.errors import UsageError, told
@@ -44,6 +44,7 @@ class Training:
         evaluator: Holds the copy that is evaluated and saved.
         state: Step, sums and loss scale.
         steps_per_epoch: Global batches in an epoch.
+        teacher: Whose answers are learned, too, or None.
         head_epochs: The first epochs, in which the head learns on stored features.
     """
 
@@ -119,6 +120,17 @@ class Training:
         self.state = LoopState(scaled=self.policy == "mixed_float16")
         averaged = self.model.trainable_variables
         self.average = WeightAverage(averaged, config.train.ema) if config.train.ema else None
+        # Last of all: random weights are the same with a teacher and without.
+        self.teacher = self._learned_from()
+
+    def _learned_from(self) -> teacher.Teacher | None:
+        target = self.config.distillation.teacher
+        if target is None:
+            return None
+        found = teacher.load(target, self.splits.labels, self.splits.transform.image_size)
+        if self.resume and self.out:
+            found.check(self.out, target)
+        return found
 
     def _plan_features(self) -> None:
         """Decides whether the first epochs train the head on stored features."""
@@ -155,6 +167,8 @@ class Training:
                 self.config.optimizer,
                 self.average,
                 self._jit,
+                self.teacher and self.teacher.logits,
+                self.config.distillation,
             )
             self._steps = self._graph(step)
 
@@ -266,6 +280,12 @@ class Training:
         devices = count(self.replicas, "replica")
         if self.members is not None:
             devices += f" in {count(len(self.members.addresses), 'worker')}"
+        distillation, learned_from = self.config.distillation, []
+        if distillation.teacher:
+            learned_from = [
+                f"Teacher: {distillation.teacher}, temperature {distillation.temperature:g}; "
+                f"the labels' loss weighs {distillation.student_loss_weight:g}"
+            ]
         features = []
         if self.head_epochs:
             features = ["The backbone does not learn: its features are computed once and stored."]
@@ -277,6 +297,7 @@ class Training:
             f"{count(self.splits.train_examples, 'image')}, batch {batch} on {devices}; "
             f"{count(train.epochs, 'epoch')} of {count(self.steps_per_epoch, 'step')}",
             f"Order of the images: {self.splits.order}",
+            *learned_from,
             *features,
         ]
 
