@@ -29,6 +29,41 @@ def _count(key: str) -> str:
 
 MUTATIONS = (
     Mutation(
+        "an extension counts its steps from the start of the run",
+        "training/optimization/schedules.py",
+        "self._decay(tf.maximum(step - first, 0.0), steps)",
+        "self._decay(step, steps)",
+        "test_schedules.py::test_an_extension_begins_anew_at_its_rate",
+    ),
+    Mutation(
+        "a run that is being extended counts as finished",
+        "training/run/directory.py",
+        'results["epochs"] > config.optimizer.begun',
+        'results["epochs"] > 0',
+        "test_extend.py::test_an_extended_run_is_exact_and_says_so",
+    ),
+    Mutation(
+        "an extension is forgotten when it is resumed",
+        "training/run/directory.py",
+        '*("train.epochs", "optimizer.extensions"),',
+        "",
+        "test_extend.py::test_an_extended_run_is_exact_and_says_so",
+    ),
+    Mutation(
+        "an extension ends where patience had ended the run",
+        "training/run/loop.py",
+        "min(self.history.epochs_since_best, self.epoch - begun)",
+        "self.history.epochs_since_best",
+        "test_extend.py::test_patience_counts_anew_after_an_extension",
+    ),
+    Mutation(
+        "training for int8 begins its schedule anew where the float run did",
+        "training/config/resolve.py",
+        'values.get("optimizer", {}).pop("extensions", None)',
+        "pass",
+        "test_resolve.py::test_an_extended_run_keeps_what_each_part_began_with",
+    ),
+    Mutation(
         "distillation: gradients shrink with the temperature",
         "training/optimization/step.py",
         "return temperature**2 * (cross - entropy)",

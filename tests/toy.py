@@ -143,25 +143,28 @@ def install(**splits) -> None:
     loop.page = types.SimpleNamespace(NAME="report.html", write=lambda *_: None)
 
 
+def call_at(number, function):
+    """Calls a function before a step of training, counted in this process from 0."""
+    steps, take_steps = itertools.count(), training.Training.take_steps
+
+    def watched(*args):
+        if next(steps) == number:
+            function()
+        return take_steps(*args)
+
+    training.Training.take_steps = watched
+
+
 def run(config, out, *, resume=True, at_step=None, **splits):
     """Trains `config` on the toy data in this process; returns the results.
 
     Args:
-        at_step: `(step, function)`: called before that step (counted in this process).
+        at_step: Arguments of `call_at`.
         **splits: Arguments of `ToySplits`.
     """
     install(**splits)
     if at_step:
-        number, function = at_step
-        steps = itertools.count()
-        take_steps = training.Training.take_steps
-
-        def watched(*args):
-            if next(steps) == number:
-                function()
-            return take_steps(*args)
-
-        training.Training.take_steps = watched
+        call_at(*at_step)
     return train.train(config, pathlib.Path(out), resume=resume)
 
 

@@ -1,4 +1,5 @@
 import argparse
+import pathlib
 
 import pytest
 
@@ -194,3 +195,24 @@ def test_a_teacher_may_move_but_not_come_or_go(tmp_path):
         started(None)("--teacher", "/new")
     with pytest.raises(UsageError, match=r"distillation\.temperature and .* need a teacher"):
         resolved("--set", "distillation.temperature=2")
+
+
+def test_an_extended_run_keeps_what_each_part_began_with(tmp_path):
+    # Mutation: the rate of the new schedule taken for that of the whole run.
+    run = pathlib.Path(finished(tmp_path / "run"))
+    parser = argparse.ArgumentParser()
+    resolve.add_arguments(parser)
+    flags = parser.parse_args(["--learning-rate", "0.005"])
+    once = resolve.resolve_resumed(flags, run, done=40, extend=10)
+    assert (once.train.epochs, once.optimizer.extensions) == (50, {"40": 0.005})
+    assert (once.optimizer.learning_rate, once.optimizer.begun) == (0.02, 40)
+    configs.save(once, run / "config.yaml")
+    twice = resolve.resolve_resumed(parser.parse_args([]), run, done=50, extend=5)
+    assert (twice.train.epochs, twice.optimizer.extensions) == (55, {"40": 0.005, "50": 0.02})
+    with pytest.raises(UsageError, match=r"learning_rate \(=0\.005\) differs from the run"):
+        resolve.resolve_resumed(flags, run)
+    for wrong in ("{50: 0.1}", "{0: 0.1}", "{x: 0.1}", "{40: fast}", "{40: -1}"):
+        with pytest.raises(UsageError, match=r"extensions must be epochs, below train\.epochs"):
+            resolved("--epochs", "50", "--set", f"optimizer.extensions={wrong}")
+    # What is trained on for int8 has one schedule of its own.
+    assert not resolved("--quantize", "int8", "--weights", str(run)).optimizer.extensions

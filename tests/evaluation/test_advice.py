@@ -50,4 +50,4 @@ def test_few_images_and_an_early_end_are_named():
     history = [{"accuracy": 0.1 * n, "val_accuracy": 0.1 * n} for n in range(1, 6)]
     few, rising = of_training(from_dict({"train": {"epochs": 5}}), history, 12)
     assert few.startswith("12 training images a class")
-    assert rising.endswith("Try --epochs 10")
+    assert rising.endswith("Try --resume RUN --extend 5")

@@ -93,6 +93,17 @@ def test_rate_follows_the_global_batch_on_request():
     assert float(build(schedule="constant")(0)) == pytest.approx(0.4)
 
 
+def test_an_extension_begins_anew_at_its_rate():
+    # Mutation: one that counts its steps from the start of the run, or ends where it did.
+    schedule = build(schedule="linear", warmup_epochs=1.0, extensions={"8": 0.2, "4": 0.1})
+    steps, expected = (
+        [20, 79, 80, 120, 159, 160, 180, 199, 210],
+        [0.4, 0.4 / 60, 0.1, 0.05, 0.1 / 80],
+    )
+    expected += [0.2, 0.1, 0.2 / 40, 0.0]
+    np.testing.assert_allclose(rates(schedule, steps), expected, rtol=1e-5, atol=1e-8)
+
+
 def test_late_steps_of_long_runs_are_exact():
     # 5.5 million steps; a bfloat16 or float16 step counter would stand still.
     schedule = Schedule(

@@ -84,6 +84,8 @@ def test_every_command_explains_itself(name, capsys):
         (["train", "--resume", "--overwrite", "--out", "r"], "contradict each other"),
         (["train", "--dry-run"], "To try it: lightnets train digits."),
         (["train", "--resume"], "--resume needs a run directory"),
+        (["train", "--resume", "r", "--extend", "0"], "--extend: must be at least 1. Received: 0"),
+        (["train", "digits", "--extend", "3"], "Name it: --resume RUN --extend N."),
         (
             ["evaluate", "nowhere", "--batch-size", "0"],
             "--batch-size: must be at least 1. Received: 0",

@@ -123,7 +123,7 @@ def test_a_batch_larger_than_the_training_set_is_halved_until_it_fits(tmp_path):
     assert configs.load(tmp_path / "asked" / "config.yaml")["train"]["batch_size"] == 64
     lines, _ = processes.call(said, asked, tmp_path / "asked", **images)
     (finished,) = (line for line in lines if line.startswith("The run is finished."))
-    assert f"lightnets train --weights {tmp_path}/asked --model shufflenet_v1 " in finished
+    assert f"lightnets train --resume {tmp_path}/asked --extend 3" in finished
     with pytest.raises(UsageError, match=r"batch_size \(=10\) must be .* There are 12 training im"):
         processes.call(toy.run, toy.config(batch_size=20, accumulate=4), tmp_path / "odd", **images)
 

@@ -14,6 +14,7 @@ from lightnets.distribution import workers
 from lightnets.run import directory as runs
 from lightnets.run import networks, run_lock
 from lightnets.support import console
+from lightnets.support.arguments import whole
 from lightnets.support.errors import UsageError, UserError
 from lightnets.support.words import command, is_path
 
@@ -41,6 +42,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         const=True,
         help="continue the run in RUN; alone: continue the run in --out, or start it",
     )
+    parser.add_argument(
+        "--extend",
+        metavar="N",
+        type=whole(1),
+        help="N more epochs for the finished run of --resume: from its last state, by a new "
+        "schedule from --learning-rate, default: its own",
+    )
     parser.add_argument("--overwrite", action="store_true", help="delete the run in --out first")
     parser.add_argument(
         "--dry-run",
@@ -54,9 +62,12 @@ def run(args: argparse.Namespace) -> int:
     """Checks all that can be checked in a moment, then trains."""
     _check_one_data_set(args)
     continued = _continued(args)
+    if args.extend and continued is None:
+        raise UsageError("--extend goes on with a finished run. Name it: --resume RUN --extend N.")
     choices: list[Choice] = []
     if continued is not None:
-        config = resolve.resolve_resumed(args, continued)
+        done = runs.epochs_done(continued) if args.extend else 0
+        config = resolve.resolve_resumed(args, continued, done, args.extend or 0)
         _check_names(config, resumed=True)
     else:
         config = resolve.resolve(args)

@@ -25,6 +25,7 @@ import yaml
 from keras_lightnets.text import first_line
 from lightnets.support.errors import UsageError
 from lightnets.support.words import nearest
+from lightnets.support.writing import write_text
 
 
 def key(default: Any, help: str, **facts: Any) -> Any:
@@ -192,6 +193,14 @@ class OptimizerConfig:
     power: float = key(1.0, "polynomial", low=0)
     decay_rate: float = key(0.98, "exponential, step: factor", low=0, high=1)
     decay_epochs: float = key(1.0, "exponential, step: epochs between two factors", low=1e-3)
+    extensions: Mapping[str, Any] = key(
+        dict, "epochs after which the schedule begins anew, each with its rate; --extend adds one"
+    )
+
+    @property
+    def begun(self) -> int:
+        """After how many epochs the present schedule began."""
+        return max(map(int, self.extensions), default=0)
 
 
 @dataclass(frozen=True)
@@ -396,8 +405,7 @@ def load(path: str | pathlib.Path) -> dict[str, Any]:
 
 def save(config: Config, path: str | pathlib.Path) -> None:
     """Writes all keys as YAML; `load` and `--config` read it back."""
-    text = yaml.safe_dump(to_dict(config), sort_keys=False)
-    pathlib.Path(path).write_text(text, encoding="utf-8")
+    write_text(pathlib.Path(path), yaml.safe_dump(to_dict(config), sort_keys=False))
 
 
 def update(config: Any, values: Mapping[str, Any], *, where: str, prefix: str = "") -> Any:

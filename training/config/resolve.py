@@ -158,6 +158,7 @@ def _finished_run(named: Mapping[str, Any]) -> dict[str, Any]:
     saved = configs.from_dict(values, where=f"{run}/config.yaml")
     if saved.model.quantize != "none":
         raise UsageError(f"{run} is quantized already. Name the run that it was made from.")
+    values.get("optimizer", {}).pop("extensions", None)
     epochs = max(1, round(_SHARE_OF_EPOCHS * saved.train.epochs))
     rate = _SHARE_OF_RATE * saved.optimizer.learning_rate
     own = {
@@ -225,10 +226,34 @@ def recipe_of_data(config: Config) -> str | None:
     return None
 
 
-def resolve_resumed(args: argparse.Namespace, run: pathlib.Path) -> Config:
+def _extended(saved: Config, values: dict[str, Any], done: int, epochs: int) -> Config:
+    """Returns the configuration of a finished run that goes on, and takes its rate from `values`.
+
+    Args:
+        saved: Of the run.
+        values: What the command line sets; a learning rate is that of the new schedule.
+        done: Epochs after which it is finished.
+        epochs: That it goes on.
+    """
+    rate = values.get("optimizer", {}).pop("learning_rate", saved.optimizer.learning_rate)
+    rated = configs.update(saved, {"optimizer": {"learning_rate": rate}}, where="the command line")
+    begun = {**saved.optimizer.extensions, str(done): rated.optimizer.learning_rate}
+    values = {"train": {"epochs": done + epochs}, "optimizer": {"extensions": begun}}
+    return configs.update(saved, values, where="the command line")
+
+
+def resolve_resumed(
+    args: argparse.Namespace, run: pathlib.Path, done: int = 0, extend: int = 0
+) -> Config:
     """Returns the configuration of the run in `run`, with what may change from the flags.
 
     On which machines a run goes on is not taken from how it was started: named once more, or not.
+
+    Args:
+        args: The command line.
+        run: Its folder.
+        done: Epochs after which it is finished.
+        extend: Epochs that it then goes on; 0: it is continued as it is.
 
     Raises:
         UsageError: A flag contradicts what the run was started with.
@@ -237,7 +262,10 @@ def resolve_resumed(args: argparse.Namespace, run: pathlib.Path) -> Config:
     started_on = saved.train.workers
     here = {"train": {"workers": None, "worker_index": 0}}
     saved = configs.update(saved, here, where=f"{run}/config.yaml")
-    wanted = _anchored(configs.update(saved, named(args), where="the command line"))
+    values = named(args)
+    if extend:
+        saved = _extended(saved, values, done, extend)
+    wanted = _anchored(configs.update(saved, values, where="the command line"))
     fixed = [one.name for one in configs.declared() if not one.resumable]
     if None in (saved.distillation.teacher, wanted.distillation.teacher):
         fixed.append("distillation.teacher")  # it may have moved, but not come or gone

@@ -39,6 +39,7 @@ def validate(config: Config) -> None:
             f"train.worker_index (={config.train.worker_index}) needs train.workers "
             "(--workers host:port,...)."
         )
+    _check_extensions(config)
     _check_freezing(config.model)
     views = config.data.views
     if views and config.model.freeze != "backbone" and config.model.head_warmup_epochs <= views:
@@ -96,6 +97,16 @@ def _check_ascending(key: str, what: str, values: tuple[float, float], most: flo
         raise UsageError(
             f"data.{key} must be two {what}, the smaller one first. Received: [{low}, {high}]."
         )
+
+
+def _check_extensions(config: Config) -> None:
+    for after, rate in config.optimizer.extensions.items():
+        epochs = str(after).isdecimal() and 0 < int(after) < config.train.epochs
+        if not epochs or not isinstance(rate, int | float) or not 0 <= rate < math.inf:
+            raise UsageError(
+                "optimizer.extensions must be epochs, below train.epochs "
+                f"(={config.train.epochs}), each with a learning rate. Received: {after}: {rate}."
+            )
 
 
 def _check_freezing(model: ModelConfig) -> None:

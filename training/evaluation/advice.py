@@ -67,7 +67,10 @@ def of_training(
         )
     before = max(row["val_accuracy"] for row in history[: max(1, len(history) * 4 // 5)])
     if best["val_accuracy"] > before + RISE:
-        yield f"The accuracy still rose at the end. Try --epochs {2 * config.train.epochs}"
+        yield (
+            "The accuracy still rose at the end. Try --resume RUN --extend "
+            f"{config.train.epochs - config.optimizer.begun}"
+        )
 
 
 def _against_overfitting(config: Config) -> str:

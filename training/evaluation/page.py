@@ -135,6 +135,10 @@ def _facts(config: Config, splits: Splits, results: Mapping[str, Any]) -> list[t
         *_teacher(config.distillation),
         ("Recipe", config.recipe or "none"),
         ("Epochs", f"{results['epochs']}, the best one {results['best_epoch']}"),
+        *(
+            (f"Extended after {after} epochs", f"a new schedule from a rate of {rate:g}")
+            for after, rate in config.optimizer.extensions.items()
+        ),
         ("Batch", f"{train.batch_size}, seed {train.seed}"),
         *(
             (what, f"{results[key]:.2f} ms")

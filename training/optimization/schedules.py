@@ -31,6 +31,9 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
     Those that use `T` stay at `end_rate` afterwards. In the warm-up the factor grows linearly
     from `warmup_start` at step 0 to 1 at its end.
 
+    Where `extensions` has an entry it begins anew at that epoch: without warm-up, from the rate
+    there, over the epochs up to the next entry or to the end.
+
     Attributes:
         peak: The rate at the end of the warm-up.
     """
@@ -53,20 +56,31 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
         self.peak = options.learning_rate * scale
         self._warmup = round(options.warmup_epochs * steps_per_epoch)
         self._decay_steps = max(1, round(options.decay_epochs * steps_per_epoch))
-        self._steps_to_end = max(1, epochs * steps_per_epoch - self._warmup)
+        begins = sorted((int(after), rate) for after, rate in options.extensions.items())
+        first, *others = (*(after for after, _ in begins), epochs)
+        self._steps_to_end = max(1, first * steps_per_epoch - self._warmup)
+        # Of each extension: its first step, its steps and its rate.
+        self._extensions = [
+            (after * steps_per_epoch, (end - after) * steps_per_epoch, rate * scale)
+            for (after, rate), end in zip(begins, others, strict=True)
+        ]
 
     def __call__(self, step: Any) -> tf.Tensor:
         """Returns the float32 rate of a step (an int or an integer tensor), counted from 0."""
         # float32 holds whole numbers up to 2**24 exactly, three times the longest published run.
         step = tf.cast(step, tf.float32)
-        factor = self._decay(tf.maximum(step - self._warmup, 0.0))
+        factor = self._decay(tf.maximum(step - self._warmup, 0.0), self._steps_to_end)
         if self._warmup:
             start = self._options.warmup_start
             warmup = start + (1.0 - start) * step / self._warmup
             factor = tf.where(step < self._warmup, warmup, factor)
-        return self.peak * factor
+        rate = self.peak * factor
+        for first, steps, peak in self._extensions:
+            decay = self._decay(tf.maximum(step - first, 0.0), steps)
+            rate = tf.where(step < first, rate, peak * decay)
+        return rate
 
-    def _decay(self, t: tf.Tensor) -> tf.Tensor:
+    def _decay(self, t: tf.Tensor, steps: int) -> tf.Tensor:
         options = self._options
         if options.schedule == "constant":
             return tf.ones_like(t)
@@ -74,7 +88,7 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
             return tf.pow(options.decay_rate, t / self._decay_steps)
         if options.schedule == "step":
             return options.decay_rate ** tf.floor(t / self._decay_steps)
-        done = tf.minimum(t / self._steps_to_end, 1.0)
+        done = tf.minimum(t / steps, 1.0)
         if options.schedule == "cosine":
             # (1 + cos x) / 2, without the cancellation near the end
             left = tf.cos(0.5 * np.pi * done) ** 2

@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 from keras_lightnets.catalogue import class_names
 from keras_lightnets.text import first_line
 from lightnets.config import keys as configs
+from lightnets.config.validate import validate
 from lightnets.run import run_lock
 from lightnets.support.errors import UsageError, UserError
 from lightnets.support.words import command
@@ -138,11 +139,14 @@ def note_seconds(path: pathlib.Path, spent: float) -> None:
 
 
 # Keys of a run that `train --resume` changes for good.
-_FOLLOWED = ("data.dataset", "distillation.teacher")
+_FOLLOWED = (
+    *("data.dataset", "distillation.teacher"),
+    *("train.epochs", "optimizer.extensions"),
+)
 
 
 def follow(path: pathlib.Path, config: configs.Config) -> None:
-    """Notes in the run at `path` where its data set and its teacher are now."""
+    """Notes in the run at `path` where its data and its teacher are now, and how far it goes."""
     file = path / "config.yaml"
     saved = configs.from_dict(configs.load(file), where="config.yaml")
     values: dict[str, Any] = {}
@@ -152,6 +156,27 @@ def follow(path: pathlib.Path, config: configs.Config) -> None:
     followed = configs.update(saved, values, where="the command line")
     if followed != saved:
         configs.save(followed, file)
+
+
+def epochs_done(path: pathlib.Path) -> int:
+    """Returns after how many epochs the run at `path` is finished.
+
+    Raises:
+        UserError: It is not finished.
+    """
+    check_is_run(path)
+    config = configs.from_dict(configs.load(path / "config.yaml"), where=f"{path}/config.yaml")
+    validate(config)
+    results: dict[str, Any] = {}
+    with contextlib.suppress(OSError, ValueError):
+        results = json.loads((path / "results.json").read_text(encoding="utf-8"))
+    # Those of before the last extension say nothing.
+    if results.get("finished") and results["epochs"] > config.optimizer.begun:
+        return results["epochs"]
+    raise UserError(
+        f"{path} is not finished: it has {config.train.epochs} epochs to train. "
+        f"Finish it first: {command('train', '--resume', path)}"
+    )
 
 
 def check_is_run(path: pathlib.Path) -> None:

@@ -25,7 +25,7 @@ from lightnets.run.training import Training
 from lightnets.support.errors import UserError
 from lightnets.support.interrupts import Interrupted, Interrupts
 from lightnets.support.progress import Progress
-from lightnets.support.words import command
+from lightnets.support.words import command, count
 from lightnets.support.writing import write_json, write_text
 
 _SIGNAL, _TIME = 0, 1  # places in the vector of reasons to stop
@@ -91,8 +91,15 @@ class Loop:
             directory.follow(self.out, training.asked)
         for line in training.describe():
             self.progress.say(line)
+        begun = training.config.optimizer.begun
         if self.epoch == self.options.epochs:
             self.progress.say(f"The run is finished. {self._way_on()}")
+        elif begun and restored == begun * training.steps_per_epoch:
+            rate = training.config.optimizer.extensions[str(begun)]
+            self.progress.say(
+                f"Going on for {count(self.options.epochs - begun, 'epoch')} after {begun}: "
+                f"a new schedule from optimizer.learning_rate={rate:g}."
+            )
         elif restored is not None:
             self.progress.say(f"Resuming after step {restored}, in epoch {self.epoch + 1}.")
         steps = training.steps_per_epoch * self.options.epochs
@@ -102,17 +109,16 @@ class Loop:
 
     def _way_on(self) -> str:
         """How to train on from the end: the schedule of this run is over."""
-        model, dataset = self.training.config.model, self.training.config.data.dataset
-        if model.quantize != "none":
-            return "To train longer: " + command(
-                *("train", "--quantize", model.quantize, "--weights", model.weights or "RUN"),
-                *("--epochs", 2 * self.options.epochs, "--out", "NEW"),
-            )
-        words = ["train", "--weights", self.out, "--model", model.name, "--dataset", dataset]
-        words += ["--image-size", model.image_size]
-        words += ["--small-input"] if model.small_input else []
-        words += ["--out", "NEW"]
-        return f"To train on from its weights: {command(*words)}"
+        epochs = self.options.epochs - self.training.config.optimizer.begun
+        return f"To train on: {command('train', '--resume', self.out, '--extend', epochs)}"
+
+    @property
+    def _is_over(self) -> bool:
+        """Whether its schedule is over, or nothing has become better for too long."""
+        begun = self.training.config.optimizer.begun
+        waited = min(self.history.epochs_since_best, self.epoch - begun)
+        patience = self.options.early_stopping_epochs
+        return self.epoch >= self.options.epochs or 0 < patience <= waited
 
     def _restore(self) -> int | None:
         """Reads the newest checkpoint, the same one on all workers; returns its step."""
@@ -135,17 +141,17 @@ class Loop:
     def _epochs(self) -> tuple[str | None, str]:
         """Trains the epochs that are left; returns why it stopped early, and how to go on."""
         batches = None
-        while self.epoch < self.options.epochs:
-            patience = self.options.early_stopping_epochs
-            if patience and self.history.epochs_since_best >= patience:
-                return f"no better {self.options.monitor} for {patience} epochs", self._way_on()
+        while not self._is_over:
             if batches is None or self.epoch == self.training.head_epochs:
                 batches = self.training.batches()  # of features, then of images
             if not self._train_epoch(batches):
                 again = f"Continue with: {resume_command(self.options, self.out)}"
                 return f"time limit of {self.options.time_limit_minutes:g} minutes", again
             self._end_epoch()
-        return None, self._way_on()
+        if self.epoch == self.options.epochs:
+            return None, self._way_on()
+        patience = self.options.early_stopping_epochs
+        return f"no better {self.options.monitor} for {patience} epochs", self._way_on()
 
     def _train_epoch(self, batches: Iterator[Any]) -> bool:
         """Takes the steps that are left of this epoch; returns False when time is up."""
@@ -262,6 +268,7 @@ class Loop:
             "epochs": self.epoch,
             "steps": self.step,
             "stopped": stopped,
+            "finished": self._is_over,
             "last": last,
         }
         if training.chief:
