@@ -46,7 +46,7 @@ def test_sigterm_saves_prints_the_command_that_continues_and_it_does(tmp_path, c
         assert (stopped / name).read_bytes() == (whole / name).read_bytes()
     assert cli.main(["compare", str(whole), str(stopped)]) == 0
     # The same answers, and the numbers of the network.
-    assert re.search(r"whole .* best +0\.22 .*\n.*stopped .* 1 +0\.22 ", capsys.readouterr().out)
+    assert re.search(r"whole .* best +0\.21 .*\n.*stopped .* 1 +0\.21 ", capsys.readouterr().out)
     assert len(json.loads((whole / "history.json").read_text())) == 2
     expected = {"curves.png", "confusion_matrix.png", "config.yaml", "environment.json"}
     expected.add("MODEL_CARD.md")
