@@ -31,6 +31,7 @@ def ours(folder: pathlib.Path, images: pathlib.Path) -> tuple[Side, Side]:
     import numpy as np
 
     import keras_lightnets
+    from keras_lightnets.export.answers import Answer
     from keras_lightnets.preprocessing import EvalTransform
     from lightnets.commands import predict
     from lightnets.run import artifacts
@@ -41,7 +42,7 @@ def ours(folder: pathlib.Path, images: pathlib.Path) -> tuple[Side, Side]:
     (folder / "transform.json").write_text(json.dumps(transform.to_dict()))
     paths = list(predict.find([str(images)]))
     classifier = artifacts.open(folder / "net.keras", images=len(paths))
-    reader = dataclasses.replace(classifier, predict=lambda batch: np.zeros((len(batch), 1)))
+    reader = dataclasses.replace(classifier, answer=lambda batch: Answer(np.zeros((len(batch), 1))))
 
     def run(artifact: artifacts.Artifact) -> None:
         found = list(predict.predictions(artifact, paths, BATCH))

@@ -200,6 +200,7 @@ addEventListener("load", async () => {
     await new Promise((done) => setTimeout(done, 20));
   const seen = {
     models: [...document.querySelectorAll("option")].map((option) => option.value),
+    answer: document.getElementById("answer").textContent,
     rows: [...document.querySelectorAll(".row")].map((row) => row.textContent),
     problem: document.getElementById("problem").textContent,
     request: document.getElementById("request")?.textContent,

@@ -83,11 +83,24 @@ class ColourModel(tf.Module):
             return {"seconds": tf.identity(seconds)}
 
 
-def write_version(base_path: pathlib.Path, version: int, scale: float = 5.0) -> pathlib.Path:
+class KnowingModel(ColourModel):
+    """Knows only images of which it is sure, as one exported with `--reject` does."""
+
+    def _outputs(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
+        answer = super()._outputs(images)
+        return answer | {"known": answer["scores"][:, 0] > 0.9}
+
+
+def write_version(
+    base_path: pathlib.Path,
+    version: int,
+    scale: float = 5.0,
+    kind: type[ColourModel] = ColourModel,
+) -> pathlib.Path:
     """Publishes a version as an export does: a hidden sibling, then a rename."""
     base_path.mkdir(parents=True, exist_ok=True)
     temporary = base_path / f".{version}.tmp"
-    model = ColourModel(scale)
+    model = kind(scale)
     names = [name for name, value in vars(ColourModel).items() if hasattr(value, "python_function")]
     tf.saved_model.save(model, str(temporary), signatures={n: getattr(model, n) for n in names})
     return temporary.rename(base_path / str(version))

@@ -242,6 +242,11 @@ def triton_config(model: pathlib.Path, name: str, size: tuple[int, int], classes
     graph = onnx.load(model).graph
     ends: Any = {"input": graph.input[0].name, "output": graph.output[0].name}
     height, width = size
+    ends["known"] = ""
+    if len(graph.output) > 1:
+        ends["known"] = (
+            f',\n  {{ name: "{graph.output[1].name}" data_type: TYPE_FP32 dims: [ 1 ] }}'
+        )
     return _filled("config.pbtxt", name=name, height=height, width=width, classes=classes, **ends)
 
 

@@ -58,10 +58,13 @@ def with_metadata(content: bytes, about: Description) -> bytes:
     model = flatbuffer_utils.convert_bytearray_to_object(bytearray(content))
     schema = flatbuffer_utils.schema_fb
     buffer, entry = schema.BufferT(), schema.MetadataT()
-    buffer.data = _metadata(about)
+    buffer.data = _metadata(about, rejects=len(model.subgraphs[0].outputs) > 1)
     entry.name, entry.buffer = "TFLITE_METADATA", len(model.buffers)
     model.buffers.append(buffer)
     model.metadata = [*(model.metadata or []), entry]
+    for graph in model.subgraphs:
+        # By name "known" would come first; who reads one output wants probabilities.
+        graph.outputs = sorted(graph.outputs, key=lambda place: -len(graph.tensors[place].shape))
     builder = _SharingBuilder()
     builder.Finish(model.Pack(builder), b"TFL3")
     file = io.BytesIO()
@@ -91,7 +94,7 @@ class _SharingBuilder(flatbuffers.Builder):
         return super().StartVector(elemSize, numElems, 16 if elemSize == 1 else alignment)
 
 
-def _metadata(about: Description) -> bytes:
+def _metadata(about: Description, *, rejects: bool) -> bytes:
     builder = flatbuffers.Builder()
     text = builder.CreateString
 
@@ -126,7 +129,11 @@ def _metadata(about: Description) -> bytes:
     labels = table(text(LABELS), text("Class names, one a line."), ("Int8", _AXIS_LABELS))
     shares = text("Probabilities in the order of the class names.")
     answer = table(text("probability"), shares, None, None, None, None, tables(labels))
-    graph = table(None, None, tables(image), tables(answer))
+    answers = [answer]
+    if rejects:
+        told = text("1 for an image that is like those of some class in training, else 0.")
+        answers.append(table(text("known"), told))
+    graph = table(None, None, tables(image), tables(*answers))
     what = text(f"{about.name} classifies images into {len(about.labels)} classes.")
     model = table(text(about.name), what, None, tables(graph), None, None, None, text("1.0.0"))
     builder.Finish(model, b"M001")

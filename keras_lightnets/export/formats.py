@@ -23,6 +23,7 @@ import tensorflow as tf
 
 from keras_lightnets.errors import ExportError, ParityError
 from keras_lightnets.export import bundle, layer_noise, litert, parity, runtimes, web
+from keras_lightnets.export.answers import Answer, joined
 from keras_lightnets.export.described import Description, with_metadata
 from keras_lightnets.export.signatures import Endpoints
 from keras_lightnets.inference.function import (
@@ -32,6 +33,7 @@ from keras_lightnets.inference.function import (
     with_softmax,
 )
 from keras_lightnets.inference.plain import plain_keras
+from keras_lightnets.inference.rejection import Rejection, rejecting
 from keras_lightnets.inference.timing import milliseconds
 from keras_lightnets.text import first_line
 
@@ -53,12 +55,13 @@ def convert(
     representative: np.ndarray | None = None,
     equalize: bool = False,
     max_accuracy_drop: float = 0.01,
+    rejection: Rejection | None = None,
 ) -> dict[str, Any]:
     """Writes `model` into `directory` in other formats and compares each with it.
 
     The input of all is float32 `(batch, height, width, 3)`, pixels from 0 to 255; the output
     float32 probabilities `(batch, classes)`. In "litert-int8" both are uint8, see
-    `litert.int8_file`.
+    `litert.int8_file`. With `rejection` there is a second output, see `rejecting`.
 
     Args:
         model: As for `export_saved_model`.
@@ -72,6 +75,7 @@ def convert(
             of every tensor.
         equalize: Whether the network of "litert-int8" is first changed by `litert.equalized`.
         max_accuracy_drop: What formats with rounded weights may lose on `held_out`.
+        rejection: When an image is of none of the classes; None: never.
 
     Returns:
         Format -> file and comparison.
@@ -87,8 +91,13 @@ def convert(
     quantized = is_quantized(model)
     if equalize and quantized:
         raise ExportError("The network is trained for int8: leave out `equalize`.")
-    expected = parity.predict(model, held_out.images)
-    network = inference_model(model, merge_pads=False)
+    if rejection is not None and "litert-int8" in formats:
+        raise ExportError(
+            "'litert-int8' cannot tell which images are known: it computes in 256 steps. Leave it "
+            "out, or export it without `rejection`."
+        )
+    expected = parity.ask(model, held_out.images, rejection)
+    network = rejecting(inference_model(model, merge_pads=False), rejection)
     small = network
     if equalize and representative is not None:
         small = litert.equalized(network, representative)
@@ -104,11 +113,14 @@ def convert(
                 path.mkdir()
                 _write("onnx", network, path / web.MODEL, None, about)
                 found = web.complete(
-                    path, about, model, held_out, drop, max_accuracy_drop, TOLERANCE
+                    path, about, model, held_out, drop, max_accuracy_drop, TOLERANCE, rejection
                 )
             else:
-                received = _written(name, model, source, path, held_out, representative, about)
-                found = parity.compare(name, expected, received, held_out.labels, drop, TOLERANCE)
+                if name == "keras":
+                    source = rejecting(plain_keras(with_softmax(in_float32(model))), rejection)
+                received = _written(name, source, path, held_out, representative, about)
+                labels = held_out.labels
+                found = parity.compare_answers(name, expected, received, labels, drop, TOLERANCE)
         except ParityError as error:
             if name != "litert-int8":
                 raise
@@ -131,23 +143,22 @@ def convert(
 
 def _written(
     name: str,
-    model: keras.Model,
     network: keras.Model,
     path: pathlib.Path,
     held_out: parity.HeldOut,
     representative: Any,
     about: Description | None,
-) -> np.ndarray:
-    """Writes a file and returns the probabilities that it gives, read again."""
+) -> Answer:
+    """Writes a file and returns what it answers, read again."""
     if name == "keras":
-        plain_keras(with_softmax(in_float32(model))).save(path)
+        network.save(path)
         written = keras.saving.load_model(path, compile=False)
-        return parity.predict(written, held_out.images)
+        return parity.ask_on_cpu(written, held_out.images)
     _write(name, network, path, representative, about)
     predict = runtimes.LOADERS[path.suffix](path)
     starts = range(0, len(held_out.images), _BATCH_SIZE)
     batches = (held_out.images[start : start + _BATCH_SIZE] for start in starts)
-    return np.concatenate([np.array(predict(batch)) for batch in batches])
+    return joined(map(predict, batches))
 
 
 def _write(
@@ -172,6 +183,8 @@ def _write(
         written, _ = tf2onnx.convert.from_function(
             function, function.input_signature, opset=_ONNX_OPSET
         )
+        # By name "known" would come first; who asks for one output wants probabilities.
+        written.graph.output.sort(key=lambda output: output.name, reverse=True)
         onnx.helper.set_model_props(written, properties)
         onnx.save(written, str(path))
     else:

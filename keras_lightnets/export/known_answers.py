@@ -49,11 +49,13 @@ def write(
         (folder / name).write_bytes(file)
         header = b"P6\n%d %d\n255\n" % (pixels.shape[1], pixels.shape[0])
         (folder / f"{number}.ppm").write_bytes(header + pixels.tobytes())
-        probabilities = {
-            signature: [round(each, 7) for each in rows[place].tolist()]
-            for signature, rows in expected.probabilities.items()
-        }
-        images.append({"file": name, "probabilities": probabilities})
+        image = {"file": name, "probabilities": {}}
+        for signature, answer in expected.answers.items():
+            shares = answer.probabilities[place].tolist()
+            image["probabilities"][signature] = [round(each, 7) for each in shares]
+            if answer.known is not None:
+                image.setdefault("known", {})[signature] = bool(answer.known[place])
+        images.append(image)
     tolerance = _OF_ROUNDED if rounded else _TOLERANCE
     known = {"labels": list(labels), "tolerance": tolerance, "images": images}
     (folder / selftest.ANSWERS.name).write_text(json.dumps(known) + "\n", encoding="utf-8")
@@ -61,7 +63,7 @@ def write(
 
 def _choose(expected: Reference, count: int) -> list[int]:
     """Places of small files of which the network is sure, of as many classes as possible."""
-    probabilities = expected.probabilities[IMAGE_BYTES]
+    probabilities = expected.answers[IMAGE_BYTES].probabilities
     by_size = np.argsort([len(file) for file in expected.files], kind="stable")
     small = by_size[: max(count, len(by_size) // 2)]
     ranked = small[np.argsort(-probabilities[small].max(-1), kind="stable")]

@@ -12,6 +12,7 @@ import numpy as np
 from keras_lightnets._version import __version__
 from keras_lightnets.catalogue import registry
 from keras_lightnets.export.tf_serving import TEMPLATES
+from keras_lightnets.inference.rejection import Rejection
 from keras_lightnets.intervals import interval
 from keras_lightnets.preprocessing import EvalTransform
 from keras_lightnets.text import visible
@@ -33,6 +34,7 @@ def render(
     weights: str | None = None,
     chose: bool = False,
     formats: Mapping[str, Mapping[str, Any]] | None = None,
+    rejection: Rejection | None = None,
 ) -> str:
     """Returns the card.
 
@@ -47,6 +49,7 @@ def render(
             "": random ones; None: nobody knows.
         chose: Whether the held-out images chose among several epochs.
         formats: The report of `formats.convert`, if there are files for other runtimes.
+        rejection: When an image is of none of the classes; None: never.
     """
     height, width = transform.image_size
     size = "the whole image is resized"
@@ -58,7 +61,7 @@ def render(
     limits = "Not known, since nothing was measured."
     if true is not None and len(true):
         measured = _measured(true, probabilities, chose)
-        limits = _limits(labels, true, probabilities)
+        limits = _limits(labels, true, probabilities, rejection)
     more = len(labels) - _NAMED
     software = [f"{package} {metadata.version(package)}" for package in ("keras", "tensorflow")]
     template = (TEMPLATES / "model_card.md").read_text(encoding="utf-8")
@@ -118,7 +121,9 @@ def _files(formats: Mapping[str, Mapping[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def _limits(labels: Sequence[str], true: np.ndarray, probabilities: np.ndarray) -> str:
+def _limits(
+    labels: Sequence[str], true: np.ndarray, probabilities: np.ndarray, rejection: Rejection | None
+) -> str:
     """The classes that are missed most, and those that no image tested."""
     counts = np.bincount(true, minlength=len(labels))
     missed = np.bincount(true, probabilities.argmax(-1) != true, minlength=len(labels))
@@ -134,6 +139,8 @@ def _limits(labels: Sequence[str], true: np.ndarray, probabilities: np.ndarray) 
         lines.append(f"| {names[0]} | {int(missed[place])} | {counts[place]} | {names[1]} |")
     sure = probabilities.max(-1)[probabilities.argmax(-1) != true]
     unknown = "Images of none of the classes were not measured: they get one all the same."
+    if rejection is not None:
+        unknown = _rejected(rejection.about)
     if len(sure):
         high = int(np.sum(sure > _SURE))
         unknown += f" Of the {len(sure)} mistakes {high} had a probability above {_SURE}."
@@ -141,6 +148,20 @@ def _limits(labels: Sequence[str], true: np.ndarray, probabilities: np.ndarray) 
     if untested := int(np.sum(counts == 0)):
         lines += ["", f"{untested} of the classes have no held-out image."]
     return "\n".join(lines)
+
+
+def _rejected(about: Mapping[str, Any]) -> str:
+    """What the output `known` is worth."""
+    text = (
+        "`known` is true for an image that is like those of some class in training, as "
+        f"{about['coverage']:.1%} of other images of these classes should be. "
+    )
+    if "auroc" not in about:
+        return text + "Images of none of the classes were not measured."
+    return text + (
+        f"It was false for {about['unknown_rejected']:.1%} of {about['unknown_images']} images of "
+        f"none of the classes (AUROC {about['auroc']:.3f})."
+    )
 
 
 def _text(name: str) -> str:

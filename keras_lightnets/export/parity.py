@@ -17,12 +17,15 @@ import tensorflow as tf
 
 from keras_lightnets.errors import ParityError
 from keras_lightnets.export import readback
+from keras_lightnets.export.answers import Answer, answer, joined
 from keras_lightnets.export.signatures import FEATURES, IMAGE_BYTES, IMAGES
 from keras_lightnets.inference.function import in_float32, with_softmax
+from keras_lightnets.inference.rejection import Rejection, rejecting
 from keras_lightnets.paths import literal_path
 from keras_lightnets.preprocessing import EvalTransform, evaluation_image
 
 TOLERANCE = 1e-5  # largest difference of two probabilities computed in float32
+KNOWN_TOLERANCE = 1e-3  # largest share of images that are known to one and not to the other
 _BATCH_SIZE = 16
 
 
@@ -55,28 +58,38 @@ class Reference:
 
     held_out: HeldOut
     files: list[bytes]
-    probabilities: Mapping[str, np.ndarray]  # by signature, `(n, classes)`
+    answers: Mapping[str, Answer]  # by signature
 
 
-def reference(model: keras.Model, held_out: HeldOut, transform: EvalTransform) -> Reference:
+def reference(
+    model: keras.Model,
+    held_out: HeldOut,
+    transform: EvalTransform,
+    rejection: Rejection | None = None,
+) -> Reference:
     """Asks the Keras model, in float32 whatever its policy, about the held-out pictures."""
     model = in_float32(model)
-    on_images = predict(model, held_out.images)
+    on_images = ask(model, held_out.images, rejection)
     if held_out.files is not None:
         both = {IMAGES: on_images, IMAGE_BYTES: on_images}
         return Reference(held_out, list(held_out.files), both)
     files = [tf.io.encode_png(image).numpy() for image in held_out.images]
     decode = tf.function(lambda contents: evaluation_image(contents, transform))
     decoded = np.stack([decode(tf.constant(file)).numpy() for file in files])
-    return Reference(held_out, files, {IMAGES: on_images, IMAGE_BYTES: predict(model, decoded)})
+    both = {IMAGES: on_images, IMAGE_BYTES: ask(model, decoded, rejection)}
+    return Reference(held_out, files, both)
 
 
-def predict(model: keras.Model, images: np.ndarray) -> np.ndarray:
-    """Returns the float32 probabilities `(n, classes)` of a Keras model, whatever its policy.
+def ask(model: keras.Model, images: np.ndarray, rejection: Rejection | None = None) -> Answer:
+    """Returns what a Keras classifier says of images in float32, whatever its policy."""
+    return ask_on_cpu(rejecting(with_softmax(in_float32(model)), rejection), images)
+
+
+def ask_on_cpu(model: keras.Model, images: np.ndarray) -> Answer:
+    """Returns what a Keras model says of images.
 
     Computed on the CPU: GPUs since Ampere round the factors of float32 products to 11 bits.
     """
-    model = with_softmax(in_float32(model))
 
     @tf.function(autograph=False, reduce_retracing=True)
     def on_cpu(images):
@@ -84,7 +97,7 @@ def predict(model: keras.Model, images: np.ndarray) -> np.ndarray:
             return model(tf.cast(images, model.inputs[0].dtype), training=False)
 
     starts = range(0, len(images), _BATCH_SIZE)
-    return np.concatenate([on_cpu(images[start : start + _BATCH_SIZE]) for start in starts])
+    return joined(answer(on_cpu(images[start : start + _BATCH_SIZE])) for start in starts)
 
 
 def run(
@@ -119,10 +132,13 @@ def run(
             where = f"{signature}, oneDNN {onednn}"
             if not outputs.get(f"{signature}/valid", np.array(True)).all():
                 raise ParityError(f"{where}: a held-out image is reported as not valid.")
-            report["signatures"][where] = compare(
+            names = [
+                name for name in ("probabilities", "known") if f"{signature}/{name}" in outputs
+            ]
+            report["signatures"][where] = compare_answers(
                 where,
-                expected.probabilities[signature],
-                outputs[f"{signature}/probabilities"],
+                expected.answers[signature],
+                answer({name: outputs[f"{signature}/{name}"] for name in names}),
                 expected.held_out.labels,
                 max_accuracy_drop,
             )
@@ -130,6 +146,35 @@ def run(
         if features is not None and not np.isfinite(features).all():
             raise ParityError(f"{FEATURES}, oneDNN {onednn}: not finite.")
     return report
+
+
+def compare_answers(
+    where: str,
+    expected: Answer,
+    received: Answer,
+    labels: np.ndarray | None,
+    max_accuracy_drop: float | None,
+    tolerance: float = TOLERANCE,
+) -> dict[str, Any]:
+    """Compares probabilities, and which images are known where that is told; see `run`.
+
+    Raises:
+        ParityError: They differ by more than allowed.
+    """
+    numbers = expected.probabilities, received.probabilities
+    result = compare(where, *numbers, labels, max_accuracy_drop, tolerance)
+    if expected.known is None:
+        return result
+    if received.known is None:
+        raise ParityError(f"{where}: it does not tell which images are known.")
+    differ = float(np.mean(expected.known != received.known))
+    allowed = max(KNOWN_TOLERANCE, max_accuracy_drop or 0.0)
+    if differ > allowed:
+        raise ParityError(
+            f"{where}: {differ:.4f} of the images are known to one of the export and the Keras "
+            f"model alone (at most {allowed})."
+        )
+    return result | {"known_agreement": 1 - differ}
 
 
 def compare(

@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 
 from keras_lightnets.errors import ExportError
+from keras_lightnets.export.answers import Answer, answer, joined
 from keras_lightnets.text import first_line
 
-Predict = Callable[[Any], Any]
+Predict = Callable[[Any], Answer]
 
 # Format -> (file or folder, packages that write and run it).
 FILES = {
@@ -129,7 +130,7 @@ def litert_interpreter(
 
 
 def load_litert(path: pathlib.Path, threads: int | None = None) -> Predict:
-    """Returns a function from images to probabilities that runs a `.tflite` file.
+    """Returns a function from images to answers that runs a `.tflite` file.
 
     Args:
         path: The file. What its input and output stand for, where they are whole numbers, it says
@@ -137,7 +138,9 @@ def load_litert(path: pathlib.Path, threads: int | None = None) -> Predict:
         threads: At most so many; None: LiteRT's own choice.
     """
     interpreter = litert_interpreter(path, threads)
-    (given,), output = interpreter.get_input_details(), interpreter.get_output_details()[0]
+    (given,), outputs = interpreter.get_input_details(), {"": interpreter.get_output_details()[0]}
+    if len(interpreter.get_signature_list()) == 1:  # it has their names
+        outputs = interpreter.get_signature_runner().get_output_details()
     prepared = tuple(given["shape"])
 
     def run(images):
@@ -148,11 +151,16 @@ def load_litert(path: pathlib.Path, threads: int | None = None) -> Predict:
             prepared = images.shape
         interpreter.set_tensor(given["index"], quantized(images, given))
         interpreter.invoke()
-        return dequantized(interpreter.get_tensor(output["index"]), output)
+        return answer(
+            {
+                name: dequantized(interpreter.get_tensor(details["index"]), details)
+                for name, details in outputs.items()
+            }
+        )
 
     if given["shape_signature"][0] == -1:
         return run
-    return lambda images: np.concatenate([run(image[None]) for image in images])
+    return lambda images: joined(run(image[None]) for image in images)
 
 
 def quantized(values: np.ndarray, details: Mapping[str, Any]) -> np.ndarray:
@@ -171,7 +179,7 @@ def dequantized(values: np.ndarray, details: Mapping[str, Any]) -> np.ndarray:
 
 
 def load_onnx(path: pathlib.Path) -> Predict:
-    """Returns a function from images to probabilities that runs an `.onnx` file.
+    """Returns a function from images to answers that runs an `.onnx` file.
 
     Raises:
         ExportError: onnxruntime is not installed, or cannot load the file.
@@ -183,11 +191,17 @@ def load_onnx(path: pathlib.Path) -> Predict:
         raise ExportError(str(error)) from None
     (given,) = session.get_inputs()
     dtype = "uint8" if given.type == "tensor(uint8)" else "float32"
-    return lambda images: session.run(None, {given.name: images.astype(dtype)})[0]
+    names = [output.name for output in session.get_outputs()]
+
+    def run(images):
+        values = session.run(None, {given.name: images.astype(dtype)})
+        return answer(dict(zip(names, values, strict=True)))
+
+    return run
 
 
 def load_openvino(path: pathlib.Path) -> Predict:
-    """Returns a function from images to probabilities that runs an OpenVINO `.xml` file.
+    """Returns a function from images to answers that runs an OpenVINO `.xml` file.
 
     Raises:
         ExportError: openvino is not installed, or cannot load the file.
@@ -201,15 +215,18 @@ def load_openvino(path: pathlib.Path) -> Predict:
     except RuntimeError as error:
         raise ExportError(first_line(error)) from None
     dtype = model.inputs[0].element_type.to_dtype()
-    return lambda images: model([images.astype(dtype)])[0]
+    names = [next(iter(output.names), str(place)) for place, output in enumerate(model.outputs)]
+    return lambda images: answer(
+        dict(zip(names, model([images.astype(dtype)]).values(), strict=True))
+    )
 
 
 def load_keras(path: pathlib.Path) -> Predict:
-    """Returns a function from images to probabilities that runs a `.keras` file."""
+    """Returns a function from images to answers that runs a `.keras` file."""
     import keras
 
     model = keras.saving.load_model(path, compile=False)
-    return lambda images: model.predict_on_batch(images.astype("float32"))
+    return lambda images: answer(model.predict_on_batch(images.astype("float32")))
 
 
 LOADERS: dict[str, Callable[[pathlib.Path], Predict]] = {

@@ -36,6 +36,7 @@ from keras_lightnets.inference.function import (
     inference_model,
     is_quantized,
 )
+from keras_lightnets.inference.rejection import Rejection
 from keras_lightnets.layers import placement
 from keras_lightnets.layers.notes import notes
 from keras_lightnets.preprocessing import EvalTransform
@@ -65,6 +66,7 @@ class ExportOptions:
             the held-out pictures may fall, from 0 to 1.
         selftest_images: How many held-out pictures go with a version, for its `selftest.py` to
             compare a server's answers; 0: none, where nobody else may see them.
+        rejection: When an image is of none of the classes; None: the output `known` is left out.
     """
 
     input_dtype: str = "uint8"
@@ -79,6 +81,7 @@ class ExportOptions:
     equalize: bool = False
     max_accuracy_drop: float = 0.01
     selftest_images: int = 8
+    rejection: Rejection | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,7 +166,9 @@ def export_job(
         served = inference_model(job.model, options.precision)
         write_saved_model(served, job.interface, staged, whole_batches=options.gpu)
         progress(f"Comparing it with the Keras model on {len(job.held_out.images)} images")
-        expected = parity.reference(job.model, job.held_out, job.interface.transform)
+        expected = parity.reference(
+            job.model, job.held_out, job.interface.transform, options.rejection
+        )
         # Where numbers are rounded, the last bit of a sum may decide which way.
         rounded = options.precision != "float32" or is_quantized(job.model)
         report = parity.run(
@@ -286,11 +291,12 @@ def _write_card(
         job.interface.labels,
         job.interface.transform,
         job.held_out.labels,
-        expected.probabilities[signatures.IMAGE_BYTES],
+        expected.answers[signatures.IMAGE_BYTES].probabilities,
         data=config["data"]["dataset"] if config else None,
         weights=weights,
         chose=bool(config),
         formats=about.get("formats"),
+        rejection=job.options.rejection,
     )
     (staged / model_card.NAME).write_text(text, encoding="utf-8")
 
@@ -308,13 +314,18 @@ def _write_formats(job: Job, directory: pathlib.Path) -> dict[str, Any]:
         representative=job.options.representative,
         equalize=job.options.equalize,
         max_accuracy_drop=job.options.max_accuracy_drop,
+        rejection=job.options.rejection,
     )
     if "onnx" in report:
         size, classes = job.interface.transform.image_size, len(job.interface.labels)
         file = directory / report["onnx"]["file"]
         config = deployment.triton_config(file, job.model_dir.name, size, classes)
         (directory / "config.pbtxt").write_text(config, encoding="utf-8")
-    about = {"transform": job.interface.transform.to_dict(), "formats": report}
+    about = {
+        "transform": job.interface.transform.to_dict(),
+        **_rejects(job.options),
+        "formats": report,
+    }
     bundle.write_extra(directory, job.interface.labels, about)
     return report
 
@@ -365,7 +376,9 @@ def make_interface(
             f"`transform` gives images of size {transform.image_size}, but the model takes {size}."
         )
     top_k = min(options.top_k, classes)
-    return signatures.Interface(transform, labels, options.input_dtype, top_k, options.features)
+    return signatures.Interface(
+        transform, labels, options.input_dtype, top_k, options.features, options.rejection
+    )
 
 
 def write_saved_model(
@@ -399,6 +412,7 @@ def _describe(job: Job, version: int, report: Mapping[str, Any]) -> dict[str, An
         "classes": len(interface.labels),
         "top_k": interface.top_k,
         "precision": job.options.precision,
+        **_rejects(job.options),
         "held_out_images": report["images"],
         "held_out_accuracy": accuracies[0] if accuracies else None,
         "versions": {
@@ -407,6 +421,10 @@ def _describe(job: Job, version: int, report: Mapping[str, Any]) -> dict[str, An
             "tensorflow": tf.__version__,
         },
     }
+
+
+def _rejects(options: ExportOptions) -> dict[str, Any]:
+    return {} if options.rejection is None else {"rejection": dict(options.rejection.about)}
 
 
 @contextlib.contextmanager

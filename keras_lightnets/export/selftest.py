@@ -91,6 +91,10 @@ def check_answers(ask, signature, bodies, known):
                 f"to {max(differences):.4f}"
             )
         largest = max(largest, *differences)
+        # Only a version that rejects images of no class says this.
+        must = image.get("known", {}).get(signature)
+        if must is not None and answer["known"] != [must]:
+            raise ValueError(f"{image['file']}: known is {answer['known'][0]}, must be {must}")
     return f"{len(bodies)} images get the known answers, within {largest:.1e}"
 
 

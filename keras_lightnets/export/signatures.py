@@ -10,6 +10,7 @@ import keras
 import tensorflow as tf
 
 from keras_lightnets.inference.function import features_model, served_function
+from keras_lightnets.inference.rejection import Rejection, rejecting
 from keras_lightnets.preprocessing import EvalTransform, evaluation_image
 
 IMAGES, IMAGE_BYTES, FEATURES = "serving_default", "serve_bytes", "features"
@@ -25,6 +26,7 @@ class Interface:
         input_dtype: Of `images`: "uint8", or "float32" on the same scale as the model's input.
         top_k: Number of `classes` and `scores` in the answer.
         features: Whether there is a signature for the features before the classifier.
+        rejection: When an image is of none of the classes; None: never.
     """
 
     transform: EvalTransform
@@ -32,6 +34,7 @@ class Interface:
     input_dtype: str = "uint8"
     top_k: int = 5
     features: bool = False
+    rejection: Rejection | None = None
 
     @property
     def input_spec(self) -> tf.TensorSpec:
@@ -62,7 +65,8 @@ def build(
     * `features`, if asked for: `images` -> `features (batch, channels)`.
 
     All give float32 `probabilities (batch, classes)`, string `classes (batch, top_k)` and
-    float32 `scores (batch, top_k)`, best first.
+    float32 `scores (batch, top_k)`, best first; with `interface.rejection` also `known`, bool
+    `(batch,)`.
 
     Args:
         model: Made by `inference_model`.
@@ -72,7 +76,7 @@ def build(
         served_function, input_spec=interface.input_spec, whole_batches=whole_batches
     )
     module = Endpoints()
-    module.network = function(model)
+    module.network = function(rejecting(model, interface.rejection))
 
     @tf.function(input_signature=[interface.input_spec], autograph=False)
     def serve_images(images):
@@ -87,9 +91,10 @@ def build(
             # An operation of its own: a cast to the same type would be none, and wait for nothing.
             images = tf.identity(images)
         images = tf.cast(images, interface.input_dtype)
-        probabilities = module.network(images)
-        probabilities = tf.where(valid[:, tf.newaxis], probabilities, 0.0)
-        answer = _answer(probabilities, interface)
+        outputs = tf.nest.map_structure(
+            lambda output: tf.where(valid[:, tf.newaxis], output, 0.0), module.network(images)
+        )
+        answer = _answer(outputs, interface)
         answer["classes"] = tf.where(valid[:, tf.newaxis], answer["classes"], "")
         return answer | {"valid": valid}
 
@@ -115,7 +120,11 @@ def _checked(images: tf.Tensor, interface: Interface) -> tf.Tensor:
         return tf.identity(images)
 
 
-def _answer(probabilities: tf.Tensor, interface: Interface) -> dict[str, tf.Tensor]:
+def _answer(outputs: Any, interface: Interface) -> dict[str, tf.Tensor]:
+    probabilities, more = outputs, {}
+    if interface.rejection is not None:
+        probabilities = outputs["probabilities"]
+        more = {"known": outputs["known"][:, 0] > 0.5}
     scores, indices = tf.math.top_k(probabilities, interface.top_k)
     # A constant instead of a lookup table: nothing to initialize, no asset to resolve.
     names = tf.constant(interface.labels, tf.string)
@@ -123,6 +132,7 @@ def _answer(probabilities: tf.Tensor, interface: Interface) -> dict[str, tf.Tens
         "probabilities": probabilities,
         "classes": tf.gather(names, indices),
         "scores": scores,
+        **more,
     }
 
 

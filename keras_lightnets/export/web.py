@@ -23,7 +23,9 @@ import tensorflow as tf
 
 from keras_lightnets.errors import ExportError
 from keras_lightnets.export import browser, bundle, parity
+from keras_lightnets.export.answers import Answer
 from keras_lightnets.export.described import Description
+from keras_lightnets.inference.rejection import Rejection
 from keras_lightnets.page import page
 from keras_lightnets.preprocessing import EvalTransform, decode_image
 from keras_lightnets.weights import downloads
@@ -79,6 +81,7 @@ def complete(
     max_accuracy_drop: float | None,
     max_files_drop: float,
     tolerance: float,
+    rejection: Rejection | None = None,
 ) -> dict[str, Any]:
     """Puts the page and its runtime beside the network in `folder` and asks the page.
 
@@ -90,6 +93,7 @@ def complete(
         max_accuracy_drop: See `parity.compare`, for pixels decoded here.
         max_files_drop: What accuracy may fall by where the browser decodes the files.
         tolerance: Largest difference of two probabilities.
+        rejection: That the network was written with, if any.
 
     Returns:
         The comparison; `files_top1_agreement` is that of the files as they are.
@@ -111,16 +115,19 @@ def complete(
 
     some = _some(held_out)
     transform = EvalTransform.from_dict(about.transform)
-    expected = parity.reference(model, some, transform)
-    probabilities = expected.probabilities[parity.IMAGE_BYTES]
+    expected = parity.reference(model, some, transform, rejection)
+    answers = expected.answers[parity.IMAGE_BYTES]
     # Decoders are the browser's: first pixels that all decode alike.
     png = _to_png(transform)
     alike = [png(tf.constant(file)).numpy() for file in expected.files]
-    received = _asked(folder, [*alike, *expected.files], probabilities.shape[1])
-    one, two = received[: len(alike)], received[len(alike) :]
-    found = parity.compare("web", probabilities, one, some.labels, max_accuracy_drop, tolerance)
-    files = parity.compare(
-        "web, the files as they are", probabilities, two, some.labels, max_files_drop
+    received = _asked(folder, [*alike, *expected.files])
+    one, two = (
+        Answer(rows[:, : len(about.labels)], None if rejection is None else rows[:, -1] > 0.5)
+        for rows in (received[: len(alike)], received[len(alike) :])
+    )
+    found = parity.compare_answers("web", answers, one, some.labels, max_accuracy_drop, tolerance)
+    files = parity.compare_answers(
+        "web, the files as they are", answers, two, some.labels, max_files_drop
     )
     return found | {"files_top1_agreement": files["top1_agreement"]}
 
@@ -140,8 +147,8 @@ def _to_png(transform: EvalTransform) -> Any:
     return tf.function(lambda contents: tf.io.encode_png(decode_image(contents, *how)))
 
 
-def _asked(folder: pathlib.Path, files: Sequence[bytes], classes: int) -> np.ndarray:
-    """Returns the probabilities that the page in `folder` gives for image files."""
+def _asked(folder: pathlib.Path, files: Sequence[bytes]) -> np.ndarray:
+    """Returns what the page in `folder` gives for image files: probabilities, and if known."""
     answers: queue.Queue[bytes | ExportError] = queue.Queue()
     rows = []
     with _served(folder, files, answers) as url, browser.opened(program(), url) as process:
@@ -159,7 +166,7 @@ def _asked(folder: pathlib.Path, files: Sequence[bytes], classes: int) -> np.nda
                 raise answer
             rows.append(np.frombuffer(answer, "<f4"))
             waited = 0
-    return np.stack(rows).reshape(-1, classes)
+    return np.stack(rows)
 
 
 @contextlib.contextmanager

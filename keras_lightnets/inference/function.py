@@ -198,7 +198,7 @@ def features_model(model: keras.Model) -> keras.Model:
 
 
 def frozen_function(model: keras.Model, input_spec: tf.TensorSpec) -> Any:
-    """Returns a concrete function of `model` with its weights as constants.
+    """Returns a concrete function of `model` with its weights as constants, float32 out.
 
     oneDNN lays out a constant kernel once for the processor; that of a variable at each call.
 
@@ -213,6 +213,6 @@ def frozen_function(model: keras.Model, input_spec: tf.TensorSpec) -> Any:
     def network(images):
         images = tf.cast(images, model.inputs[0].dtype)
         outputs, _ = model.stateless_call(trainable, fixed, images, training=False)
-        return tf.cast(outputs, tf.float32)
+        return tf.nest.map_structure(lambda output: tf.cast(output, tf.float32), outputs)
 
     return network

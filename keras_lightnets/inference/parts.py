@@ -33,7 +33,7 @@ def in_parts(network: Any, input_spec: tf.TensorSpec) -> Any:
 
     Args:
         network: Function of images `(batch, height, width, 3)`, in which no image depends on
-            another, giving `(batch, classes)`.
+            another, giving `(batch, classes)`, or several such arrays.
         input_spec: Of the images.
 
     Returns:
@@ -43,28 +43,35 @@ def in_parts(network: Any, input_spec: tf.TensorSpec) -> Any:
     part = images_per_part(concrete.graph)
     if part > _LARGEST_PART:
         return network
-    outputs = concrete.structured_outputs
+    outputs, nest = concrete.structured_outputs, tf.nest
+    shapes = nest.map_structure(lambda output: output.shape, outputs)
 
     @tf.function(input_signature=[input_spec], autograph=False)
     def run(images):
         size = part_size(tf.shape(images)[0], part)
         count = tf.shape(images)[0] // size
         # Not a TensorArray: its lists are what the converters to LiteRT and others lack.
-        results = tf.zeros((size * count, *outputs.shape[1:]), outputs.dtype)
+        results = nest.map_structure(
+            lambda output: tf.zeros((size * count, *output.shape[1:]), output.dtype), outputs
+        )
 
         def step(i, results):
             rows = i * size + tf.range(size)
             part = network(images[i * size : (i + 1) * size])
-            return i + 1, tf.tensor_scatter_nd_update(results, rows[:, tf.newaxis], part)
+            return i + 1, nest.map_structure(
+                lambda all, some: tf.tensor_scatter_nd_update(all, rows[:, tf.newaxis], some),
+                results,
+                part,
+            )
 
         _, results = tf.while_loop(
             lambda i, _: i < count,
             step,
             (0, results),
-            shape_invariants=(tf.TensorShape(()), outputs.shape),
+            shape_invariants=(tf.TensorShape(()), shapes),
             parallel_iterations=_CHAINS,
         )
-        return tf.ensure_shape(results, outputs.shape)
+        return nest.map_structure(tf.ensure_shape, results, shapes)
 
     return run
 

@@ -31,6 +31,16 @@ _URL = re.compile(
 )
 
 
+class Classes(list[tuple[str, float]]):
+    """The most probable classes of an image with their probabilities, best first.
+
+    Attributes:
+        known: Whether the image is of any class; None where the model does not tell.
+    """
+
+    known: bool | None = None
+
+
 class Client:
     """A connection to one model of a server. Safe to share between threads.
 
@@ -161,9 +171,7 @@ class Client:
         """
         return self._transport.predict(self._spec(), signature_name, inputs)
 
-    def classify(
-        self, images: Image | Iterable[Image], top: int | None = None
-    ) -> list[list[tuple[str, float]]]:
+    def classify(self, images: Image | Iterable[Image], top: int | None = None) -> list[Classes]:
         """Classifies image files: JPEG, PNG, BMP or GIF.
 
         Args:
@@ -172,7 +180,8 @@ class Client:
 
         Returns:
             For each image, in order, its most probable classes with their probabilities, best
-            first.
+            first. The list's `known` is False for an image of none of the classes, where the
+            model was exported with `--reject`, else None.
 
         Raises:
             OSError: A file that cannot be read.
@@ -181,15 +190,17 @@ class Client:
         if isinstance(images, str | pathlib.Path | bytes):
             images = [images]
         images = list(images)
-        results: list[list[tuple[str, float]]] = []
+        results: list[Classes] = []
         for start in range(0, len(images), self.batch_size):
             batch = images[start : start + self.batch_size]
             results += self._classify_batch([_read(image) for image in batch], batch, start)
-        return [result[:top] for result in results]
+        for result in results:
+            del result[top or len(result) :]
+        return results
 
     def _classify_batch(
         self, contents: list[bytes], images: list[Image], start: int
-    ) -> list[list[tuple[str, float]]]:
+    ) -> list[Classes]:
         try:
             outputs = self.predict({"image_bytes": contents}, "serve_bytes")
         except ClientError as error:
@@ -214,7 +225,10 @@ class Client:
                 message = f"{_name(images[index], start + index)}: {_CANNOT_DECODE}"
                 raise ClientError(message, status=400)
         rows = zip(outputs["classes"], outputs["scores"], strict=True)
-        return [list(zip(classes, scores, strict=True)) for classes, scores in rows]
+        found = [Classes(zip(classes, scores, strict=True)) for classes, scores in rows]
+        for image, known in zip(found, outputs.get("known", ()), strict=False):
+            image.known = bool(known)
+        return found
 
     def _spec(self) -> tuple[str, int | None, str | None]:
         return self.model, self._version, self._label

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import lightnets.data
+from keras_lightnets.export.answers import Answer
 from keras_lightnets.preprocessing import EvalTransform
 from lightnets.commands import predict
 from lightnets.config import keys as configuration
@@ -76,7 +77,8 @@ def test_no_damage_is_fatal_and_all_of_it_is_named(count, tmp_path, monkeypatch)
     assert count / 3 < len(named) < count
 
     artifact = types.SimpleNamespace(
-        transform=EvalTransform((32, 32), 36), predict=lambda images: np.zeros((len(images), 2))
+        transform=EvalTransform((32, 32), 36),
+        answer=lambda images: Answer(np.zeros((len(images), 2))),
     )
     answers = dict(predict.predictions(artifact, paths, 32))
     refused = {str(path): answer for path, answer in answers.items() if isinstance(answer, str)}

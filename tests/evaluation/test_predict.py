@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from keras_lightnets.export.answers import Answer
 from keras_lightnets.preprocessing import EvalTransform
+from keras_lightnets.serving.client import Classes
 from lightnets import cli
 from lightnets.commands import predict
 from lightnets.run import artifacts
@@ -35,10 +37,10 @@ def model(tmp_path, monkeypatch):
 
     def predict(images):
         bright = np.asarray(images, np.float32).mean((1, 2, 3)) / 255
-        return np.stack([1 - bright, bright], 1)
+        return Answer(np.stack([1 - bright, bright], 1))
 
     artifact = types.SimpleNamespace(
-        labels=["dark", "bright"], transform=EvalTransform((16, 16), 16), predict=predict
+        labels=["dark", "bright"], transform=EvalTransform((16, 16), 16), answer=predict
     )
     monkeypatch.setattr(artifacts, "open", lambda *target, **options: artifact)
     return str(tmp_path)
@@ -144,7 +146,7 @@ def test_the_next_step_is_for_a_person_who_has_a_run(pictures, tmp_path, monkeyp
     run = tmp_path / "run"
     run.mkdir()
     (run / "config.yaml").touch()
-    monkeypatch.setattr(predict, "_by_network", lambda args, paths: [(paths[0], [("cat", 0.9)])])
+    monkeypatch.setattr(predict, "_by_network", lambda args, paths: [(paths[0], Classes([("cat", 0.9)]))])
     command = ["predict", str(run), str(pictures / "a" / "0.png")]
     for terminal, target, more in ((False, run, []), (True, run, ["--format", "csv"])):
         monkeypatch.setattr(sys.stdout, "isatty", lambda terminal=terminal: terminal)

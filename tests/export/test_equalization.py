@@ -8,7 +8,7 @@ from sklearn.datasets import load_digits
 from keras_lightnets import layers
 from keras_lightnets.errors import ParityError
 from keras_lightnets.export import formats, layer_noise, litert
-from keras_lightnets.export.parity import HeldOut, predict
+from keras_lightnets.export.parity import HeldOut, ask
 from keras_lightnets.inference.equalization import equalize
 from keras_lightnets.inference.function import inference_model
 
@@ -51,7 +51,7 @@ def model(digits):
     model.compile(keras.optimizers.Adam(3e-3), "sparse_categorical_crossentropy")
     images, labels = digits
     model.fit(images[TRAIN].astype("float32"), labels[TRAIN], batch_size=64, epochs=8, verbose=0)
-    before = predict(model, images[HELD])
+    before = ask(model, images[HELD]).probabilities
     for number in range(2):
         depthwise = model.get_layer(f"depthwise{number}")
         scale = np.geomspace(1, 1000, depthwise.kernel.shape[2])
@@ -62,7 +62,7 @@ def model(digits):
         depthwise.kernel.assign(depthwise.kernel * scale[:, None])
         project = model.get_layer(f"project{number}")
         project.kernel.assign(project.kernel / scale[:, None])
-    np.testing.assert_allclose(predict(model, images[HELD]), before, atol=1e-3)
+    np.testing.assert_allclose(ask(model, images[HELD]).probabilities, before, atol=1e-3)
     return model
 
 

@@ -41,10 +41,10 @@ def test_a_tie_within_the_rounding_may_be_decided_either_way():
 
 def test_the_reference_is_exact_where_a_gpu_rounds(monkeypatch):
     model, images = small_net(), gate.HeldOut.synthetic(SIZE).images
-    exact = gate.predict(model, images)
+    exact = gate.ask(model, images).probabilities
     gpus.tensor_float_32(monkeypatch)
     assert np.abs(model.predict_on_batch(images.astype("float32")) - exact).max() > 5e-5
-    np.testing.assert_allclose(gate.predict(model, images), exact, atol=1e-6)
+    np.testing.assert_allclose(gate.ask(model, images).probabilities, exact, atol=1e-6)
 
 
 def test_rounded_weights_are_judged_by_accuracy():
@@ -58,7 +58,9 @@ def test_rounded_weights_are_judged_by_accuracy():
 def test_a_mismatch_publishes_nothing(tmp_path, monkeypatch):
     # The same through the processes: test_export_command.py, with a changed graph.
     def read_back(saved_model, expected, scratch):
-        right = {f"{key}/probabilities": value for key, value in expected.probabilities.items()}
+        right = {
+            f"{key}/probabilities": value.probabilities for key, value in expected.answers.items()
+        }
         wrong = right | {"serve_bytes/probabilities": right["serve_bytes/probabilities"] + 2e-5}
         return [answer | {"xla_disabled": True} for answer in (right, wrong)]
 

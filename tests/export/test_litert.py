@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from keras_lightnets.errors import ExportError
 from keras_lightnets.export import described, litert, runtimes
-from keras_lightnets.export.parity import HeldOut, predict
+from keras_lightnets.export.parity import HeldOut, ask
 from keras_lightnets.inference.function import inference_model
 from tests.exports import SIZE, small_net
 
@@ -67,9 +67,9 @@ def test_int8_computes_in_whole_numbers_only(network, tmp_path):
     kernels = [t for t in details.values() if len(t["quantization_parameters"]["scales"]) > 1]
     assert len(kernels) >= 3
     (tmp_path / "model.tflite").write_bytes(content)
-    received = runtimes.load_litert(tmp_path / "model.tflite")(IMAGES)
+    received = runtimes.load_litert(tmp_path / "model.tflite")(IMAGES).probabilities
     np.testing.assert_allclose(received.sum(-1), 1, atol=0.02)
-    expected = predict(small_net(), IMAGES)
+    expected = ask(small_net(), IMAGES).probabilities
     assert np.abs(received - expected).max() < 0.1
     assert np.mean(received.argmax(-1) == expected.argmax(-1)) >= 0.9
 
@@ -108,8 +108,8 @@ def test_int8_takes_the_ranges_of_fake_quantization(tmp_path):
     scales = {round(t["quantization"][0] * 255, 4) for t in details.values()}
     assert {3.0, 2.0, 12.0} <= scales
     (tmp_path / "model.tflite").write_bytes(content)
-    received = runtimes.load_litert(tmp_path / "model.tflite")(images)
-    expected = predict(model, images)
+    received = runtimes.load_litert(tmp_path / "model.tflite")(images).probabilities
+    expected = ask(model, images).probabilities
     # One step of a logit, 12 / 255, moves a probability by a quarter of that; and its own rounding.
     assert np.abs(received - expected).max() <= 12 / 255 / 4 + 0.5 / 256
 
@@ -135,9 +135,11 @@ def test_the_package_of_litert_runs_files_and_tensorflow_where_it_is_missing(
     path = tmp_path / "model.tflite"
     path.write_bytes(litert.float_file(network))
     assert type(runtimes.litert_interpreter(path)).__module__ == "ai_edge_litert.interpreter"
-    expected = runtimes.load_litert(path)(IMAGES)
+    expected = runtimes.load_litert(path)(IMAGES).probabilities
     monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", None)
     assert (
         type(runtimes.litert_interpreter(path)).__module__ == "tensorflow.lite.python.interpreter"
     )
-    np.testing.assert_allclose(runtimes.load_litert(path)(IMAGES), expected, atol=1e-5)
+    np.testing.assert_allclose(
+        runtimes.load_litert(path)(IMAGES).probabilities, expected, atol=1e-5
+    )

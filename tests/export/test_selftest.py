@@ -12,6 +12,7 @@ import pytest
 
 import keras_lightnets
 from keras_lightnets.export import known_answers, selftest
+from keras_lightnets.export.answers import Answer
 from keras_lightnets.export.parity import HeldOut, Reference
 from tests.bundles import selftest as run
 from tests.exports import LABELS, small_net
@@ -145,7 +146,8 @@ def test_images_are_small_and_of_many_classes(tmp_path):
     images = np.arange(6 * 12, dtype=np.uint8).reshape(6, 2, 2, 3)
     rows = np.array([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7], [0.4, 0.6], [0.0, 1.0], [1.0, 0.0]])
     files = [b"\xff\xd8", b"\x89P", b"GI", b"large", b"larger", b"larger"]
-    reference = Reference(HeldOut(images), files, {"serve_bytes": rows, "serving_default": rows})
+    answers = dict.fromkeys(("serve_bytes", "serving_default"), Answer(rows))
+    reference = Reference(HeldOut(images), files, answers)
     known_answers.write(tmp_path, reference, ["a", "b"], False, 3)
     known = json.loads((tmp_path / "selftest" / "answers.json").read_text())
     assert [image["file"] for image in known["images"]] == ["0.jpg", "1.gif", "2.png"]

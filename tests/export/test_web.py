@@ -66,7 +66,7 @@ def test_the_page_answers_as_the_keras_model(browser, exported):
     assert sum(path.stat().st_size for path in folder.iterdir()) == found["bytes"] < 15e6
     artifact = artifacts.open(folder / "model.onnx")
     assert (artifact.labels, artifact.transform) == (NAMES, TRANSFORM)
-    scores = parity.predict(model, held_out(TRANSFORM).images[1:2])[0]
+    scores = parity.ask(model, held_out(TRANSFORM).images[1:2]).probabilities[0]
     best = np.argsort(-scores)[:5]
 
     seen, other = (pages.tried(browser, folder, file) for file in (FILES[1], b"no picture"))
@@ -100,7 +100,7 @@ def test_a_page_that_prepares_pictures_otherwise_is_refused(exported, tmp_path, 
         completed(exported, tmp_path, TRANSFORM)
     (tmp_path / "classify.js").write_text("throw new Error('no network')")
     with pytest.raises(ExportError, match="The page fails: no network"):
-        web._asked(tmp_path, FILES, len(NAMES))
+        web._asked(tmp_path, FILES)
 
 
 def test_without_browser_or_runtime_one_line_says_what_to_do(tmp_path, monkeypatch):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from keras_lightnets.text import first_line
 from lightnets.config import keys as configs
 from lightnets.config import resolve
+from lightnets.evaluation import rejection
 from lightnets.run import directory as runs
 from lightnets.run import networks
 from lightnets.support import arguments, console
@@ -22,8 +23,10 @@ from lightnets.support.words import command, count, some
 from lightnets.support.writing import check_file, check_folder, write_json
 
 if TYPE_CHECKING:
+    import keras
     import numpy as np
 
+    from lightnets.data import Splits
     from lightnets.data.held_out import HeldOut
 
 # Mistakes that are named.
@@ -56,6 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--report", action="store_true", help="write the report of each split into the run TARGET"
     )
+    rejection.add_arguments(parser)
     parser.add_argument(
         "--predictions", type=pathlib.Path, metavar="CSV", help="file for a row per image"
     )
@@ -64,6 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Measures and prints; writes files only where `--out` says."""
     source = _check(args)
+    measured = _rejection(args, rejection.check(args))
 
     import numpy as np
 
@@ -92,6 +97,7 @@ def run(args: argparse.Namespace) -> int:
         "missing_classes": found.missing(true),
         "notes": notes,
         "per_class": rows,
+        **measured,
     }
     if args.out:
         args.out.mkdir(parents=True, exist_ok=True)
@@ -104,7 +110,7 @@ def run(args: argparse.Namespace) -> int:
         sources = found.sources.values()
         report.write_predictions(sources, true, probabilities, found.labels, args.predictions)
     if args.report:
-        results["reports"] = [*map(str, _write_reports(args, found, answers))]
+        results["reports"] = [*map(str, _write_reports(args, found, answers, measured))]
     if args.json:
         print(json.dumps(results))
     else:
@@ -116,10 +122,26 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _rejection(args: argparse.Namespace, unknown: Sequence[str]) -> dict[str, Any]:
+    """Returns what `--reject` finds, for the results."""
+    if args.reject is None:
+        return {}
+    network, splits = _of_run(args)
+    return {"rejection": dict(rejection.fit(network, splits, args.reject, unknown).about)}
+
+
+def _of_run(args: argparse.Namespace) -> tuple[keras.Model, Splits]:
+    """Returns the network and the data of the run TARGET, which may have moved."""
+    run = runs.Run.open(args.target)
+    moved = args.dataset is not None and _has_moved(run, args.dataset)
+    return run.model(), run.splits(args.dataset if moved else None)
+
+
 def _write_reports(
     args: argparse.Namespace,
     found: HeldOut,
     answers: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    measured: Mapping[str, Any],
 ) -> Iterator[pathlib.Path]:
     """Writes a page on each split into the run, as training does; yields their paths."""
     from lightnets.evaluation import page, report, scoring
@@ -127,13 +149,13 @@ def _write_reports(
 
     path = pathlib.Path(args.target)
     run = runs.Run.open(path)
-    moved = args.dataset is not None and _has_moved(run, args.dataset)
-    splits, model = run.splits(args.dataset if moved else None), run.model()
+    model, splits = _of_run(args)
     one_image, in_batch = speed.milliseconds(model, (1, 32))
     about = {
         **json.loads((path / "results.json").read_text()),
         "environment": json.loads((path / runs.ENVIRONMENT).read_text()),
         **{"one_image": one_image, "in_batch": in_batch},
+        **measured,
     }
     for name, (true, probabilities) in answers.items():
         own = name == found.chose
@@ -187,8 +209,11 @@ def _check(args: argparse.Namespace) -> pathlib.Path | None:
     if (args.target is None) == (args.model is None):
         raise UsageError("Name what is measured: a TARGET, or --model NAME.")
     source = _find_run(args)
+    is_run = None not in (source, args.target) and source == pathlib.Path(args.target)
+    if args.reject is not None and not is_run:
+        raise UsageError("--reject is fitted to a run: name its directory as TARGET.")
     if args.report:
-        if source is None or args.target is None or source != pathlib.Path(args.target):
+        if source is None or not is_run:
             raise UsageError("--report writes into a run: name its directory as TARGET.")
         if not (source / "results.json").is_file():
             again = command("train", "--resume", source)
@@ -340,6 +365,8 @@ def _print(results: dict[str, Any], found: HeldOut) -> None:
     )
     if results["missing_classes"]:
         console.line(f"No images of: {some(results['missing_classes'])}")
+    for line in rejection.lines(results["rejection"]) if "rejection" in results else ():
+        console.line(line)
     for name, reason in found.left_out.items():
         console.line(f"Not measured: {name} ({reason})")
     for note in results["notes"]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from keras_lightnets.export import bundle, runtimes
 from lightnets.config import keys as configs
+from lightnets.evaluation import rejection
 from lightnets.run import directory as runs
 from lightnets.run import networks
 from lightnets.support import arguments, console
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from keras_lightnets.export.parity import HeldOut
+    from keras_lightnets.inference.rejection import Rejection
     from lightnets.data import Splits
 
 
@@ -61,6 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     named = "named classes in an answer"
     add("--top-k", type=arguments.whole(1), default=5, metavar="K", help=named)
     add("--features", action="store_true", help="add a signature for the pooled features")
+    rejection.add_arguments(parser)
     add(
         "--max-accuracy-drop",
         type=float,
@@ -96,6 +99,11 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"--max-accuracy-drop is a share. Received: {args.max_accuracy_drop}")
     with told(ValueError, kind=UsageError):
         formats = runtimes.parse_formats(args.formats)
+    unknown = rejection.check(args)
+    if args.reject is not None and "litert-int8" in formats:
+        raise UsageError(
+            "litert-int8 computes in 256 steps, too few for --reject. Leave it out of --formats."
+        )
     if args.equalize and "litert-int8" not in formats:
         raise UsageError("--equalize is for the format litert-int8. Add it to --formats.")
     if (args.run is None) == (args.model is None):
@@ -105,12 +113,16 @@ def run(args: argparse.Namespace) -> int:
 
     if args.model is not None or (networks.is_weight_file(args.run) and args.run.is_file()):
         networks.check(args)
+        if args.reject is not None:
+            raise UsageError("--reject is set on held-out images: export a run.")
         source = None
     else:
         source = _open_run(args)
     with told(ExportError):
         runtimes.check_installed(formats)
-        written = _export(args, formats, source) if source else _export_network(args, formats)
+        written = (
+            _export(args, formats, source, unknown) if source else _export_network(args, formats)
+        )
     _print(written)
     if runtimes.TF_SERVING in formats:
         console.line(f"Next: {command('serve', args.out)}")
@@ -143,10 +155,17 @@ def portable(value: Any) -> Any:
     return value
 
 
-def _export(args: argparse.Namespace, formats: list[str], source: runs.Run) -> pathlib.Path:
+def _export(
+    args: argparse.Namespace, formats: list[str], source: runs.Run, unknown: list[str]
+) -> pathlib.Path:
     """Writes everything asked for and returns the new directory."""
     splits, model = source.splits(args.dataset), source.model(args.weights)
     _check_target(args, model.name, source.labels)
+    rule = None
+    if args.reject is not None:
+        rule = rejection.fit(model, splits, args.reject, unknown)
+        for line in rejection.lines(rule.about):
+            console.line(line)
     held_out = held_out_images(splits, args.gate_images)
     console.line(f"Comparing on {len(held_out.images)} of {splits.eval_examples} held-out images")
     console.line(splits.describe())
@@ -158,6 +177,7 @@ def _export(args: argparse.Namespace, formats: list[str], source: runs.Run) -> p
         metadata={"run": run},
         held_out=held_out,
         representative=representative_images(splits) if "litert-int8" in formats else None,
+        rule=rule,
     )
 
 
@@ -192,6 +212,7 @@ def _write(
     metadata: dict[str, Any],
     held_out: HeldOut | None = None,
     representative: np.ndarray | None = None,
+    rule: Rejection | None = None,
 ) -> pathlib.Path:
     from keras_lightnets.export import saved_model as export
 
@@ -215,6 +236,7 @@ def _write(
             equalize=args.equalize,
             max_accuracy_drop=args.max_accuracy_drop,
             selftest_images=args.selftest_images,
+            rejection=rule,
         ),
     )
     if runtimes.TF_SERVING not in formats:
@@ -236,9 +258,12 @@ def _print(version: pathlib.Path) -> None:
     if any("accuracy" not in row for row in rows.values()):
         shares = {}
     timed = any("ms_per_image" in row for row in rows.values())
+    rejects = any("known_agreement" in row for row in rows.values())
     console.table(
         (
-            *("compared with Keras", "images", "same top-1", "largest difference", *shares),
+            *("compared with Keras", "images", "same top-1", "largest difference"),
+            *(("same known",) if rejects else ()),
+            *shares,
             *(("MB", "ms an image") if timed else ()),
         ),
         [
@@ -247,6 +272,7 @@ def _print(version: pathlib.Path) -> None:
                 row["images"],
                 round(row["images"] * row["top1_agreement"]),
                 f"{row['max_difference']:.1e}",
+                *((round(row["images"] * row["known_agreement"]),) if rejects else ()),
                 *(f"{row[key]:.4f}" for key in shares.values()),
                 *(_size_and_time(row) if timed else ()),
             ]

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from keras_lightnets.serving.client import Client
+from keras_lightnets.serving.client import Classes, Client
 from keras_lightnets.serving.transport import ClientError
 from lightnets.run import networks
 from lightnets.support import arguments, console
@@ -24,7 +24,7 @@ from lightnets.support.words import command, count
 from lightnets.support.writing import check_file, check_folder, csv_text, write_text
 
 # A file, and its classes with their probabilities or why it has none.
-Answer = tuple[pathlib.Path, list[tuple[str, float]] | str]
+Answer = tuple[pathlib.Path, Classes | str]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -104,11 +104,12 @@ def _is_run(target: str | None) -> bool:
     return target is not None and (pathlib.Path(target) / "config.yaml").is_file()
 
 
-def _save(path: pathlib.Path, best: list[tuple[str, float]], folder: pathlib.Path) -> None:
+def _save(path: pathlib.Path, best: Classes, folder: pathlib.Path) -> None:
     from lightnets.evaluation import drawn
 
     folder.mkdir(parents=True, exist_ok=True)
-    drawn.save(path, *best[0], folder)
+    label, score = best[0]
+    drawn.save(path, f"not known: {label}" if best.known is False else label, score, folder)
 
 
 def _by_server(args: argparse.Namespace, paths: Sequence[pathlib.Path]) -> Iterator[Answer]:
@@ -138,13 +139,16 @@ def _by_network(args: argparse.Namespace, paths: Sequence[pathlib.Path]) -> Iter
     )
     if artifact.transform is None:
         raise networks.no_transform(str(args.target or args.model))
-    for path, scores in predictions(artifact, paths, args.batch_size):
-        if isinstance(scores, str):
-            yield path, scores
+    for path, found in predictions(artifact, paths, args.batch_size):
+        if isinstance(found, str):
+            yield path, found
             continue
+        scores, known = found
         names = artifact.labels or [str(number) for number in range(len(scores))]
-        best = scores.argsort()[::-1][: args.top]
-        yield path, [(names[number], float(scores[number])) for number in best]
+        order = scores.argsort()[::-1][: args.top]
+        best = Classes((names[number], float(scores[number])) for number in order)
+        best.known = known
+        yield path, best
 
 
 def find(names: Sequence[str]) -> Iterator[pathlib.Path]:
@@ -181,7 +185,7 @@ def _matches(path: pathlib.Path) -> list[pathlib.Path]:
 
 
 def predictions(artifact, paths: Sequence[pathlib.Path], batch_size: int) -> Iterator[tuple]:
-    """Yields `(path, probabilities)` for each file, or `(path, why it is no image)`."""
+    """Yields `(path, (probabilities, known))` for each file, or `(path, why it is no image)`."""
     import numpy as np
     import tensorflow as tf
 
@@ -209,9 +213,13 @@ def predictions(artifact, paths: Sequence[pathlib.Path], batch_size: int) -> Ite
 
     for batch in _read_ahead(read, paths, batch_size):
         images = [answer for _, answer in batch if not isinstance(answer, str)]
-        scores = iter(np.asarray(artifact.predict(np.stack(images))) if images else ())
+        found = iter(())
+        if images:
+            probabilities, known = artifact.answer(np.stack(images))
+            told = [None] * len(images) if known is None else known.tolist()
+            found = zip(probabilities, told, strict=True)
         for path, answer in batch:
-            yield path, answer if isinstance(answer, str) else next(scores)
+            yield path, answer if isinstance(answer, str) else next(found)
 
 
 def _read_ahead(
@@ -231,12 +239,13 @@ def _read_ahead(
         yield from map(list, ahead)
 
 
-def show(rows: list[tuple[pathlib.Path, list[tuple[str, float]]]], form: str) -> None:
-    """Prints the answers in one of the forms of `--format`."""
+def show(rows: list[tuple[pathlib.Path, Classes]], form: str) -> None:
+    """Prints the answers in one of the forms of `--format`; `known` where it is told."""
     records = [
         {
             "file": str(path),
             "predictions": [{"label": label, "probability": score} for label, score in best],
+            **({} if best.known is None else {"known": best.known}),
         }
         for path, best in rows
     ]
@@ -247,11 +256,15 @@ def show(rows: list[tuple[pathlib.Path, list[tuple[str, float]]]], form: str) ->
             print(json.dumps(record))
     else:
         flat = [
-            [str(path), rank, label, f"{score:.6f}" if form == "csv" else f"{score:.4f}"]
+            [
+                *(str(path), rank, label, f"{score:.6f}" if form == "csv" else f"{score:.4f}"),
+                *(() if best.known is None else (str(best.known).lower(),)),
+            ]
             for path, best in rows
             for rank, (label, score) in enumerate(best, 1)
         ]
         header = ["file", "rank", "label", "probability"]
+        header += ["known"] * (bool(flat) and len(flat[0]) > len(header))
         if form == "table" and not any(rank > 1 for _, rank, *_ in flat):
             for row in (header, *flat):  # one line an image
                 del row[1]

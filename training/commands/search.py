@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import pathlib
 
+from keras_lightnets.export.answers import Answer
 from lightnets.commands import predict
 from lightnets.evaluation import feature_file
 from lightnets.run import networks
@@ -43,14 +44,15 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(
             f"{args.file} has the features of another network than {target}. Make it anew: {again}"
         )
-    artifact = artifacts.Artifact(None, network.transform, features.pooled(network.model))
+    look = features.pooled(network.model)
+    artifact = artifacts.Artifact(None, network.transform, lambda images: Answer(look(images)))
     rows, failed = [], False
     for path, found in predict.predictions(artifact, list(predict.find(args.images)), 32):
         if isinstance(found, str):
             console.line(f"lightnets: {path}: {found}", error=True)
             failed = True
             continue
-        likeness = features.cosine(found[None], known.features)[0]
+        likeness = features.cosine(found[0][None], known.features)[0]
         for rank, place in enumerate((-likeness).argsort(kind="stable")[: args.top_k], 1):
             like = f"{likeness[place]:.4f}"
             rows.append([path, rank, known.names[place], known.labels[place], like])

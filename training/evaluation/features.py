@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_lightnets.inference.function import features_model
+from lightnets.data.sources.source import spread
 from lightnets.support import console
 
 if TYPE_CHECKING:
@@ -40,6 +41,11 @@ class Known(NamedTuple):
     source: AnySource
     features: np.ndarray
     look: Callable[[np.ndarray], np.ndarray]
+
+
+def sample(source: AnySource) -> AnySource:
+    """Returns at most `MOST` of the pictures, spread over all."""
+    return source.subset(spread(source.count, MOST)) if source.count > MOST else source
 
 
 def extract(model: keras.Model, splits: Splits, source: AnySource) -> Known:

@@ -12,8 +12,7 @@ import numpy as np
 
 from keras_lightnets.intervals import interval
 from lightnets.config.keys import Config, DistillationConfig
-from lightnets.data.sources.source import spread
-from lightnets.evaluation import activation, features, report, suspects
+from lightnets.evaluation import activation, features, rejection, report, suspects
 from lightnets.evaluation.features import Known
 from lightnets.evaluation.scoring import calibration, largest_class, mistakes
 from lightnets.support import markup
@@ -98,6 +97,7 @@ def write(
             "Classes, the worst first", _classes(results["per_class"], true, shown, said)
         ),
         markup.section("Calibration", *_calibration(true, probabilities)),
+        markup.section("Images of none of the classes", *_rejection(results)),
         markup.section("What the network saw in training", _seen(config, splits)),
         markup.section("Commands", f"<pre>{markup.text(_commands(run))}</pre>"),
     ]
@@ -169,10 +169,7 @@ def _known(model: keras.Model, splits: Splits) -> Known | None:
     """Returns training images with their features; None where they cannot be read here."""
     if splits.config.data.data_service:
         return None
-    source = splits.train_source
-    if source.count > features.MOST:
-        source = source.subset(spread(source.count, features.MOST))
-    return features.extract(model, splits, source)
+    return features.extract(model, splits, features.sample(splits.train_source))
 
 
 def _shown(true: np.ndarray, probabilities: np.ndarray, classes: int) -> np.ndarray:
@@ -305,6 +302,11 @@ def _calibration(true: np.ndarray, probabilities: np.ndarray) -> Iterator[str]:
         "(expected calibration error). Where the share is lower, the network is too certain.</p>"
     )
     yield markup.table(("mean probability", "right", "images"), rows)
+
+
+def _rejection(results: Mapping[str, Any]) -> Iterator[str]:
+    if about := results.get("rejection"):
+        yield from (f"<p>{markup.text(line)}</p>" for line in rejection.lines(about))
 
 
 def _below(splits: Splits, name: str) -> str:

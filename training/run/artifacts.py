@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from keras_lightnets.catalogue import class_names
-from keras_lightnets.export import runtimes
+from keras_lightnets.export import answers, runtimes
 from keras_lightnets.paths import literal_path
 from keras_lightnets.preprocessing import EvalTransform
 from keras_lightnets.text import first_line
@@ -33,15 +33,18 @@ class Artifact:
     Attributes:
         labels: Class names in the order of the output, or None if it does not know them.
         transform: From image files to its input, or None if it does not know.
-        predict: uint8 images `(batch, height, width, 3)` to float32 probabilities
-            `(batch, classes)`.
+        answer: uint8 images `(batch, height, width, 3)` to what it says of them.
         close: Ends the connection to a server.
     """
 
     labels: list[str] | None
     transform: EvalTransform | None
-    predict: Callable[[np.ndarray], np.ndarray]
+    answer: runtimes.Predict
     close: Callable[[], None] = lambda: None
+
+    def predict(self, images: np.ndarray) -> np.ndarray:
+        """Returns the float32 probabilities `(batch, classes)` of images."""
+        return self.answer(images).probabilities
 
 
 def open(
@@ -101,7 +104,9 @@ def open(
 
 def _of_keras(network: networks.Network, images: int) -> Artifact:
     predict = _keras_predict(network.model, images)
-    return Artifact(network.labels, network.transform, predict)
+    return Artifact(
+        network.labels, network.transform, lambda images: answers.answer(predict(images))
+    )
 
 
 def _find_model(path: pathlib.Path) -> pathlib.Path:
@@ -143,7 +148,7 @@ def _about(path: pathlib.Path) -> tuple[list[str] | None, EvalTransform | None]:
     return labels, transform
 
 
-def _keras_predict(model: Any, images: int) -> Callable[[np.ndarray], np.ndarray]:
+def _keras_predict(model: Any, images: int) -> Callable[[np.ndarray], Any]:
     def plain(images):
         return model.predict_on_batch(images.astype(model.inputs[0].dtype))
 
@@ -159,7 +164,7 @@ def _keras_predict(model: Any, images: int) -> Callable[[np.ndarray], np.ndarray
     return lambda images: classify(images.astype("float32")).numpy()
 
 
-def _load_saved_model(path: pathlib.Path) -> Callable[[np.ndarray], np.ndarray]:
+def _load_saved_model(path: pathlib.Path) -> runtimes.Predict:
     import tensorflow as tf
 
     with literal_path(path) as folder:
@@ -170,9 +175,8 @@ def _load_saved_model(path: pathlib.Path) -> Callable[[np.ndarray], np.ndarray]:
     ((name, spec),) = signature.structured_input_signature[1].items()
 
     def predict(images):
-        outputs = loaded.signatures["serving_default"](**{name: tf.cast(images, spec.dtype)})
-        key = "probabilities" if "probabilities" in outputs else next(iter(outputs))
-        return outputs[key].numpy()
+        given = {name: tf.cast(images, spec.dtype)}
+        return answers.answer(loaded.signatures["serving_default"](**given))
 
     return predict
 
@@ -196,7 +200,8 @@ def _open_url(url: str) -> Artifact:
                 answer = client.predict({"images": batch})
             if "probabilities" not in answer:
                 raise UserError(f"{url} gives no `probabilities`.")
-            parts.append(answer["probabilities"])
-        return np.concatenate([np.asarray(part, np.float32) for part in parts])
+            answer["probabilities"] = np.asarray(answer["probabilities"], np.float32)
+            parts.append(answers.answer(answer))
+        return answers.joined(parts)
 
     return Artifact(None, None, predict, client.close)

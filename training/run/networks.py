@@ -145,7 +145,8 @@ def load(
             )
         model = _build(name, weights or "imagenet", transform)
     labels = weights_lib.class_names(model) or labels
-    if labels is not None and len(labels) != model.output_shape[-1]:
+    # Behind the output `known`, if it has that.
+    if labels is not None and len(labels) != model.outputs[-1].shape[-1]:
         labels = None
     size = tuple(model.input_shape[1:3])
     if transform is not None and size not in ((None, None), transform.image_size):

@@ -26,7 +26,7 @@ async function answers(file) {
   const response = await fetch(url, { method: "POST", body: JSON.stringify(body) });
   const answer = await response.json();
   if (!response.ok) throw new Error(answer.error);
-  const { valid, classes, scores } = answer.predictions[0];
+  const { valid, known, classes, scores } = answer.predictions[0];
   if (valid === false) throw new Error("The server cannot read this file as a picture.");
-  return classes.map((label, place) => [label, scores[place]]);
+  return { rows: classes.map((label, place) => [label, scores[place]]), known };
 }

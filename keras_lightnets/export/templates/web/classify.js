@@ -1,9 +1,11 @@
 // From an image file to probabilities, as the network was measured with:
 //
 //   import { load } from "./classify.js";
-//   const { labels, probabilities } = await load();
-//   const scores = await probabilities(file); // a File or Blob; float32, in the order of `labels`
+//   const { labels, classify } = await load();
+//   const { scores, known } = await classify(file); // a File or Blob
 //
+// `scores` are float32 probabilities in the order of `labels`; `known` is false for a picture of none
+// of them, if the network was exported with --reject.
 // Pixels are resized here, not by a canvas, which averages in another way.
 import * as ort from "./ort.wasm.bundle.min.mjs";
 
@@ -24,14 +26,16 @@ export async function load(folder = new URL(".", import.meta.url)) {
   const session = await ort.InferenceSession.create(new URL("model.onnx", folder).href);
   const [height, width] = transform.image_size;
 
-  async function probabilities(file) {
+  async function classify(file) {
     const image = transformed(await pixels(file, transform.background), transform);
     const input = new ort.Tensor("float32", Float32Array.from(image), [1, height, width, 3]);
     const outputs = await session.run({ [session.inputNames[0]]: input });
-    return outputs[session.outputNames[0]].data;
+    const known = outputs.known && outputs.known.data[0] > 0.5;
+    return { scores: outputs[session.outputNames[0]].data, known };
   }
 
-  return { name, labels, probabilities };
+  const probabilities = async (file) => (await classify(file)).scores;
+  return { name, labels, classify, probabilities };
 }
 
 /** The pixels of an image file as a canvas gives them: red, green, blue and a fourth byte. */

@@ -1,7 +1,7 @@
 // Not an import at the top: that of a page which was opened as a file says nothing.
 const network = import("./classify.js").then((module) => module.load());
 
-async function probabilities(file) { return (await network).probabilities(file); }
+async function classified(file) { return (await network).classify(file); }
 
 async function prepare() {
   if (location.protocol === "file:")
@@ -12,7 +12,7 @@ async function prepare() {
 }
 
 async function answers(file) {
-  const scores = await probabilities(file), { labels } = await network;
+  const { scores, known } = await classified(file), { labels } = await network;
   const order = [...labels.keys()].sort((one, two) => scores[two] - scores[one]);
-  return order.slice(0, 5).map((number) => [labels[number], scores[number]]);
+  return { rows: order.slice(0, 5).map((number) => [labels[number], scores[number]]), known };
 }
