@@ -3,12 +3,13 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from sklearn.datasets import load_digits
 from sklearn.metrics import roc_auc_score
 
 from keras_lightnets.errors import ExportError
-from keras_lightnets.inference import rejection
-from keras_lightnets.inference.function import features_model
+from keras_lightnets.inference import parts, rejection
+from keras_lightnets.inference.function import features_model, served_function
 from tests.exports import SIZE, small_net
 
 
@@ -77,7 +78,7 @@ def test_the_temperature_undoes_what_makes_a_network_too_certain():
 
 
 @pytest.mark.parametrize("activation", ["softmax", None])
-def test_keras_computes_what_numpy_does(activation):
+def test_keras_computes_what_numpy_does(activation, monkeypatch):
     # Mutations: features that are not centered; a threshold of the cosine for one of the distance.
     model = small_net(activation=activation)
     images = np.random.default_rng(3).integers(0, 256, (64, *SIZE, 3)).astype("float32")
@@ -94,6 +95,12 @@ def test_keras_computes_what_numpy_does(activation):
     assert answer["known"].tolist() == [[float(each)] for each in known]
     assert 25 < known.sum() < 40
     assert rejection.rejecting(model, None) is model
+    # A server runs large batches in parts.
+    monkeypatch.setattr(parts, "images_per_part", lambda graph: 8)
+    spec = tf.TensorSpec((None, *SIZE, 3), tf.float32)
+    served = served_function(rejection.rejecting(model, rule), spec)(images)
+    for name, values in answer.items():
+        np.testing.assert_allclose(served[name], values, atol=1e-5)
 
 
 def test_a_network_without_a_classifier_cannot_reject():
