@@ -124,7 +124,7 @@ def test_digits_that_were_left_out_are_rejected():
     x = keras.layers.Rescaling(1 / 8, offset=-1)(x)
     for filters in (32, 64, 128):
         x = keras.layers.Conv2D(filters, 3, padding="same", use_bias=False)(x)
-        x = keras.layers.ReLU()(keras.layers.BatchNormalization()(x))
+        x = keras.layers.ReLU()(keras.layers.BatchNormalization(momentum=0.9)(x))
     x = keras.layers.GlobalAveragePooling2D()(x)
     model = keras.Model(image, keras.layers.Dense(8, activation="softmax", name="logits")(x))
     model.compile(keras.optimizers.Adam(0.003), "sparse_categorical_crossentropy")
@@ -134,9 +134,9 @@ def test_digits_that_were_left_out_are_rejected():
         look(images[places], verbose=0) for places in (train, held_out, np.flatnonzero(left_out))
     )
     shares = model.predict(images[held_out], verbose=0)
-    assert np.mean(shares.argmax(-1) == labels[held_out]) > 0.95
+    assert np.mean(shares.argmax(-1) == labels[held_out]) > 0.9
     rule = rejection.fit(features, labels[train], near, labels[held_out], shares, 0.95)
     near, far = map(rule.distances, (near, far))
     assert np.mean(near < rule.threshold) >= 0.95
-    assert np.mean(far >= rule.threshold) > 0.6
-    assert roc_auc_score(np.arange(len(near) + len(far)) >= len(near), [*near, *far]) > 0.9
+    assert np.mean(far >= rule.threshold) > 0.7
+    assert roc_auc_score(np.arange(len(near) + len(far)) >= len(near), [*near, *far]) > 0.93

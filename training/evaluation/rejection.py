@@ -147,8 +147,8 @@ def _measured(
 def lines(about: Mapping[str, Any]) -> Iterator[str]:
     """Yields for a person what `fit` measured."""
     yield (
-        f"Known: the features of {about['coverage']:.1%} of other images of the classes are so "
-        f"near to training images (set on {count(about['held_out_images'], 'held-out image')})."
+        f"About {about['coverage']:.1%} of images of the classes stay known: the threshold is set "
+        f"on {count(about['held_out_images'], 'held-out image')}."
     )
     yield (
         f"Temperature {about['temperature']:.3f}: expected calibration error "
