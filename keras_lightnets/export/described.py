@@ -62,9 +62,10 @@ def with_metadata(content: bytes, about: Description) -> bytes:
     entry.name, entry.buffer = "TFLITE_METADATA", len(model.buffers)
     model.buffers.append(buffer)
     model.metadata = [*(model.metadata or []), entry]
-    for graph in model.subgraphs:
-        # By name "known" would come first; who reads one output wants probabilities.
-        graph.outputs = sorted(graph.outputs, key=lambda place: -len(graph.tensors[place].shape))
+    # Who reads one output wants probabilities; by name "known" would come first.
+    names = {each.tensorIndex: each.name for own in model.signatureDefs for each in own.outputs}
+    graph = model.subgraphs[0]
+    graph.outputs = sorted(graph.outputs, key=lambda place: names[place], reverse=True)
     builder = _SharingBuilder()
     builder.Finish(model.Pack(builder), b"TFL3")
     file = io.BytesIO()

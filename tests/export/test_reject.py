@@ -9,6 +9,7 @@ from PIL import Image
 from keras_lightnets.errors import ExportError, ParityError
 from keras_lightnets.export import formats, parity, runtimes
 from keras_lightnets.export.answers import Answer
+from keras_lightnets.export.described import Description
 from keras_lightnets.inference import rejection as rules
 from keras_lightnets.serving import Client
 from lightnets.cli import main
@@ -17,7 +18,7 @@ from lightnets.evaluation import rejection
 from lightnets.run import artifacts
 from lightnets.run.directory import Run
 from tests.bundles import selftest
-from tests.colour_run import make_run, network
+from tests.colour_run import LABELS, make_run, network
 from tests.serving_models import serving
 
 
@@ -164,8 +165,9 @@ def test_every_format_tells_what_is_known(run, tmp_path, monkeypatch):
     assert 9 <= expected.known[:12].sum() <= 12
     assert not expected.known[12:].any()
     names = ["litert", "litert-float16", "litert-dynamic", "onnx", "openvino", "keras"]
+    pictures, about = parity.HeldOut(images), Description("colour", LABELS, {})
     report = formats.convert(
-        model, tmp_path, names, parity.HeldOut(images), max_accuracy_drop=0.2, rejection=rule
+        model, tmp_path, names, pictures, about, max_accuracy_drop=0.2, rejection=rule
     )
     for name in names:
         rounded = name in runtimes.ROUNDED
@@ -173,6 +175,8 @@ def test_every_format_tells_what_is_known(run, tmp_path, monkeypatch):
         answer = artifacts.open(tmp_path / report[name]["file"]).answer(images[:5])
         assert rounded or answer.known.tolist() == expected.known[:5].tolist()
         np.testing.assert_allclose(answer.probabilities, expected.probabilities[:5], atol=0.02)
+    details = runtimes.litert_interpreter(tmp_path / "model.tflite").get_output_details()
+    assert [each["shape"][-1] for each in details] == [3, 1]  # who reads one reads probabilities
     with pytest.raises(ExportError, match="litert-int8"):
         formats.convert(
             model, tmp_path, ["litert-int8"], held_out, rejection=rule, representative=images
