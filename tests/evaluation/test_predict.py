@@ -146,7 +146,9 @@ def test_the_next_step_is_for_a_person_who_has_a_run(pictures, tmp_path, monkeyp
     run = tmp_path / "run"
     run.mkdir()
     (run / "config.yaml").touch()
-    monkeypatch.setattr(predict, "_by_network", lambda args, paths: [(paths[0], Classes([("cat", 0.9)]))])
+    monkeypatch.setattr(
+        predict, "_by_network", lambda args, paths: [(paths[0], Classes([("cat", 0.9)]))]
+    )
     command = ["predict", str(run), str(pictures / "a" / "0.png")]
     for terminal, target, more in ((False, run, []), (True, run, ["--format", "csv"])):
         monkeypatch.setattr(sys.stdout, "isatty", lambda terminal=terminal: terminal)
