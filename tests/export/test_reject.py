@@ -69,6 +69,7 @@ def test_the_export_says_what_it_measured(run, version, unknown, capfd):
     )
 
 
+@pytest.mark.slow
 def test_known_is_told_by_the_bundle_the_client_and_the_self_test(run, version, unknown, capfd):
     held_out = [*Run.open(run).splits().eval_source.pick(range(12))]
     files = [*(file.numpy() for file in held_out), *(p.read_bytes() for p in unknown.iterdir())]
