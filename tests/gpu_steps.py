@@ -38,14 +38,14 @@ _VARYING = {
 }
 
 
-def network(family: str, policy: str) -> keras.Model:
+def network(family: str, policy: str, size: int = SIZE, classes: int = CLASSES) -> keras.Model:
     """A network with logits."""
     keras.config.set_dtype_policy(policy)
     try:
         return keras_lightnets.create_model(
             family,
-            input_shape=(SIZE, SIZE, 3),
-            classes=CLASSES,
+            input_shape=(size, size, 3),
+            classes=classes,
             include_preprocessing=True,
             classifier_activation=None,
         )
@@ -163,8 +163,13 @@ def fits(node, constraint) -> bool:
 
 def lowered(family: str, policy: str, **keys) -> str:
     """Forward and backward pass of a step as XLA gets it for a GPU, its HLO."""
+    backward, specs = backward_pass(network(family, policy), policy, BATCH, **keys)
+    return backward.experimental_get_compiler_ir(*specs)(stage="hlo", platform_name="GPU")
+
+
+def backward_pass(model: keras.Model, policy: str, batch: int, **keys):
+    """Forward and backward pass of a step, of all they need as arguments, and their specs."""
     placement.on_gpu = lambda strategy=None: True
-    model = network(family, policy)
     step = train_step(model, policy, **keys)
     # Only what takes all variables as arguments can be lowered for a device that is not here.
     step._state.loss_scale = tf.constant(1.0)
@@ -181,9 +186,13 @@ def lowered(family: str, policy: str, **keys) -> str:
         before, tf.GradientTape = tf.GradientTape, Tape
         try:
             with keras.StatelessScope(state_mapping=zip(variables, values, strict=True)):
-                return step._gradients(images, labels, weights, batch=tf.constant(float(BATCH)))
+                return step._gradients(images, labels, weights, batch=tf.constant(float(batch)))
         finally:
             tf.GradientTape = before
 
-    arguments = [*SPECS, *(tf.TensorSpec(v.shape, v.dtype) for v in variables)]
-    return backward.experimental_get_compiler_ir(*arguments)(stage="hlo", platform_name="GPU")
+    return backward, [
+        tf.TensorSpec((batch, *model.input_shape[1:]), tf.uint8),
+        tf.TensorSpec((batch, model.output_shape[-1]), tf.float32),
+        tf.TensorSpec((batch,), tf.float32),
+        *(tf.TensorSpec(v.shape, v.dtype) for v in variables),
+    ]

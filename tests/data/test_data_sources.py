@@ -119,9 +119,9 @@ def with_threads(splits, threads):
     return dataclasses.replace(splits, config=dataclasses.replace(splits.config, data=data))
 
 
-# Two that differ in all they do; the others are slow.
+# Two that differ in all they do; the others run at night.
 SOME = [
-    k if k in ("folder", "tfrecord") else pytest.param(k, marks=pytest.mark.slow) for k in KINDS
+    k if k in ("folder", "tfrecord") else pytest.param(k, marks=pytest.mark.nightly) for k in KINDS
 ]
 
 

@@ -158,8 +158,8 @@ def other_names(root):
 @pytest.mark.parametrize(
     "build",
     [
-        pytest.param(detections, marks=pytest.mark.slow),
-        *(pytest.param(build, marks=pytest.mark.nightly) for build in (configured, other_names)),
+        pytest.param(other_names, marks=pytest.mark.slow),
+        *(pytest.param(build, marks=pytest.mark.nightly) for build in (configured, detections)),
     ],
 )
 def test_checked_shown_converted_and_trained(build, tmp_path, capfd):

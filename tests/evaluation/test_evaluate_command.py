@@ -271,7 +271,16 @@ def test_a_report_says_whether_its_images_chose_the_epoch(tmp_path, capfd):
     assert "tensorflow 2." in text
     assert not (run / "report.html").exists()
     assert not (run / "suspects.csv").exists()
-    assert main(["evaluate", str(run), "--report"]) == 0
+    # Without the flag: those that are not there, and for a person.
+    for flag in ("--json", "--no-report"):
+        assert main(["evaluate", str(run), flag]) == 0
+        assert not (run / "report.html").exists()
+    capfd.readouterr()
+    assert main(["evaluate", str(run)]) == 0
     assert f"Report: {run}/report.html" in capfd.readouterr().out
+    (run / "report.html").write_text("as training wrote it")
+    assert main(["evaluate", str(run)]) == 0
+    assert (run / "report.html").read_text() == "as training wrote it"
+    assert main(["evaluate", str(run), "--report"]) == 0
     assert "These images also chose the best epoch" in (run / "report.html").read_text()
     assert (run / "suspects.csv").exists()

@@ -105,7 +105,8 @@ def test_the_files_of_the_run_are_compared_and_the_result_is_shown(run, tmp_path
     assert about["run"]["config"]["data"]["dataset"] == pathlib.Path(data).name != data
     assert not traces(out)
     code, text, err = lightnets(capfd, "verify", out)
-    assert (code, text, err) == (0, f"ok      {out}/colour/1\n", "")
+    assert (code, err) == (0, "")
+    assert text == f"ok      {out}/colour/1\nNext: lightnets serve {out}\n"
     # What the self-test sends are files of the run.
     folder = out / "colour" / "1" / "assets.extra" / "selftest"
     sent = {path.read_bytes() for path in folder.iterdir() if path.suffix == ".jpg"}

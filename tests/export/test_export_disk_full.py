@@ -76,7 +76,7 @@ def can_mount():
     )
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.skipif(not can_mount(), reason="no file system can be mounted here")
 def test_a_full_file_system_keeps_what_is_there(tmp_path):
     script = 'mount -t tmpfs -o size=6m tmpfs "$1" && exec "$2" -c "$3" "$1"'

@@ -128,7 +128,7 @@ def test_a_process_whose_export_was_killed_before_it_started_ends_at_once(tmp_pa
     assert (done.returncode, done.stderr) == (1, "the export has ended\n")
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_killed_exports_and_a_switch_under_load_fail_no_request(tmp_path):
     # Mutations: publishing in place; two renamings; leftovers kept; children that stay.
     base, marker = tmp_path / "served", tmp_path / "marker"

@@ -41,8 +41,8 @@ def randomized(name: str) -> keras.Model:
 @pytest.mark.parametrize(
     "name",
     [
-        *(pytest.param(name, marks=pytest.mark.slow) for name in NETS[:2]),
-        *(pytest.param(name, marks=pytest.mark.nightly) for name in NETS[2:]),
+        pytest.param(NETS[0], marks=pytest.mark.slow),
+        *(pytest.param(name, marks=pytest.mark.nightly) for name in NETS[1:]),
     ],
 )
 def test_onnx_runtime_and_openvino_agree_with_keras(name, tmp_path):

@@ -117,7 +117,7 @@ def test_torchvisions_file_gives_torchvisions_logits(offline):
         np.testing.assert_allclose(model(pixels), golden, rtol=0, atol=1e-4)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.timeout(1800)  # an export of five formats, each compared in two processes
 def test_photographs_are_classified_in_every_form(offline, tmp_path, capsys):
     files = [str(path) for path, _ in published_files.photographs()]

@@ -14,7 +14,7 @@ def test_mutation_fits_the_code(mutation):
     assert f"def {name.partition('[')[0]}(" in path.read_text()
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_three_mutations_are_caught_and_the_unchanged_code_is_not(tmp_path):
     names = ("inverse channel shuffle", "pickles may run code", "grouped entry into stage 2")
     run_mutations.copy_project(tmp_path)

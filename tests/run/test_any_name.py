@@ -57,7 +57,7 @@ def handlers():
         signal.signal(number, handler)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_whole_way_from_pictures_to_a_served_model(root, capsys, monkeypatch, handlers):
     assert len(os.fsencode(FOLDER)) == 255
     monkeypatch.setenv("XDG_CACHE_HOME", str(root / "cache"))

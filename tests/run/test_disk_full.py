@@ -66,7 +66,7 @@ def mountable():
         pytest.skip("no file system can be mounted here")
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.usefixtures("mountable")
 def test_a_full_file_system_is_named_and_the_run_continues_exactly(tmp_path):
     disk = tmp_path / "disk"

@@ -112,7 +112,7 @@ def test_a_file_damaged_in_the_middle_of_training_is_named(pictures, tmp_path, r
     assert tf.train.latest_checkpoint(str(tmp_path / "run" / "checkpoints"))
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_file_damaged_before_an_evaluation_is_named(pictures, tmp_path):
     """Caught: only the training images being looked at."""
     victim = pictures / "val" / "b" / "5.jpg"

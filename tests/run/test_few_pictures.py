@@ -30,7 +30,7 @@ def write_crops(root):
                 crop.save(folder / f"{number}.jpg", quality=92)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_published_weights_are_worth_ten_points_on_few_photographs(tmp_path, monkeypatch, capsys):
     write_crops(tmp_path / "photographs")
     monkeypatch.chdir(tmp_path)

@@ -32,17 +32,21 @@ STEPS = [
         (family, "mixed_bfloat16", "cpu:1", {"recompute": True, "ema": 0.9, "clip": 1.0})
         for family in FAMILIES
     ),
-    *(
-        pytest.param(family, "mixed_float16", "cpu:1", {}, marks=pytest.mark.nightly)
-        for family in FAMILIES
-    ),
     ("squeezenet", "mixed_bfloat16", "cpu:2", {"accumulate": 2}),
     ("mobilenet_v2", "mixed_float16", "cpu:2", {"sync_bn": True}),
 ]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("family", "policy", "devices", "keys"), STEPS)
+@pytest.mark.parametrize(
+    ("family", "policy", "devices", "keys"),
+    [
+        *(pytest.param(*step, marks=pytest.mark.slow) for step in STEPS),
+        *(
+            pytest.param(family, "mixed_float16", "cpu:1", {}, marks=pytest.mark.nightly)
+            for family in FAMILIES
+        ),
+    ],
+)
 def test_every_operation_of_a_step_has_a_kernel(family, policy, devices, keys):
     call = gpu_steps.missing_of_step
     assert not processes.call(call, family, policy, devices, timeout=600, **keys)

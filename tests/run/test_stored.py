@@ -74,7 +74,7 @@ def assert_close(ours, theirs):
         pytest.param(
             STILL,
             {"model__freeze": None, "model__head_warmup_epochs": 2},
-            marks=pytest.mark.slow,
+            marks=pytest.mark.nightly,
         ),
     ],
 )

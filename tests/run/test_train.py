@@ -54,7 +54,7 @@ def test_sigterm_saves_prints_the_command_that_continues_and_it_does(tmp_path, c
     assert {path.name for path in (whole / "weights").iterdir()} == {"best.keras", "last.keras"}
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_two_workers_started_by_the_command_do_what_one_does(tmp_path):
     # Only the first worker writes the run and talks; both end without an error.
     keys = ["--dataset", "digits", "--image-size", "32", "--model", "mobilenet_v1_b_x0_25"]

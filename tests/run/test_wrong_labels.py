@@ -11,7 +11,7 @@ from sklearn.datasets import load_digits
 from lightnets.cli import main
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_most_of_the_wrong_labels_are_among_the_first_suspects(tmp_path):
     digits, random = load_digits(), np.random.default_rng(0)
     images = len(digits.target)

@@ -53,7 +53,7 @@ def test_odd_sizes_and_files_without_top(builder, tmp_path):
     check_odd_size_by_path(builder, tmp_path)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize(("builder", "size"), [("MobileNetV1", 96), ("MobileNetV2", 97)])
 def test_exports_pad_as_keras_does(builder, size, tmp_path, no_gate):
     theirs = application(builder, size)

@@ -57,7 +57,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--out", type=pathlib.Path, help="folder for tables and pictures")
     parser.add_argument(
-        "--report", action="store_true", help="write the report of each split into the run TARGET"
+        "--report",
+        action=argparse.BooleanOptionalAction,
+        help="write the report of each split into the run TARGET (default: of those that training "
+        "has not written, but not with --json)",
     )
     rejection.add_arguments(parser)
     parser.add_argument(
@@ -66,7 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Measures and prints; writes files only where `--out` says."""
+    """Measures and prints; writes reports into a run, and other files where flags say."""
     source = _check(args)
     measured = _rejection(args, rejection.check(args))
 
@@ -109,17 +112,29 @@ def run(args: argparse.Namespace) -> int:
     if args.predictions:
         sources = found.sources.values()
         report.write_predictions(sources, true, probabilities, found.labels, args.predictions)
-    if args.report:
+    if not args.json:
+        _print(results, found)
+        for line in _worst(true, probabilities, found):
+            console.line(line)
+    if args.report is None and not args.json and _is_finished(args.target, source):
+        args.report = True
+        if (pathlib.Path(args.target) / "report.html").is_file():
+            answers.pop(found.chose, None)
+    if args.report and answers:
         results["reports"] = [*map(str, _write_reports(args, found, answers, measured))]
     if args.json:
         print(json.dumps(results))
     else:
-        _print(results, found)
-        for line in _worst(true, probabilities, found):
-            console.line(line)
         for line in _next(args, source, results.get("reports")):
             console.line(line)
     return 0
+
+
+def _is_finished(target: str | None, source: pathlib.Path | None) -> bool:
+    """Whether the target is the run `source`, and has come to its end."""
+    if target is None or source is None:
+        return False
+    return pathlib.Path(target) == source and (source / "results.json").is_file()
 
 
 def _rejection(args: argparse.Namespace, unknown: Sequence[str]) -> dict[str, Any]:
@@ -215,7 +230,7 @@ def _check(args: argparse.Namespace) -> pathlib.Path | None:
     if args.report:
         if source is None or not is_run:
             raise UsageError("--report writes into a run: name its directory as TARGET.")
-        if not (source / "results.json").is_file():
+        if not _is_finished(args.target, source):
             again = command("train", "--resume", source)
             raise UserError(f"--report needs a run that is finished: {again}")
     if args.model is not None:
