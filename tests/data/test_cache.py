@@ -35,7 +35,12 @@ def digest(batches):
 
 
 @pytest.mark.parametrize(
-    ("dataset", "kind"), [("folder", "memory"), ("folder", "disk"), ("digits", "auto")]
+    ("dataset", "kind"),
+    [
+        ("folder", "disk"),
+        pytest.param("folder", "memory", marks=pytest.mark.slow),
+        pytest.param("digits", "auto", marks=pytest.mark.nightly),
+    ],
 )
 def test_batches_are_the_same_and_files_are_read_once(pictures, dataset, kind):
     """Caught: a cache that is never filled, or by the position in the batch."""

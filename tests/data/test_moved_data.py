@@ -36,7 +36,7 @@ def config_of(pictures, **keys):
     )
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_run_whose_data_moved_ends_with_the_same_bits(tmp_path):
     old, new = tmp_path / "pictures", tmp_path / "else" / "where"
     toy.noise_files(old, 40, ("a", "b", "c", "d"))

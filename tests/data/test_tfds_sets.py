@@ -214,7 +214,7 @@ def contents(batches):
     ]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_tfrecord_set_of_one_split_is_split_like_a_folder(tmp_path):
     """Caught: the last records held out, whatever their classes; a split that a resume forgets."""
     root = tmp_path / "tfds"

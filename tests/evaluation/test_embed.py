@@ -14,7 +14,7 @@ def run(tmp_path_factory):
     return make_run(tmp_path_factory.mktemp("colour"))
 
 
-@pytest.mark.parametrize("suffix", ["npz", "parquet"])
+@pytest.mark.parametrize("suffix", ["npz", pytest.param("parquet", marks=pytest.mark.nightly)])
 def test_each_picture_is_found_by_itself_with_name_and_label(run, tmp_path, capsys, suffix):
     # Mutation: the least similar come first.
     pictures, out = run.parent / "pictures", tmp_path / f"features.{suffix}"

@@ -125,7 +125,7 @@ def test_held_out_images_come_with_their_own_bytes(run):
     assert list(some.files) == [held_out.files[place] for place in (0, 5, 11)]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_int8_learns_its_ranges_from_training_images(run, tmp_path, capfd):
     """Caught: representative images of the held-out split, which would make int8 look better."""
     few, run = run, make_run(tmp_path / "bright", train_each=11)

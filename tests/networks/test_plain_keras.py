@@ -44,7 +44,7 @@ def network(name):
 PAPERS = ["mobilenet_v1", "mobilenet_v2", "shufflenet_v1", "shufflenet_v2", "squeezenet"]
 
 
-@pytest.mark.parametrize("names", [["small"], pytest.param(PAPERS, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("names", [["small"], pytest.param(PAPERS, marks=pytest.mark.nightly)])
 def test_networks_load_where_this_package_is_not(tmp_path, names):
     # Mutation: another order of the axes of a shuffle; a layer that keeps its first weights.
     expected = {}

@@ -115,7 +115,7 @@ def test_a_killed_run_ends_with_the_same_bits(tmp_path):
     assert (tmp_path / "killed" / stored.NAME).stat().st_mtime_ns == written
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_two_replicas_agree_with_one(tmp_path):
     one, two = (
         config_of(tmp_path / "pictures", MOVING, model__dropout_rate=0.0, devices=f"cpu:{number}")
