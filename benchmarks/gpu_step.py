@@ -13,7 +13,7 @@ import argparse
 import gzip
 import pathlib
 
-import common
+import common  # noqa: F401 (quietens TensorFlow, and finds the checkout)
 import numpy as np
 import tensorflow as tf
 
@@ -71,5 +71,4 @@ def write_numbers(folder: pathlib.Path, network: str) -> None:
 
 
 if __name__ == "__main__":
-    common.quiet.quieten()
     main()

@@ -17,11 +17,18 @@ from lightnets.optimization.ema import WeightAverage
 from lightnets.optimization.step import LoopState, TrainStep
 
 SIZE, CLASSES, BATCH = 64, 10, 8
-SPECS = [
-    tf.TensorSpec((BATCH, SIZE, SIZE, 3), tf.uint8),
-    tf.TensorSpec((BATCH, CLASSES), tf.float32),
-    tf.TensorSpec((BATCH,), tf.float32),
-]
+
+
+def batch_specs(batch: int, size: int, classes: int) -> list[tf.TensorSpec]:
+    """Of the images, labels and weights of a batch."""
+    return [
+        tf.TensorSpec((batch, size, size, 3), tf.uint8),
+        tf.TensorSpec((batch, classes), tf.float32),
+        tf.TensorSpec((batch,), tf.float32),
+    ]
+
+
+SPECS = batch_specs(BATCH, SIZE, CLASSES)
 # Nodes that are no operations of their own.
 _CALLS = {"PartitionedCall", "StatefulPartitionedCall", "While", "StatelessWhile", "If"}
 _ENDS = {"Placeholder", "NoOp", "_Arg", "_Retval"}
@@ -191,8 +198,6 @@ def backward_pass(model: keras.Model, policy: str, batch: int, **keys):
             tf.GradientTape = before
 
     return backward, [
-        tf.TensorSpec((batch, *model.input_shape[1:]), tf.uint8),
-        tf.TensorSpec((batch, model.output_shape[-1]), tf.float32),
-        tf.TensorSpec((batch,), tf.float32),
+        *batch_specs(batch, model.input_shape[1], model.output_shape[-1]),
         *(tf.TensorSpec(v.shape, v.dtype) for v in variables),
     ]

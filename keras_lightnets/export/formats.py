@@ -120,7 +120,7 @@ def convert(
                     source = rejecting(plain_keras(with_softmax(in_float32(model))), rejection)
                 received = _written(name, source, path, held_out, representative, about)
                 labels = held_out.labels
-                found = parity.compare_answers(name, expected, received, labels, drop, TOLERANCE)
+                found = parity.compare(name, expected, received, labels, drop, TOLERANCE)
         except ParityError as error:
             if name != "litert-int8":
                 raise

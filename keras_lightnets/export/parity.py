@@ -135,7 +135,7 @@ def run(
             names = [
                 name for name in ("probabilities", "known") if f"{signature}/{name}" in outputs
             ]
-            report["signatures"][where] = compare_answers(
+            report["signatures"][where] = compare(
                 where,
                 expected.answers[signature],
                 answer({name: outputs[f"{signature}/{name}"] for name in names}),
@@ -148,7 +148,7 @@ def run(
     return report
 
 
-def compare_answers(
+def compare(
     where: str,
     expected: Answer,
     received: Answer,
@@ -162,34 +162,38 @@ def compare_answers(
         ParityError: They differ by more than allowed.
     """
     numbers = expected.probabilities, received.probabilities
-    result = compare(where, *numbers, labels, max_accuracy_drop, tolerance)
-    if expected.known is None:
-        return result
-    if received.known is None:
+    result = _compare_probabilities(where, *numbers, labels, max_accuracy_drop, tolerance)
+    return result | _compare_known(where, expected.known, received.known, max_accuracy_drop)
+
+
+def _compare_known(
+    where: str,
+    expected: np.ndarray | None,
+    received: np.ndarray | None,
+    max_accuracy_drop: float | None,
+) -> dict[str, float]:
+    if expected is None:
+        return {}
+    if received is None:
         raise ParityError(f"{where}: it does not tell which images are known.")
-    differ = float(np.mean(expected.known != received.known))
+    differ = float(np.mean(expected != received))
     allowed = max(KNOWN_TOLERANCE, max_accuracy_drop or 0.0)
     if differ > allowed:
         raise ParityError(
             f"{where}: {differ:.4f} of the images are known to one of the export and the Keras "
             f"model alone (at most {allowed})."
         )
-    return result | {"known_agreement": 1 - differ}
+    return {"known_agreement": 1 - differ}
 
 
-def compare(
+def _compare_probabilities(
     where: str,
     expected: np.ndarray,
     received: np.ndarray,
     labels: np.ndarray | None,
     max_accuracy_drop: float | None,
-    tolerance: float = TOLERANCE,
+    tolerance: float,
 ) -> dict[str, Any]:
-    """Compares probabilities `(n, classes)`; see `run`.
-
-    Raises:
-        ParityError: They differ by more than allowed.
-    """
     if expected.shape != received.shape:
         raise ParityError(f"{where}: probabilities {received.shape} instead of {expected.shape}.")
     difference = float(np.max(np.abs(expected - received), initial=0.0))

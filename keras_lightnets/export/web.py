@@ -125,10 +125,8 @@ def complete(
         Answer(rows[:, : len(about.labels)], None if rejection is None else rows[:, -1] > 0.5)
         for rows in (received[: len(alike)], received[len(alike) :])
     )
-    found = parity.compare_answers("web", answers, one, some.labels, max_accuracy_drop, tolerance)
-    files = parity.compare_answers(
-        "web, the files as they are", answers, two, some.labels, max_files_drop
-    )
+    found = parity.compare("web", answers, one, some.labels, max_accuracy_drop, tolerance)
+    files = parity.compare("web, the files as they are", answers, two, some.labels, max_files_drop)
     return found | {"files_top1_agreement": files["top1_agreement"]}
 
 

@@ -7,6 +7,7 @@ import tensorflow as tf
 import keras_lightnets
 from keras_lightnets.errors import ExportError, ParityError
 from keras_lightnets.export import parity as gate
+from keras_lightnets.export.answers import Answer
 from tests import gpus
 from tests.exports import SIZE, small_net
 
@@ -14,7 +15,7 @@ EXPECTED = np.array([[0.7, 0.2, 0.1], [0.1, 0.5, 0.4]])
 
 
 def test_equal_numbers_pass():
-    result = gate.compare("here", EXPECTED, EXPECTED + 5e-6, np.array([0, 2]), None)
+    result = gate.compare("here", Answer(EXPECTED), Answer(EXPECTED + 5e-6), np.array([0, 2]), None)
     assert result["top1_agreement"] == 1
     assert result["accuracy"] == result["keras_accuracy"] == 0.5
 
@@ -30,13 +31,13 @@ def test_equal_numbers_pass():
 )
 def test_different_numbers_do_not(received, match):
     with pytest.raises(ParityError, match=match):
-        gate.compare("here", EXPECTED, received, None, None)
+        gate.compare("here", Answer(EXPECTED), Answer(received), None, None)
 
 
 def test_a_tie_within_the_rounding_may_be_decided_either_way():
     tied = np.array([[0.5, 0.5]])
     other = tied + np.array([[-1e-7, 1e-7]])
-    assert gate.compare("here", tied, other, None, None)["top1_agreement"] == 1
+    assert gate.compare("here", Answer(tied), Answer(other), None, None)["top1_agreement"] == 1
 
 
 def test_the_reference_is_exact_where_a_gpu_rounds(monkeypatch):
@@ -50,9 +51,11 @@ def test_the_reference_is_exact_where_a_gpu_rounds(monkeypatch):
 def test_rounded_weights_are_judged_by_accuracy():
     worse = EXPECTED[:, ::-1]
     labels = np.array([0, 1])
-    assert gate.compare("here", EXPECTED, worse, labels, 0.6)["accuracy_drop"] == 0.5
+    assert (
+        gate.compare("here", Answer(EXPECTED), Answer(worse), labels, 0.6)["accuracy_drop"] == 0.5
+    )
     with pytest.raises(ParityError, match=r"accuracy falls by 0.5000, more than the 0.4"):
-        gate.compare("here", EXPECTED, worse, labels, 0.4)
+        gate.compare("here", Answer(EXPECTED), Answer(worse), labels, 0.4)
 
 
 def test_a_mismatch_publishes_nothing(tmp_path, monkeypatch):

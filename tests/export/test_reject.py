@@ -145,15 +145,15 @@ def test_the_gate_compares_what_is_known():
     shares = np.full((2000, 2), 0.5)
     known = np.arange(2000) % 2 == 0
     other = known ^ (np.arange(2000) < 2)
-    compared = parity.compare_answers("x", Answer(shares, known), Answer(shares, other), None, None)
+    compared = parity.compare("x", Answer(shares, known), Answer(shares, other), None, None)
     assert compared["known_agreement"] == 0.999
     other = known ^ (np.arange(2000) < 3)
     with pytest.raises(ParityError, match=r"x: 0\.0015 of the images are known to one"):
-        parity.compare_answers("x", Answer(shares, known), Answer(shares, other), None, None)
-    rounded = parity.compare_answers("x", Answer(shares, known), Answer(shares, other), None, 0.01)
+        parity.compare("x", Answer(shares, known), Answer(shares, other), None, None)
+    rounded = parity.compare("x", Answer(shares, known), Answer(shares, other), None, 0.01)
     assert rounded["known_agreement"] == 0.9985
     with pytest.raises(ParityError, match="x: it does not tell which images are known"):
-        parity.compare_answers("x", Answer(shares, known), Answer(shares), None, None)
+        parity.compare("x", Answer(shares, known), Answer(shares), None, None)
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import functools
 import json
 import os
 import pathlib
@@ -71,7 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Measures and prints; writes reports into a run, and other files where flags say."""
     source = _check(args)
-    measured = _rejection(args, rejection.check(args))
+    unknown = rejection.check(args)
 
     import numpy as np
 
@@ -79,6 +80,10 @@ def run(args: argparse.Namespace) -> int:
     from lightnets.evaluation import report, scoring
     from lightnets.run import artifacts
 
+    opened = functools.cache(lambda: _of_run(args))
+    measured = {}
+    if args.reject is not None:
+        measured["rejection"] = dict(rejection.fit(*opened(), args.reject, unknown).about)
     with contextlib.closing(
         artifacts.open(args.target, args.model, args.weights, args.transform_of)
     ) as artifact:
@@ -116,12 +121,9 @@ def run(args: argparse.Namespace) -> int:
         _print(results, found)
         for line in _worst(true, probabilities, found):
             console.line(line)
-    if args.report is None and not args.json and _is_finished(args.target, source):
-        args.report = True
-        if (pathlib.Path(args.target) / "report.html").is_file():
-            answers.pop(found.chose, None)
-    if args.report and answers:
-        results["reports"] = [*map(str, _write_reports(args, found, answers, measured))]
+    if reported := _to_report(args, source, found, answers):
+        written = _write_reports(args, *opened(), found, reported, measured)
+        results["reports"] = [*map(str, written)]
     if args.json:
         print(json.dumps(results))
     else:
@@ -130,19 +132,28 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _is_finished(target: str | None, source: pathlib.Path | None) -> bool:
-    """Whether the target is the run `source`, and has come to its end."""
-    if target is None or source is None:
-        return False
-    return pathlib.Path(target) == source and (source / "results.json").is_file()
+def _to_report(
+    args: argparse.Namespace,
+    source: pathlib.Path | None,
+    found: HeldOut,
+    answers: Mapping[str, tuple[np.ndarray, np.ndarray]],
+) -> Mapping[str, tuple[np.ndarray, np.ndarray]]:
+    """Returns the answers that get a page; unasked, for a person, those that training has not."""
+    from lightnets.evaluation import page
 
-
-def _rejection(args: argparse.Namespace, unknown: Sequence[str]) -> dict[str, Any]:
-    """Returns what `--reject` finds, for the results."""
-    if args.reject is None:
+    if args.report is not None:
+        return answers if args.report else {}
+    if args.json or source is None or not _is_of(args, source):
         return {}
-    network, splits = _of_run(args)
-    return {"rejection": dict(rejection.fit(network, splits, args.reject, unknown).about)}
+    if not (source / "results.json").is_file():
+        return {}
+    written = found.chose if (source / page.NAME).is_file() else None
+    return {name: own for name, own in answers.items() if name != written}
+
+
+def _is_of(args: argparse.Namespace, source: pathlib.Path | None) -> bool:
+    """Whether the target is the run `source` itself, not a file in it."""
+    return None not in (args.target, source) and pathlib.Path(args.target) == source
 
 
 def _of_run(args: argparse.Namespace) -> tuple[keras.Model, Splits]:
@@ -154,6 +165,8 @@ def _of_run(args: argparse.Namespace) -> tuple[keras.Model, Splits]:
 
 def _write_reports(
     args: argparse.Namespace,
+    model: keras.Model,
+    splits: Splits,
     found: HeldOut,
     answers: Mapping[str, tuple[np.ndarray, np.ndarray]],
     measured: Mapping[str, Any],
@@ -163,8 +176,7 @@ def _write_reports(
     from lightnets.run import speed
 
     path = pathlib.Path(args.target)
-    run = runs.Run.open(path)
-    model, splits = _of_run(args)
+    config = runs.Run.open(path).config
     one_image, in_batch = speed.milliseconds(model, (1, 32))
     about = {
         **json.loads((path / "results.json").read_text()),
@@ -181,7 +193,7 @@ def _write_reports(
         file = path / (page.NAME if own else page.name_of(name))
         images = dataclasses.replace(splits, eval_source=found.sources[name])
         split = None if own else name
-        page.write(run.config, images, results, true, probabilities, model, split, file)
+        page.write(config, images, results, true, probabilities, model, split, file)
         yield file
 
 
@@ -207,7 +219,7 @@ def _next(
     """Yields what was written, and the command that goes on."""
     for path in filter(None, (args.out, args.predictions)):
         yield f"Wrote {path}"
-    if source is not None and pathlib.Path(args.target) == source:
+    if source is not None and _is_of(args, source):
         if not reports and (source / "report.html").is_file():
             reports = [str(source / "report.html")]
         yield from (f"Report: {path}" for path in reports or ())
@@ -224,13 +236,12 @@ def _check(args: argparse.Namespace) -> pathlib.Path | None:
     if (args.target is None) == (args.model is None):
         raise UsageError("Name what is measured: a TARGET, or --model NAME.")
     source = _find_run(args)
-    is_run = None not in (source, args.target) and source == pathlib.Path(args.target)
-    if args.reject is not None and not is_run:
+    if args.reject is not None and not _is_of(args, source):
         raise UsageError("--reject is fitted to a run: name its directory as TARGET.")
     if args.report:
-        if source is None or not is_run:
+        if source is None or not _is_of(args, source):
             raise UsageError("--report writes into a run: name its directory as TARGET.")
-        if not _is_finished(args.target, source):
+        if not (source / "results.json").is_file():
             again = command("train", "--resume", source)
             raise UserError(f"--report needs a run that is finished: {again}")
     if args.model is not None:
@@ -277,7 +288,7 @@ def _find_run(args: argparse.Namespace) -> pathlib.Path | None:
     for folder in (target, *target.resolve().parents):
         # Without labels it is a damaged run, or no run at all: only the target itself is asked.
         whole = folder == target or (folder / "labels.txt").is_file()
-        if whole and (folder / "config.yaml").is_file():
+        if whole and runs.is_run(folder):
             return folder
     return None
 

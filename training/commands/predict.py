@@ -17,6 +17,7 @@ from typing import Any
 
 from keras_lightnets.serving.client import Classes, Client
 from keras_lightnets.serving.transport import ClientError
+from lightnets.run import directory as runs
 from lightnets.run import networks
 from lightnets.support import arguments, console
 from lightnets.support.errors import UsageError, UserError, told
@@ -93,15 +94,16 @@ def run(args: argparse.Namespace) -> int:
     else:
         show(rows, args.format)
         # A person reads the table; what a program reads ends with the answers.
-        if args.format == "table" and sys.stdout.isatty() and _is_run(args.target):
+        if (
+            args.format == "table"
+            and sys.stdout.isatty()
+            and args.target
+            and runs.is_run(args.target)
+        ):
             console.line(f"Next: {command('export', args.target, '--out', 'served')}")
     if failed:
         console.line(f"lightnets: {failed} of {count(len(paths), 'file')} failed", error=True)
     return 1 if failed else 0
-
-
-def _is_run(target: str | None) -> bool:
-    return target is not None and (pathlib.Path(target) / "config.yaml").is_file()
 
 
 def _save(path: pathlib.Path, best: Classes, folder: pathlib.Path) -> None:

@@ -107,7 +107,7 @@ def _continued(args: argparse.Namespace) -> pathlib.Path | None:
     if args.resume is True:
         if args.out is None:
             raise UsageError("--resume needs a run directory: lightnets train --resume RUN.")
-        return args.out if (args.out / "config.yaml").is_file() else None
+        return args.out if runs.is_run(args.out) else None
     if args.resume:
         if args.out not in (None, args.resume):
             raise UsageError("--resume RUN continues in RUN. Drop --out.")

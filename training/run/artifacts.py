@@ -17,7 +17,7 @@ from keras_lightnets.export import answers, runtimes
 from keras_lightnets.paths import literal_path
 from keras_lightnets.preprocessing import EvalTransform
 from keras_lightnets.text import first_line
-from lightnets.run import networks
+from lightnets.run import directory, networks
 from lightnets.support.errors import UserError, told
 
 # Images in one request to a server, so that a body stays below its limit.
@@ -80,7 +80,7 @@ def open(
         return _open_url(target)
     if not path.exists():
         raise UserError(f"There is no {path}.")
-    if (path / "config.yaml").is_file():
+    if directory.is_run(path):
         return _of_keras(networks.open(target), images)
     if path.is_dir():
         path = _find_model(path)

@@ -139,10 +139,7 @@ def note_seconds(path: pathlib.Path, spent: float) -> None:
 
 
 # Keys of a run that `train --resume` changes for good.
-_FOLLOWED = (
-    *("data.dataset", "distillation.teacher"),
-    *("train.epochs", "optimizer.extensions"),
-)
+_FOLLOWED = ("data.dataset", "distillation.teacher", "train.epochs", "optimizer.extensions")
 
 
 def follow(path: pathlib.Path, config: configs.Config) -> None:
@@ -179,11 +176,16 @@ def epochs_done(path: pathlib.Path) -> int:
     )
 
 
+def is_run(path: str | os.PathLike[str]) -> bool:
+    """Whether `path` looks like a run."""
+    return (pathlib.Path(path) / "config.yaml").is_file()
+
+
 def check_is_run(path: pathlib.Path) -> None:
     """Raises UserError, without importing TensorFlow, unless `path` looks like a run."""
     if not path.exists():
         raise UserError(f"There is no run directory {path}.")
-    if not path.is_dir() or not (path / "config.yaml").is_file():
+    if not is_run(path):
         raise UserError(
             f"{path} is not a run directory (it has no config.yaml). "
             "Name the folder given to `lightnets train --out`."
