@@ -522,6 +522,13 @@ MUTATIONS = (
         "test_history.py::test_the_best_epoch_follows_from_the_rows[val_loss-values1-1]",
     ),
     Mutation(
+        "of equal accuracies the first is the best, however unsure",
+        "training/run/history.py",
+        '-row.get("val_loss", 0.0)',
+        "0.0",
+        "test_history.py::test_of_equal_accuracies_the_lower_loss_is_better",
+    ),
+    Mutation(
         "recipes are not installed",
         "setup.cfg",
         "lightnets.config = *.yaml\n",

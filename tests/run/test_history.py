@@ -7,6 +7,20 @@ import pytest
 from lightnets.run.history import History
 
 
+def test_of_equal_accuracies_the_lower_loss_is_better():
+    # Mutation: the first of equals stays the best; a higher loss is better.
+    history = History("val_accuracy")
+    rows = [(0.5, 1.0), (1.0, 1.1), (1.0, 0.3), (1.0, 0.3), (1.0, 0.4), (0.9, 0.1)]
+    better = [
+        history.add({"epoch": n, "val_accuracy": accuracy, "val_loss": loss})
+        for n, (accuracy, loss) in enumerate(rows)
+    ]
+    assert better == [True, True, True, False, False, False]
+    assert history.best
+    assert history.best["epoch"] == 2
+    assert history.epochs_since_best == 3
+
+
 @pytest.mark.parametrize(
     ("monitor", "values", "best"),
     [

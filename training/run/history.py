@@ -32,9 +32,13 @@ class History:
 
     @property
     def best(self) -> dict[str, float] | None:
-        """The row with the best value, the earlier one of two equals; None if all are NaN."""
+        """The best row; None if all are NaN.
+
+        Of equal values, the one with the lower held-out loss is better: few held-out images make
+        few different accuracies, and the first epoch that reaches one is often still unsure.
+        """
         rows = [row for row in self.rows if not math.isnan(row[self.monitor])]
-        return max(rows, key=lambda row: self._sign * row[self.monitor], default=None)
+        return max(rows, key=self._rank, default=None)
 
     @property
     def epochs_since_best(self) -> int:
@@ -57,10 +61,12 @@ class History:
 
     def beats_best(self, row: dict[str, float]) -> bool:
         """Returns whether a row is better than the best so far."""
-        value, best = row.get(self.monitor, math.nan), self.best
-        if math.isnan(value) or best is None:
-            return not math.isnan(value)
-        return self._sign * value > self._sign * best[self.monitor]
+        if math.isnan(row.get(self.monitor, math.nan)):
+            return False
+        return self.best is None or self._rank(row) > self._rank(self.best)
+
+    def _rank(self, row: dict[str, float]) -> tuple[float, float]:
+        return self._sign * row[self.monitor], -row.get("val_loss", 0.0)
 
     def write(self, folder: pathlib.Path) -> None:
         """Writes `history.csv` and `history.json`."""
