@@ -256,20 +256,16 @@ def _publish(
     """Gives a version its number and name; returns its directory and lines for a person."""
     base_dir, name = job.model_dir.parent, job.model_dir.name
     extra, ready = staged / bundle.EXTRA, scratch / "ready"
-    remarks = []
     with bundle.locked(base_dir):
         version = _number(job)
         # All that needs space on the disk comes before the version appears.
         described = _describe(job, version, report)
         bundle.write_extra(extra, job.interface.labels, described | about)
         bundle.write_json(extra / bundle.PARITY, report)
-        if not sbom.write(extra / sbom.NAME, name, version):
-            remarks.append(
-                "No list of the software was written: pip install 'keras-lightnets[sbom]'"
-            )
+        sbom.write(extra / sbom.NAME, name, version)
         ready.mkdir()
         sizes = about["warmup_batch_sizes"]
-        remarks += deployment.stage_ready_files(
+        remarks = deployment.stage_ready_files(
             base_dir, ready, name, version, sizes, gpu=job.options.gpu
         )
         bundle.publish(staged, job.model_dir / str(version))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import pathlib
 from importlib import metadata
 from typing import Any
@@ -10,19 +9,14 @@ from typing import Any
 NAME = "sbom.cdx.json"
 
 
-def write(path: pathlib.Path, name: str, version: int) -> bool:
+def write(path: pathlib.Path, name: str, version: int) -> None:
     """Writes the installed packages that this one needs, and what they need, of which versions.
 
     Args:
         path: To write.
         name: Of the model.
         version: Of the model.
-
-    Returns:
-        Whether the extra `sbom` is installed.
     """
-    if importlib.util.find_spec("cyclonedx") is None:
-        return False
     from cyclonedx.model import bom as boms
     from cyclonedx.model import component as components
     from cyclonedx.output.json import JsonV1Dot6
@@ -45,7 +39,6 @@ def write(path: pathlib.Path, name: str, version: int) -> bool:
     )
     bom.register_dependency(model, bom.components)
     JsonV1Dot6(bom).output_to_file(str(path), indent=2)
-    return True
 
 
 def _needed(package: str) -> dict[str, str]:
