@@ -616,6 +616,20 @@ MUTATIONS = (
         "test_litert.py::test_int8_computes_in_whole_numbers_only",
     ),
     Mutation(
+        "serving: an ONNX file in int8 forgets the ranges of training",
+        "keras_lightnets/export/onnx_model.py",
+        'extra_options={"TensorQuantOverrides": known},',
+        "",
+        "test_aware.py::test_an_onnx_file_keeps_the_ranges_of_training",
+    ),
+    Mutation(
+        "serving: an ONNX file in int8 has one scale for a kernel",
+        "keras_lightnets/export/onnx_model.py",
+        "per_channel=True,",
+        "",
+        "test_formats.py::test_an_int8_file_rounds_each_channel_by_itself_and_pixels_not_at_all",
+    ),
+    Mutation(
         "serving: equalization leaves biases as they are",
         "keras_lightnets/inference/equalization.py",
         "if first.use_bias:",

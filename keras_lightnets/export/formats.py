@@ -1,8 +1,8 @@
 """The network as files for LiteRT, ONNX Runtime, OpenVINO, plain Keras and browsers, each checked.
 
     DIR/<name>/<version>/formats/model.tflite, model-float16.tflite, model-dynamic.tflite,
-                                 model-int8.tflite, model.onnx, model.xml + .bin, model.keras,
-                                 web (a folder)
+                                 model-int8.tflite, model.onnx, model-int8.onnx, model.xml + .bin,
+                                 model-int8.xml + .bin, model.keras, web (a folder)
     DIR/<name>/<version>/formats/labels.txt, metadata.json
 
 TensorFlow Serving ignores what it does not know in a version. Without a SavedModel the files go
@@ -14,7 +14,7 @@ from __future__ import annotations
 import functools
 import pathlib
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -22,7 +22,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_lightnets.errors import ExportError, ParityError
-from keras_lightnets.export import bundle, layer_noise, litert, parity, runtimes, web
+from keras_lightnets.export import bundle, layer_noise, litert, onnx_model, parity, runtimes, web
 from keras_lightnets.export.answers import Answer, joined
 from keras_lightnets.export.described import Description, with_metadata
 from keras_lightnets.export.signatures import Endpoints
@@ -40,7 +40,6 @@ from keras_lightnets.text import first_line
 DIRECTORY = bundle.FORMATS
 TOLERANCE = 1e-4  # largest difference of two probabilities; the runtimes sum in other orders
 _BATCH_SIZE = 16
-_ONNX_OPSET = 17
 _WEIGHTS = {"litert": "float32", "litert-float16": "float16", "litert-dynamic": "int8"}
 
 
@@ -71,9 +70,9 @@ def convert(
         about: What LiteRT, ONNX and OpenVINO files say about themselves, and the page for
             browsers; None: nothing, and no page.
         timed: Whether the milliseconds for one image on this machine are measured.
-        representative: Images `(n, height, width, 3)` from which "litert-int8" learns the range
-            of every tensor.
-        equalize: Whether the network of "litert-int8" is first changed by `litert.equalized`.
+        representative: Images `(n, height, width, 3)` from which int8 formats learn the range of
+            every tensor.
+        equalize: Whether the network of int8 formats is first changed by `litert.equalized`.
         max_accuracy_drop: What formats with rounded weights may lose on `held_out`.
         rejection: When an image is of none of the classes; None: never.
 
@@ -82,18 +81,19 @@ def convert(
 
     Raises:
         ExportError: A package is missing, or a converter fails.
-        ParityError: A converted network answers differently; that of "litert-int8" names the
-            layers where it parts from float.
+        ParityError: A converted network answers differently. For "litert-int8" the message names
+            the layers where it parts from float.
     """
     runtimes.check_installed(formats)
-    if "litert-int8" in formats and representative is None:
-        raise ExportError("The format 'litert-int8' needs representative images.")
+    int8 = [name for name in formats if name in runtimes.INT8]
+    if int8 and representative is None:
+        raise ExportError(f"The format {int8[0]!r} needs representative images.")
     quantized = is_quantized(model)
     if equalize and quantized:
         raise ExportError("The network is trained for int8: leave out `equalize`.")
-    if rejection is not None and "litert-int8" in formats:
+    if rejection is not None and int8:
         raise ExportError(
-            "'litert-int8' cannot tell which images are known: it computes in 256 steps. Leave it "
+            f"{int8[0]!r} cannot tell which images are known: it computes in 256 steps. Leave it "
             "out, or export it without `rejection`."
         )
     expected = parity.ask(model, held_out.images, rejection)
@@ -105,7 +105,7 @@ def convert(
     for name in formats:
         path = directory / runtimes.FILES[name][0]
         drop = max_accuracy_drop if quantized or name in runtimes.ROUNDED else None
-        source = small if name == "litert-int8" else network
+        source = small if name in runtimes.INT8 else network
         try:
             if name == "web":
                 if about is None:
@@ -122,9 +122,12 @@ def convert(
                 labels = held_out.labels
                 found = parity.compare(name, expected, received, labels, drop, TOLERANCE)
         except ParityError as error:
-            if name != "litert-int8":
+            if name not in runtimes.INT8:
                 raise
-            advice = layer_noise.advice(small, path.read_bytes(), held_out.images, equalize)
+            advice = layer_noise.advice(equalized=equalize, trained=quantized)
+            if name == "litert-int8":
+                found = layer_noise.told(small, path.read_bytes(), held_out.images)
+                advice = f"{found} {advice}"
             raise ParityError(f"{error} {advice}") from None
         except (ExportError, OSError):
             raise
@@ -168,40 +171,35 @@ def _write(
     representative: Any,
     about: Description | None,
 ) -> None:
+    images = representative if name in runtimes.INT8 else None
     if path.suffix == ".tflite":
-        if name == "litert-int8":
-            content = litert.int8_file(network, representative)
+        if images is not None:
+            content = litert.int8_file(network, images)
         else:
             content = litert.float_file(network, weights=_WEIGHTS[name])
         path.write_bytes(with_metadata(content, about) if about else content)
-        return
-    function, properties = litert.traced(network), about.properties() if about else {}
-    if name == "onnx":
-        import onnx
-        import tf2onnx
-
-        written, _ = tf2onnx.convert.from_function(
-            function, function.input_signature, opset=_ONNX_OPSET
-        )
-        # By name "known" would come first; who asks for one output wants probabilities.
-        written.graph.output.sort(key=lambda output: output.name, reverse=True)
-        onnx.helper.set_model_props(written, properties)
-        onnx.save(written, str(path))
+    elif path.suffix == ".onnx":
+        onnx_model.write(network, path, about, images)
     else:
-        _openvino(function, path, properties)
+        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+            if images is not None:
+                source = pathlib.Path(folder, "model.onnx")
+                onnx_model.write(network, source, images=images)
+            else:
+                source = pathlib.Path(folder, "saved_model")
+                module, function = Endpoints(), litert.traced(network)
+                module.network = function
+                tf.saved_model.save(module, source, signatures=function.get_concrete_function())
+            _openvino(source, path, about)
 
 
-def _openvino(function: Any, path: pathlib.Path, properties: Mapping[str, str]) -> None:
+def _openvino(source: pathlib.Path, path: pathlib.Path, about: Description | None) -> None:
     import openvino
 
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        module = Endpoints()
-        module.network = function
-        tf.saved_model.save(module, folder, signatures=function.get_concrete_function())
-        model = openvino.convert_model(folder)
-        # Else the file names this folder.
-        model.set_rt_info("saved_model", ["conversion_parameters", "input_model"])
-        for key, value in properties.items():
-            model.set_rt_info(value, ["model_info", key])
-        # It rounds weights to float16 unless told not to.
-        openvino.save_model(model, str(path), compress_to_fp16=False)
+    model = openvino.convert_model(source)
+    # Else the file names the folder of this process.
+    model.set_rt_info(source.name, ["conversion_parameters", "input_model"])
+    for key, value in (about.properties() if about else {}).items():
+        model.set_rt_info(value, ["model_info", key])
+    # It rounds weights to float16 unless told not to.
+    openvino.save_model(model, str(path), compress_to_fp16=False)

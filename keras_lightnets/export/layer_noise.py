@@ -17,14 +17,21 @@ _IMAGES = 16  # more change the ratios by less than a dB
 _EXACT = 48.0  # dB, about the best of eight bits; pixels have no more
 
 
-def advice(network: keras.Model, content: bytes, images: np.ndarray, equalized: bool) -> str:
-    """Says for a person where int8 loses most, and what can be done; see `worst_layers`."""
+def advice(*, equalized: bool, trained: bool) -> str:
+    """Says for a person what can be done where int8 loses too much."""
+    if trained:
+        return "Train with quantization for more epochs."
+    first = "Train" if equalized else "Try `equalize` (--equalize), or train"
+    return f"{first} with quantization (--quantize int8)."
+
+
+def told(network: keras.Model, content: bytes, images: np.ndarray) -> str:
+    """Says for a person where int8 loses most; see `worst_layers`."""
     layers = ", ".join(
         f"{name!r} ({before:.0f} to {after:.0f} dB)"
         for name, before, after in worst_layers(network, content, images)
     )
-    first = "" if equalized else "try `equalize` (--equalize), or "
-    return f"Int8 parts from float in {layers}: {first}train with quantization (--quantize int8)."
+    return f"Int8 parts from float in {layers}."
 
 
 def worst_layers(

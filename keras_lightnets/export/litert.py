@@ -53,15 +53,8 @@ def int8_file(network: keras.Model, images: np.ndarray) -> bytes:
         ExportError: There are fewer images; a layer gives NaN, or the same number for all of
             them; or an operation would stay in float.
     """
-    if len(images) < MIN_IMAGES:
-        raise ExportError(
-            f"int8 learns its ranges from at least {MIN_IMAGES} images. Received: {len(images)}"
-        )
-    images = images.astype("float32")
-    # The step of the input is then 1: pixels go in as they are.
-    images[0].flat[:2] = 0, 255
-    _check_ranges(network, images)
-    converter = _converter(traced(_scaled_once(network), batch=1))
+    images = int8_images(network, images)
+    converter = _converter(traced(scaled_once(network), batch=1))
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
     converter.inference_input_type = converter.inference_output_type = tf.uint8
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
@@ -72,6 +65,19 @@ def int8_file(network: keras.Model, images: np.ndarray) -> bytes:
         if np.issubdtype(tensor["dtype"], np.floating):
             raise ExportError(f"LiteRT cannot compute {tensor['name']!r} in whole numbers.")
     return content
+
+
+def int8_images(network: keras.Model, images: np.ndarray) -> np.ndarray:
+    """Returns images as float32, from which int8 may learn its ranges; see `int8_file`."""
+    if len(images) < MIN_IMAGES:
+        raise ExportError(
+            f"int8 learns its ranges from at least {MIN_IMAGES} images. Received: {len(images)}"
+        )
+    images = images.astype("float32")
+    # The step of the input is then 1: pixels go in as they are.
+    images[0].flat[:2] = 0, 255
+    _check_ranges(network, images)
+    return images
 
 
 def equalized(network: keras.Model, images: np.ndarray) -> keras.Model:
@@ -146,7 +152,7 @@ def _in_batches(ask: Callable, images: np.ndarray) -> Iterator[dict[str, np.ndar
         yield ask(images[start : start + _BATCH_SIZE])
 
 
-def _scaled_once(network: keras.Model) -> keras.Model:
+def scaled_once(network: keras.Model) -> keras.Model:
     """Makes normalization of pixels a depthwise convolution of 1x1.
 
     As a multiplication and an addition it would be rounded twice, the first time in a range that

@@ -20,18 +20,22 @@ from keras_lightnets.text import first_line
 
 Predict = Callable[[Any], Answer]
 
+_ONNX = ("onnx", "tf2onnx", "onnxruntime")
 # Format -> (file or folder, packages that write and run it).
 FILES = {
     "litert": ("model.tflite", ()),
     "litert-float16": ("model-float16.tflite", ()),
     "litert-dynamic": ("model-dynamic.tflite", ()),
     "litert-int8": ("model-int8.tflite", ()),
-    "onnx": ("model.onnx", ("onnx", "tf2onnx", "onnxruntime")),
+    "onnx": ("model.onnx", _ONNX),
+    "onnx-int8": ("model-int8.onnx", _ONNX),
     "openvino": ("model.xml", ("openvino",)),
+    "openvino-int8": ("model-int8.xml", (*_ONNX, "openvino")),
     "keras": ("model.keras", ()),
     "web": ("web", ("onnx", "tf2onnx")),
 }
-ROUNDED = {"litert-float16", "litert-dynamic", "litert-int8"}  # may lose a little accuracy
+INT8 = {"litert-int8", "onnx-int8", "openvino-int8"}  # weights and activations
+ROUNDED = INT8 | {"litert-float16", "litert-dynamic"}  # may lose a little accuracy
 TF_SERVING = "tf_serving"
 FORMATS = (TF_SERVING, *FILES)
 

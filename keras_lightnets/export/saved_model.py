@@ -59,8 +59,8 @@ class ExportOptions:
             `batching_parameters.txt` beside the models allows, if there is one, else 1, 2, ... 32.
         formats: Of other runtimes, for `<version>/formats`; see `formats.convert`.
         timed: Whether `metadata.json` tells the milliseconds that each format takes for one image.
-        representative: Images `(n, height, width, 3)` for the format "litert-int8".
-        equalize: Whether "litert-int8" is made of the network with equally large channels and
+        representative: Images `(n, height, width, 3)` for int8 formats.
+        equalize: Whether int8 formats are made of the network with equally large channels and
             corrected biases (Nagel et al., 2019).
         max_accuracy_drop: For bfloat16, int8 and networks trained for int8: by how much accuracy on
             the held-out pictures may fall, from 0 to 1.
@@ -312,9 +312,9 @@ def _write_formats(job: Job, directory: pathlib.Path) -> dict[str, Any]:
         max_accuracy_drop=job.options.max_accuracy_drop,
         rejection=job.options.rejection,
     )
-    if "onnx" in report:
+    if onnx := report.get("onnx", report.get("onnx-int8")):
         size, classes = job.interface.transform.image_size, len(job.interface.labels)
-        file = directory / report["onnx"]["file"]
+        file = directory / onnx["file"]
         config = deployment.triton_config(file, job.model_dir.name, size, classes)
         (directory / "config.pbtxt").write_text(config, encoding="utf-8")
     about = {

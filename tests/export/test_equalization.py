@@ -81,7 +81,7 @@ def test_int8_is_refused_by_the_name_of_the_layer_and_equalization_mends_it(
     # Mutations: no factor for the bias; equal channels only on one side; the sum over channels
     # judged, in which small ones do not show.
     named = r"Int8 parts from float in 'expand0' \(\d\d to \d dB\), .*'depthwise0'.*"
-    with pytest.raises(ParityError, match=named + r"try `equalize` \(--equalize\)"):
+    with pytest.raises(ParityError, match=named + r"Try `equalize` \(--equalize\)"):
         convert(model, digits, tmp_path, max_accuracy_drop=0.4)
     row = convert(model, digits, tmp_path, equalize=True)
     assert row["keras_accuracy"] > 0.9

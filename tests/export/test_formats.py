@@ -114,6 +114,72 @@ def test_rounded_weights_are_smaller_and_refused_beyond_the_drop(tmp_path, model
         convert(*args)
 
 
+@pytest.fixture(scope="module")
+def int8(model, tmp_path_factory):
+    """Both files of ONNX' quantization, and their report."""
+    about = Description("small", LABELS, TRANSFORM.to_dict())
+    folder = tmp_path_factory.mktemp("int8")
+    report = formats.convert(
+        model,
+        folder,
+        ["onnx-int8", "openvino-int8"],
+        HELD_OUT,
+        about,
+        representative=HeldOut.synthetic(SIZE, 40).images,
+        max_accuracy_drop=0.1,
+    )
+    bundle.write_extra(folder, LABELS, {"transform": TRANSFORM.to_dict()})
+    return folder, report
+
+
+@pytest.mark.parametrize("name", ["onnx-int8", "openvino-int8"])
+def test_an_int8_file_takes_and_gives_what_the_float_one_does(int8, model, name):
+    folder, report = int8
+    path = folder / report[name]["file"]
+    assert 0 <= report[name]["accuracy_drop"] <= 0.1
+    read = in_onnx if path.suffix == ".onnx" else in_openvino
+    assert read(path) == (LABELS, TRANSFORM.to_dict())
+    artifact = artifacts.open(path)
+    assert (artifact.labels, artifact.transform) == (LABELS, TRANSFORM)
+    expected = model.predict_on_batch(HELD_OUT.images.astype("float32"))
+    for batch in (1, 7):
+        received = artifact.predict(HELD_OUT.images[:batch])
+        np.testing.assert_allclose(received, expected[:batch], atol=0.1)
+    np.testing.assert_allclose(received.sum(-1), 1, atol=1e-5)  # the softmax is not rounded
+    assert not traces(folder)
+
+
+def test_an_int8_file_rounds_each_channel_by_itself_and_pixels_not_at_all(int8):
+    # Mutations: one scale for a kernel; normalization in two roundings; activations in float.
+    folder, report = int8
+    graph = onnx.load(folder / report["onnx-int8"]["file"]).graph
+    numbers = {each.name: onnx.numpy_helper.to_array(each) for each in graph.initializer}
+    makers = {name: node for node in graph.node for name in node.output}
+    convolutions = [node for node in graph.node if node.op_type == "Conv"]
+    assert len(convolutions) >= 4  # normalization is one
+    for node in convolutions:
+        image, kernel, bias = (makers[name] for name in node.input)
+        assert {each.op_type for each in (image, kernel, bias)} == {"DequantizeLinear"}
+        rounded, scales = (numbers[name] for name in kernel.input[:2])
+        assert (rounded.dtype, scales.shape) == (np.int8, rounded.shape[:1])
+        assert numbers[image.input[2]].dtype == np.uint8
+        assert numbers[bias.input[0]].dtype == np.int32
+    first = next(node for node in graph.node if node.op_type == "QuantizeLinear")
+    assert [numbers[name] for name in first.input[1:]] == [1, 0]
+    assert not {"Mul", "Sub"} & {node.op_type for node in graph.node}
+
+
+def test_an_int8_file_that_loses_too_much_says_what_to_do(tmp_path, model):
+    args = (model, tmp_path, ["onnx-int8"], HELD_OUT)
+    dark = HeldOut.synthetic(SIZE, 32).images // 64
+    with pytest.raises(ParityError, match=r"onnx-int8: .* falls by .* Try `equalize`") as error:
+        formats.convert(*args, representative=dark, max_accuracy_drop=0)
+    assert "\n" not in str(error.value)
+    for images, message in ((None, "'onnx-int8' needs"), (HELD_OUT.images, "at least 32 images")):
+        with pytest.raises(ExportError, match=message):
+            formats.convert(*args, representative=images)
+
+
 def test_names():
     assert runtimes.parse_formats("tf_serving, onnx,onnx") == ["tf_serving", "onnx"]
     with pytest.raises(ValueError, match=r"Unknown format 'onx'\. Did you mean 'onnx'"):

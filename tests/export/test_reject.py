@@ -130,7 +130,7 @@ def test_bad_input_is_one_line_and_writes_nothing(run, tmp_path, capsys):
             assert text in found[1]
     export = ("export", "--out", out, "--reject", "0.8")
     for words, text in (
-        ((run, "--formats", "litert-int8"), "litert-int8 computes in 256 steps"),
+        ((run, "--formats", "onnx-int8"), "onnx-int8 computes in 256 steps"),
         (("--model", "squeezenet"), "--reject is set on held-out images: export a run."),
     ):
         code, err = complaint(capsys, *export, *words)

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 import keras_lightnets as kl
-from keras_lightnets.export import litert, runtimes
+from keras_lightnets.export import litert, onnx_model, runtimes
 from keras_lightnets.inference.function import inference_model
 from keras_lightnets.layers import (
     Activation,
@@ -91,6 +91,17 @@ def test_the_file_computes_what_training_computed(trained, interpreter):
     expected = quantized.predict(images.astype("float32"), verbose=0)
     assert np.mean(np.abs(answers - expected) <= 1 / 256) >= 0.999
     assert np.mean(np.argmax(answers, 1) == labels.argmax(1)) > 0.9
+
+
+def test_an_onnx_file_keeps_the_ranges_of_training(trained, tmp_path):
+    # Mutation: the ranges of these images, which are nearly black.
+    dark = examples(1, 32)[0] // 8
+    network = inference_model(trained[1], merge_pads=False)
+    onnx_model.write(network, tmp_path / "model.onnx", images=dark)
+    images = examples(2, 500)[0].astype("float32")
+    answers = runtimes.load_onnx(tmp_path / "model.onnx")(images).probabilities
+    expected = trained[1].predict(images, verbose=0)
+    assert np.mean(np.abs(answers - expected) <= 1 / 256) >= 0.999
 
 
 def test_no_operation_of_the_file_is_in_float_or_more_than_needed(interpreter):

@@ -74,7 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--equalize",
         action="store_true",
-        help="for litert-int8: make channels equally large and correct biases first",
+        help="for int8 formats: make channels equally large and correct biases first",
     )
     add(
         "--gate-images",
@@ -100,12 +100,13 @@ def run(args: argparse.Namespace) -> int:
     with told(ValueError, kind=UsageError):
         formats = runtimes.parse_formats(args.formats)
     unknown = rejection.check(args)
-    if args.reject is not None and "litert-int8" in formats:
+    int8 = [name for name in formats if name in runtimes.INT8]
+    if args.reject is not None and int8:
         raise UsageError(
-            "litert-int8 computes in 256 steps, too few for --reject. Leave it out of --formats."
+            f"{int8[0]} computes in 256 steps, too few for --reject. Leave it out of --formats."
         )
-    if args.equalize and "litert-int8" not in formats:
-        raise UsageError("--equalize is for the format litert-int8. Add it to --formats.")
+    if args.equalize and not int8:
+        raise UsageError("--equalize is for int8 formats. Add one to --formats, as litert-int8.")
     if (args.run is None) == (args.model is None):
         raise UsageError("Name what is exported: a RUN, or --model NAME.")
     check_folder(args.out, "--out")
@@ -176,15 +177,15 @@ def _export(
         networks.Network(model, source.labels, source.transform),
         metadata={"run": run},
         held_out=held_out,
-        representative=representative_images(splits) if "litert-int8" in formats else None,
+        representative=representative_images(splits) if runtimes.INT8 & set(formats) else None,
         rule=rule,
     )
 
 
 def _export_network(args: argparse.Namespace, formats: list[str]) -> pathlib.Path:
     """Writes a network that no run made; there are no images but synthetic ones to compare on."""
-    if "litert-int8" in formats:
-        raise UsageError("litert-int8 needs images to learn ranges from: export a run.")
+    if int8 := [name for name in formats if name in runtimes.INT8]:
+        raise UsageError(f"{int8[0]} needs images to learn ranges from: export a run.")
     network = networks.load(args.run, args.model, args.weights, args.transform_of)
     if network.transform is None:
         raise networks.no_transform(args.run)
