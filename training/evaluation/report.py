@@ -160,6 +160,7 @@ def write_curves(history: Sequence[Mapping[str, float]], path: pathlib.Path) -> 
                 axes.lines[-1].set_label(label)
         axes.set_title(title)
         axes.set_xlabel("epoch")
+        axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)
         if len(series) > 1:
             axes.legend()
@@ -175,6 +176,7 @@ def accuracies(histories: Mapping[str, Sequence[Mapping[str, float]]]) -> bytes:
         points = [(row["epoch"], row["val_accuracy"]) for row in history]
         axes.plot(*zip(*points, strict=True) if points else ((), ()), marker=".", label=name)
     axes.set_xlabel("epoch")
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.grid(alpha=0.3)
     for text in axes.legend().get_texts():
         text.set(**style)
@@ -230,4 +232,4 @@ def save_figure(figure: Any, path: pathlib.Path) -> None:
 
 
 def _draw(figure: Any, file: IO[bytes]) -> None:
-    figure.savefig(file, format="png", dpi=110)
+    figure.savefig(file, format="png", dpi=110, bbox_inches="tight")
