@@ -52,7 +52,8 @@ def sound(sources: list[AnySource], data: DataConfig) -> tuple[list[AnySource], 
         kept = np.setdiff1d(np.arange(source.count), list(bad), assume_unique=True)
         parts.append(source.subset(kept) if bad else source)
     if damaged and not data.skip_corrupt:
-        advice = "Remove or replace them, or train without them: --skip-corrupt."
+        look = command("data", "check", data.dataset, "--fix-list", "remove.txt")
+        advice = f"To list them: {look}. To train without them: --skip-corrupt."
         raise unreadable(damaged, data.dataset, advice)
     if not all(part.count for part in parts):
         raise UserError(f"No image of {data.dataset} can be read.")
