@@ -57,6 +57,13 @@ MUTATIONS = (
         "test_extend.py::test_patience_counts_anew_after_an_extension",
     ),
     Mutation(
+        "parts of a step for int8 rounded in the ranges of one replica",
+        "training/optimization/step.py",
+        "if self._ranges and replicas > 1:",
+        "if False:",
+        "test_replicas.py::test_replicas_train_for_int8_as_one_device_does",
+    ),
+    Mutation(
         "training for int8 begins its schedule anew where the float run did",
         "training/config/resolve.py",
         'values.get("optimizer", {}).pop("extensions", None)',

@@ -108,9 +108,16 @@ def test_killed_and_resumed_is_bit_identical(tmp_path, seed):
     assert whole_one["last.keras"] != whole_two["last.keras"]
 
 
-@pytest.mark.slow
-def test_a_run_for_int8_resumes_too(tmp_path):
+# Two kills on one device; at night fifty, also on two.
+@pytest.mark.parametrize(
+    ("seed", "every"),
+    [
+        pytest.param(0, 5, marks=pytest.mark.slow),
+        *(pytest.param(seed, 1, marks=pytest.mark.nightly) for seed in range(1, 6)),
+    ],
+)
+def test_a_run_for_int8_resumes_too(tmp_path, seed, every):
     # Mutation: the ranges left out of what a checkpoint holds.
-    config = toy.config(model__quantize="int8", checkpoint_steps=4)
+    config = toy.config(model__quantize="int8", devices=f"cpu:{1 + seed % 2}", **EVERYTHING)
     whole = undisturbed(config, tmp_path / "whole")
-    assert survive(config, tmp_path / "killed", seed=0, every=5) == whole
+    assert survive(config, tmp_path / "killed", seed, every) == whole

@@ -60,11 +60,14 @@ def statistics(model: keras.Model) -> list[keras.Variable]:
     Those are the moving means and variances of batch norms and the ranges of a quantized network.
     """
     norms = [layer for layer in layers(model) if layer.trainable]
-    ranges = [layer for layer in leaf_layers(model) if isinstance(layer, FakeQuantize)]
-    return [
-        *(v for layer in norms for v in (layer.moving_mean, layer.moving_variance)),
-        *(v for layer in ranges if layer.trainable for v in layer.weights),
-    ]
+    moving = [v for layer in norms for v in (layer.moving_mean, layer.moving_variance)]
+    return [*moving, *ranges(model)]
+
+
+def ranges(model: keras.Model) -> list[keras.Variable]:
+    """Returns the ends of the ranges of a quantized network, of layers that are not frozen."""
+    found = [layer for layer in leaf_layers(model) if isinstance(layer, FakeQuantize)]
+    return [v for layer in found if layer.trainable for v in layer.weights]
 
 
 def reestimate(

@@ -129,6 +129,7 @@ class TrainStep:
         self._distillation = distillation or DistillationConfig()
         self._seeds = _seed_states(model)
         self._statistics = batch_norm.statistics(model)
+        self._ranges = batch_norm.ranges(model)
         self._backward = tf.function(self._gradients, jit_compile=True) if jit else self._gradients
         _leave_reduction_to_us(optimizer)
 
@@ -196,6 +197,8 @@ class TrainStep:
             # replicas. The parts must run one after the other, or all need memory at once.
             with tf.control_dependencies([sums, *total]):
                 piece = [tf.identity(x[part::parts]) for x in (images, labels, weights)]
+            if part:
+                self._share_ranges()
             self._seed_dropout(part)
             # Outside of what XLA compiles: a teacher may consist of anything.
             taught = self._teacher(piece[0]) if self._teacher else None
@@ -205,6 +208,14 @@ class TrainStep:
             sums += part_sums
             total = [a + b for a, b in zip(total, gradients, strict=True)] if total else gradients
         return sums, total
+
+    def _share_ranges(self) -> None:
+        """Averages over replicas the ranges that the next part is rounded in."""
+        replicas = tf.distribute.get_replica_context().num_replicas_in_sync
+        if self._ranges and replicas > 1:
+            shared = sum_over_replicas([v.value / replicas for v in self._ranges])
+            for variable, value in zip(self._ranges, shared, strict=True):
+                variable.assign(value)
 
     def _gradients(self, images, labels, weights, batch, taught=None):
         with recompute_activations(self._config.recompute), tf.GradientTape() as tape:
