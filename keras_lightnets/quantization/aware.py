@@ -72,11 +72,15 @@ def quantize_aware(model: keras.Model, images: np.ndarray) -> keras.Model:
             range of the input is 0 to 255 for good.
 
     Raises:
-        ValueError: A layer is not known, or has no range: all its outputs are zero, or one of them
-            is not a finite number.
+        ValueError: There are no images, or of another shape; or a layer is not known, or has no
+            range: all its outputs are zero, or one of them is not a finite number.
     """
     placement.need_tensorflow("quantize_aware")
-    flat = fold_batch_norm(_flat(as_functional(model)))
+    model = as_functional(model)
+    shape = model.inputs[0].shape
+    if not (len(images) and tf.TensorShape(shape).is_compatible_with(np.shape(images))):
+        raise ValueError(f"Ranges begin as those of `images` {shape}. Received: {np.shape(images)}")
+    flat = fold_batch_norm(_flat(model))
     rounding = _rounding(flat, images)
 
     def rounded(name: str, x: Any) -> Any:

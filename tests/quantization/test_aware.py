@@ -182,6 +182,12 @@ def test_what_has_no_range_is_named(model, message):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("images", [np.zeros((0, 8, 8, 3)), np.zeros((2, 8, 4, 3)), []])
+def test_images_that_give_no_range_are_named(images):
+    with pytest.raises(ValueError, match=r"`images` \(None, 8, 8, 3\)\. Received: \("):
+        kl.quantize_aware(small(L.Conv2D(2, 3)), images)
+
+
 def test_inner_models_and_activations_of_layers():
     inner = small(L.Conv2D(4, 3, activation="relu", name="conv"))
     model = small(inner, L.GlobalAveragePooling2D(), L.Dense(3, activation="softmax", name="head"))
