@@ -180,6 +180,9 @@ def test_copies_with_different_labels_are_left_to_a_person(pictures, capfd):
     assert code == 1
     assert len(found["copies_with_different_labels"]) == 1
     assert found["remove"] == []
+    assert cli.main(["data", "check", str(pictures)]) == 1
+    last = capfd.readouterr().out.splitlines()[-1]
+    assert last == f"When it is mended: lightnets data check {pictures}"
 
 
 def test_near_copies_and_wrong_extensions_are_remarks(pictures, capfd):

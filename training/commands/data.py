@@ -111,12 +111,14 @@ def _check(args: argparse.Namespace) -> int:
         print(json.dumps(found | {"wrong": wrong, "remarks": remarks}, indent=2))
     else:
         _print(found)
-        for line in _next(args, config.data.dataset, remove):
+        for line in _next(args, config.data.dataset, remove, wrong):
             console.line(line)
     return 1 if wrong else 0
 
 
-def _next(args: argparse.Namespace, dataset: str, remove: list[str]) -> Iterator[str]:
+def _next(
+    args: argparse.Namespace, dataset: str, remove: list[str], wrong: list[str]
+) -> Iterator[str]:
     """Yields what was written, how to use it, and the command that goes on."""
     if args.page:
         yield f"Page: {args.page}"
@@ -127,6 +129,8 @@ def _next(args: argparse.Namespace, dataset: str, remove: list[str]) -> Iterator
         yield f"Next: {command('data', 'check', dataset)}"
     elif remove:
         yield f"Next: {command('data', 'check', dataset, '--fix-list', 'remove.txt')}"
+    elif wrong:
+        yield f"When it is mended: {command('data', 'check', dataset)}"
     else:
         yield f"Next: {command('train', dataset)}"
 
