@@ -529,6 +529,20 @@ MUTATIONS = (
         "test_history.py::test_the_best_epoch_follows_from_the_rows[val_loss-values1-1]",
     ),
     Mutation(
+        "folds hold out the same images",
+        "training/data/load.py",
+        "members[data.fold - 1 :: data.folds]",
+        "members[:: data.folds]",
+        "test_folds.py::test_each_picture_is_held_out_once",
+    ),
+    Mutation(
+        "a fold that is finished is trained again",
+        "training/run/folds.py",
+        'if _results(run).get("finished"):',
+        "if False:",
+        "test_folds.py::test_folds_are_runs_that_go_on_where_they_stopped",
+    ),
+    Mutation(
         "of equal accuracies the first is the best, however unsure",
         "training/run/history.py",
         '-row.get("val_loss", 0.0)',

@@ -83,11 +83,22 @@ def run(args: argparse.Namespace) -> int:
     with place:
         if chief and choices:
             _tell(choices)
+        if config.data.folds and not config.data.fold:
+            return _train_folds(config, out)
         from lightnets.run import train
 
         results = train.train(config, out, resume=continued is not None)
     if chief and out is not None:
         _announce(out, results)
+    return 0
+
+
+def _train_folds(config: Config, out: pathlib.Path | None) -> int:
+    if out is None:
+        raise UsageError("--dry-run tries one run. Leave out --folds.")
+    from lightnets.run import folds
+
+    folds.train_folds(config, out)
     return 0
 
 

@@ -102,6 +102,10 @@ class DataConfig:
     val_split: float = key(
         0.2, "share held out when the data has no split of its own", low=0.001, high=0.9, flag=True
     )
+    folds: int = key(
+        0, "train once for each of N parts, which is held out then; 0: once", low=0, flag=True
+    )
+    fold: int = key(0, "which of the folds is held out; 0: one after the other", low=0)
     resize: Literal["crop", "stretch", "pad"] = key(
         "crop",
         "how a picture of another shape becomes the network's: cut, distorted or with margins",

@@ -34,6 +34,7 @@ def validate(config: Config) -> None:
             f"a lower number), accuracy or loss. Received: {monitor!r}."
         )
     _check_resize(config)
+    _check_folds(config)
     if config.train.worker_index and not config.train.workers:
         raise UsageError(
             f"train.worker_index (={config.train.worker_index}) needs train.workers "
@@ -70,6 +71,17 @@ def validate(config: Config) -> None:
             f"train.batch_size (={config.train.batch_size}) must be divisible by "
             f"train.accumulate (={config.train.accumulate})."
         )
+
+
+def _check_folds(config: Config) -> None:
+    data = config.data
+    if data.folds == 1 or data.fold > data.folds:
+        raise UsageError(
+            f"data.folds (={data.folds}) must be at least 2, and data.fold (={data.fold}) one of "
+            "them, or 0 for all."
+        )
+    if data.folds and not data.fold and config.train.workers:
+        raise UsageError("--folds trains on one machine. Leave out --workers.")
 
 
 def _check_resize(config: Config) -> None:

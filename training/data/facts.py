@@ -42,7 +42,8 @@ def look(config: Config) -> Facts:
     """
     opened = open_dataset(config)
     source = opened.train
-    held_out = 0.0 if opened.evaluation is not None else config.data.val_split
+    share = 1 / config.data.folds if config.data.folds else config.data.val_split
+    held_out = 0.0 if opened.evaluation is not None else share
     # A stream reads all records before the last one that it is asked for.
     last = min(source.count, _SAMPLE) if isinstance(source, Stream) else source.count
     pictures = source.pick(spread(last, _SAMPLE))

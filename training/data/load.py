@@ -63,6 +63,11 @@ def load(
     if problem := class_names.problem(opened.labels):
         raise UserError(f"{data.dataset}: {problem}")
     _check_trainable(opened)
+    if data.folds and opened.evaluation is not None:
+        raise UserError(
+            f"{data.dataset} has held-out images of its own. --folds is for data without: leave it "
+            "out, or put all pictures of a class into one folder."
+        )
     sources = [source for source in (opened.train, opened.evaluation) if source is not None]
     if opened.dataset.prepared:
         for source in sources:
@@ -165,23 +170,25 @@ def _check_left(opened: Opened, train: AnySource) -> None:
 def split_stratified(source: AnySource, config: Config) -> tuple[AnySource, AnySource]:
     """Returns the training and the evaluation part of a source.
 
-    Of each class `data.val_split` of the images are held out, at least one if there are two.
+    Of each class `data.val_split` of the images are held out, at least one if there are two. With
+    `data.folds` it is every so-manieth, so that all folds together hold out each image once.
 
     Raises:
         UserError: There are too few images to hold any out.
     """
-    labels = source.read_labels()
+    data, labels = config.data, source.read_labels()
     random = np.random.default_rng(config.train.seed)
     held_out = [np.array([], np.int64)]
     for label in np.unique(labels):
         members = random.permutation(np.flatnonzero(labels == label))
-        share = round(len(members) * config.data.val_split)
-        held_out.append(members[: min(max(share, 1), len(members) - 1)])
+        if data.folds:
+            own = members[data.fold - 1 :: data.folds]
+        else:
+            own = members[: max(round(len(members) * data.val_split), 1)]
+        held_out.append(own[: len(members) - 1])
     positions = np.concatenate(held_out)
     if not len(positions):
-        raise UserError(
-            f"{config.data.dataset} has no class with two images, so none can be held out."
-        )
+        raise UserError(f"{data.dataset} has no class with two images, so none can be held out.")
     return split_file.divide(source, positions)
 
 

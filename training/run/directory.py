@@ -66,6 +66,10 @@ class Run:
 
         try:
             config = configs.from_dict(configs.load(path / "config.yaml"), where="config.yaml")
+            if config.data.folds and not config.data.fold:
+                raise UserError(
+                    f"{path} holds {config.data.folds} folds, each a run. Name one: {path}/fold-1."
+                )
             labels = class_names.read(path)
             transform = EvalTransform.from_dict(json.loads((path / "transform.json").read_text()))
         except OSError as error:
