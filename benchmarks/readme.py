@@ -30,6 +30,7 @@ NAMES = (
     "inference",
     "predict_files",
     "serving",
+    "serving_int8",
     "runtimes",
     "litert",
     "data_pipeline",

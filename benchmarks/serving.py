@@ -60,14 +60,20 @@ class Served:
 
 def write_bundle(model: Any, precision: str, path: pathlib.Path) -> pathlib.Path:
     """Exports as `export_saved_model` does, without the comparison and the files beside it."""
-    from keras_lightnets.export import saved_model as export
     from keras_lightnets.inference.function import inference_model
+
+    return write_served(model, inference_model(model, precision), path)
+
+
+def write_served(model: Any, served: Any, path: pathlib.Path) -> pathlib.Path:
+    """Writes what was made for serving out of `model`."""
+    from keras_lightnets.export import saved_model as export
     from keras_lightnets.preprocessing import EvalTransform
 
     transform, options = EvalTransform((224, 224)), export.ExportOptions(input_dtype="float32")
     interface = export.make_interface(model, None, transform, options)
     path.mkdir(parents=True)
-    export.write_saved_model(inference_model(model, precision), interface, path)
+    export.write_saved_model(served, interface, path)
     return path
 
 

@@ -651,6 +651,27 @@ MUTATIONS = (
         "test_formats.py::test_an_int8_file_rounds_each_channel_by_itself_and_pixels_not_at_all",
     ),
     Mutation(
+        "int8 SavedModel: pixels are padded by black instead of zero",
+        "keras_lightnets/export/int8_convolution.py",
+        'padded + border.astype("uint8")',
+        "padded",
+        "test_int8_network.py::test_every_tensor_is_that_of_the_quantized_network",
+    ),
+    Mutation(
+        "int8 SavedModel: the zero of what is added is forgotten",
+        "keras_lightnets/export/int8_convolution.py",
+        "bias = bias + added.offset",
+        "pass",
+        "test_int8_network.py::test_every_tensor_is_that_of_the_quantized_network",
+    ),
+    Mutation(
+        "int8 SavedModel: an addition writes over a tensor that is in use",
+        "keras_lightnets/export/int8_convolution.py",
+        "tf.raw_ops.Snapshot(input=tf.bitcast(levels, tf.uint8))",
+        "tf.bitcast(levels, tf.uint8)",
+        "test_int8_network.py::test_what_is_added_may_be_in_use",
+    ),
+    Mutation(
         "serving: equalization leaves biases as they are",
         "keras_lightnets/inference/equalization.py",
         "if first.use_bias:",

@@ -23,7 +23,7 @@ ARROWS = {
     "keras_lightnets/networks": "catalogue layers preprocessing weights",
     "keras_lightnets/inference": "layers",
     "keras_lightnets/quantization": "inference layers",
-    "keras_lightnets/export": "catalogue inference layers preprocessing weights",
+    "keras_lightnets/export": "catalogue inference layers preprocessing quantization weights",
     "keras_lightnets/serving": "",
     "keras_lightnets/serving/server": "export serving",
     "training/support": "",

@@ -57,7 +57,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     version = arguments.whole(1, bundle.MAX_VERSION)
     add("--version", type=version, metavar="N", help="default: one more than the newest")
     add("--dataset", metavar="PLACE", help="where the data of the run is now, if it has moved")
-    add("--precision", choices=("float32", "bfloat16"), default="float32", help="of the arithmetic")
+    precisions = ("float32", "bfloat16", "int8")
+    add("--precision", choices=precisions, default="float32", help="of the arithmetic")
     add("--gpu", action="store_true", help="for servers with a GPU, which their files then ask for")
     add("--input-dtype", choices=("uint8", "float32"), default="uint8", help="of the image tensor")
     named = "named classes in an answer"
@@ -105,6 +106,8 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(
             f"{int8[0]} computes in 256 steps, too few for --reject. Leave it out of --formats."
         )
+    if args.precision == "int8" and args.gpu:
+        raise UsageError("--precision int8 is for processors. Leave out --gpu.")
     if args.equalize and not int8:
         raise UsageError("--equalize is for int8 formats. Add one to --formats, as litert-int8.")
     if (args.run is None) == (args.model is None):
@@ -177,15 +180,20 @@ def _export(
         networks.Network(model, source.labels, source.transform),
         metadata={"run": run},
         held_out=held_out,
-        representative=representative_images(splits) if runtimes.INT8 & set(formats) else None,
+        representative=representative_images(splits) if _needs_images(args, formats) else None,
         rule=rule,
     )
 
 
+def _needs_images(args: argparse.Namespace, formats: list[str]) -> bool:
+    return args.precision == "int8" or not runtimes.INT8.isdisjoint(formats)
+
+
 def _export_network(args: argparse.Namespace, formats: list[str]) -> pathlib.Path:
     """Writes a network that no run made; there are no images but synthetic ones to compare on."""
-    if int8 := [name for name in formats if name in runtimes.INT8]:
-        raise UsageError(f"{int8[0]} needs images to learn ranges from: export a run.")
+    if _needs_images(args, formats):
+        name = next((each for each in formats if each in runtimes.INT8), "--precision int8")
+        raise UsageError(f"{name} needs images to learn ranges from: export a run.")
     network = networks.load(args.run, args.model, args.weights, args.transform_of)
     if network.transform is None:
         raise networks.no_transform(args.run)
