@@ -29,6 +29,35 @@ def _count(key: str) -> str:
 
 MUTATIONS = (
     Mutation(
+        "a network of keras.applications sees pixels that nobody has prepared",
+        "training/run/foreign.py",
+        "classify(network.output, top)), prepare",
+        "classify(network.output, top)), lambda image: image",
+        "test_foreign.py::"
+        "test_a_network_of_keras_applications_is_given_its_own_pixels[MobileNet-0.25]",
+    ),
+    Mutation(
+        "somebody's network: the statistics of Normalization are lost",
+        "training/run/adoption.py",
+        "isinstance(layer, keras.layers.Normalization) and layer.weights",
+        "False",
+        "test_foreign.py::test_a_network_computes_what_it_did[normalized]",
+    ),
+    Mutation(
+        "somebody's network: state that no step keeps is not noticed",
+        "training/run/adoption.py",
+        "if not known and not np.array_equal(old, new)",
+        "if not known and len(old) != len(new)",
+        "test_foreign.py::test_what_cannot_be_trained_is_refused_by_name[stateful]",
+    ),
+    Mutation(
+        "somebody's network: a changed function goes on with the weights of another",
+        "training/run/foreign.py",
+        "each.get_config() if isinstance(each, keras.layers.Layer) else None",
+        "None",
+        "test_foreign.py::test_a_network_that_has_changed_is_not_resumed",
+    ),
+    Mutation(
         "an extension counts its steps from the start of the run",
         "training/optimization/schedules.py",
         "self._decay(tf.maximum(step - first, 0.0), steps)",
@@ -108,7 +137,7 @@ MUTATIONS = (
     Mutation(
         "distillation: a network of keras.applications sees bare pixels",
         "training/run/teacher.py",
-        "model(preprocess.preprocess_input(images))",
+        "model(prepare(images))",
         "model(images)",
         "test_teacher.py::test_a_network_of_keras_applications_has_its_own_preprocessing",
     ),

@@ -109,6 +109,7 @@ def rewrite(
     rewrite_inner: Callable[[keras.Model], Any],
     skip: Collection[str] = (),
     enter: Callable[[keras.KerasTensor], keras.KerasTensor] | None = None,
+    inputs: Any = None,
 ) -> tuple[keras.Model, list[tuple[keras.layers.Layer, keras.layers.Layer]]]:
     """Rebuilds a functional model from other layers, connected in the same way.
 
@@ -117,6 +118,7 @@ def rewrite(
         rewrite_inner: Gives the new model for an inner functional model.
         skip: Names of layers with one input to leave out; their input becomes their output.
         enter: What is done to the inputs of the model first.
+        inputs: Of the new model; None: such as those of the old one.
 
     Returns:
         The new model, and `(old, new)` of all layers outside of inner models. Weights are not
@@ -140,8 +142,8 @@ def rewrite(
             return args[0] if args else next(iter(kwargs.values()))
         return operation(*args, **kwargs)
 
-    # Without these, Keras names the new inputs after the tensors, not after the input layers.
-    inputs = keras.tree.map_structure(_same_input, model.input)
+    if inputs is None:  # Keras would name them after the tensors, not after the input layers
+        inputs = keras.tree.map_structure(_same_input, model.input)
     entered = {id(x): enter(x) for x in keras.tree.flatten(inputs)} if enter else {}
     rewritten = keras.models.clone_model(model, inputs, clone_function=clone, call_function=call)
     return rewritten, pairs

@@ -35,8 +35,8 @@ ARROWS = {
     "training/evaluation": "config data data/sources inference optimization preprocessing support",
     "training/doctor": "config data data/sources evaluation preprocessing support",
     "training/run": (
-        "catalogue config data data/sources distribution evaluation export inference networks "
-        "optimization preprocessing serving support weights"
+        "catalogue config data data/sources distribution evaluation export inference layers "
+        "networks optimization preprocessing serving support weights"
     ),
     "training/commands": (
         "catalogue config data data/sources distribution doctor evaluation export preprocessing "
@@ -126,6 +126,7 @@ BY_NAME = {
     "keras_lightnets.networks.create",
     "keras_lightnets.export.runtimes",
     "lightnets.cli",
+    "lightnets.support.modules",
 }
 
 

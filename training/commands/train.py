@@ -9,11 +9,11 @@ import pathlib
 
 from lightnets.config import resolve
 from lightnets.config.choices import Choice, choose, nested
-from lightnets.config.keys import Config
+from lightnets.config.keys import APPLICATIONS, Config, ModelConfig
 from lightnets.distribution import workers
 from lightnets.run import directory as runs
 from lightnets.run import networks, run_lock
-from lightnets.support import console
+from lightnets.support import console, modules
 from lightnets.support.arguments import whole
 from lightnets.support.errors import UsageError, UserError
 from lightnets.support.words import command, is_path
@@ -162,7 +162,7 @@ def _tell(choices: list[Choice]) -> None:
 
 def _check_names(config: Config, resumed: bool) -> None:
     """Raises for a network or path that does not exist, before TensorFlow is imported."""
-    networks.check_name(config.model.name)
+    _check_network(config.model)
     dataset = config.data.dataset
     if not dataset:
         raise UsageError(
@@ -179,11 +179,20 @@ def _check_names(config: Config, resumed: bool) -> None:
         raise UserError(f"There is no weight file {weights}.")
 
 
+def _check_network(model: ModelConfig) -> None:
+    if not model.foreign:
+        networks.check_name(model.name)
+    elif not model.name.endswith(".keras"):
+        modules.check(model.name)
+    elif not pathlib.Path(model.name).is_file():
+        raise UserError(f"There is no network {model.name}.")
+
+
 def _check_teacher(target: str, resumed: bool) -> None:
     path = pathlib.Path(target).expanduser()
     if path.is_dir():
         runs.Run.open(path).weights()
-    elif not path.exists() and not target.startswith("keras.applications:"):
+    elif not path.exists() and not target.startswith(APPLICATIONS):
         if is_path(target) or target.endswith(".keras"):
             moved = " If it has moved, name its new place: --teacher PLACE." if resumed else ""
             raise UserError(f"There is no teacher {target}.{moved}")

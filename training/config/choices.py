@@ -77,12 +77,13 @@ def choose(config: Config, named: Mapping[str, Any], facts: Facts) -> list[Choic
     side = known or FULL_SIZE
     size = min(config.model.sides) if "image_size" in model else min(side, FULL_SIZE)
     network = config.model.name if "name" in model else PRETRAINED
-    obstacle = None
-    if not model_info(network).weights or _SHAPES & set(model):
+    foreign, obstacle = config.model.foreign, None
+    if foreign or not model_info(network).weights or _SHAPES & set(model):
         obstacle = "none are published for this network"
     elif size < LEAST_SIZE:
         obstacle = f"published ones need images of {LEAST_SIZE} pixels"
-    pretrained = bool(model["weights"]) if "weights" in model else obstacle is None
+    begun = obstacle is None or network.endswith(".keras")  # which has weights
+    pretrained = bool(model["weights"]) if "weights" in model else begun
     if "image_size" not in model:
         size = max(32, min(size, FULL_SIZE if pretrained else SCRATCH_SIZE) // 32 * 32)
     network = PRETRAINED if pretrained else SCRATCH
@@ -104,7 +105,7 @@ def choose(config: Config, named: Mapping[str, Any], facts: Facts) -> list[Choic
     if pretrained and each <= FEW and not {"head_warmup_epochs", "unfreeze_epochs"} & set(model):
         why = f"{count(each, 'image')} a class: only the classifier learns"
         choices.append(Choice("model", "freeze", "backbone", why))
-    if size <= SMALL_INPUT_SIZE and not pretrained and "image_size" not in model:
+    if size <= SMALL_INPUT_SIZE and not pretrained and "image_size" not in model and not foreign:
         why = f"for images of up to {SMALL_INPUT_SIZE} pixels"
         choices.append(Choice("model", "small_input", True, why))
     batch = usual = recipes.RECIPES[recipe].config["train"]["batch_size"]
@@ -113,5 +114,7 @@ def choose(config: Config, named: Mapping[str, Any], facts: Facts) -> list[Choic
     if batch < usual:
         why = f"{count(facts.images, 'image')} to train on"
         choices.append(Choice("train", "batch_size", batch, why))
+    if foreign:
+        model = {"weights": None, **model}  # it says itself what it begins with
     taken = {"model": model, "train": train, "data": data}
     return [one for one in choices if one.key not in taken.get(one.section, {})]

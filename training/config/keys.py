@@ -36,6 +36,9 @@ def key(default: Any, help: str, **facts: Any) -> Any:
     return field(default=default, metadata=metadata)
 
 
+# What the names of networks of `keras.applications` begin with.
+APPLICATIONS = "keras.applications:"
+
 # Of sizes: pixels of a square, or text such as `160x640`, height x width.
 _SIZE = int | str
 
@@ -44,7 +47,12 @@ _SIZE = int | str
 class ModelConfig:
     """Which network, and how it starts."""
 
-    name: str = key("shufflenet_v1", "network, a name of `lightnets list`", flag="--model")
+    name: str = key(
+        "shufflenet_v1",
+        "network: a name of `lightnets list`, keras.applications:NAME, module:function or a .keras "
+        "file",
+        flag="--model",
+    )
     args: Mapping[str, Any] = key(dict, "further arguments of the builder")
     alpha: float | None = key(None, "width multiplier", low=0.05, high=8, flag=True)
     image_size: int | str = key(
@@ -74,6 +82,16 @@ class ModelConfig:
     unfreeze_epochs: int = key(
         0, "then: epochs over which stages are released, last one first", low=0
     )
+
+    @property
+    def foreign(self) -> bool:
+        """Whether the network is none of this package's."""
+        return ":" in self.name or self.name.endswith(".keras")
+
+    @property
+    def label(self) -> str:
+        """Its name for people: without folders."""
+        return pathlib.PurePath(self.name).name
 
     @property
     def sides(self) -> tuple[int, int]:

@@ -182,7 +182,10 @@ def _at_its_rate(config: Config, rates: Mapping[str, float]) -> Config:
 def _anchored(config: Config) -> Config:
     """Makes the paths in `config` absolute: a run is also read from other working directories."""
     values: dict[str, Any] = {}
-    for name in ("data.dataset", "data.data_dir", "model.weights", "distillation.teacher"):
+    names = ["data.dataset", "data.data_dir", "model.weights", "distillation.teacher"]
+    if config.model.name.endswith(".keras"):
+        names.append("model.name")
+    for name in names:
         text, (section, key) = configs.value_of(config, name), name.split(".")
         # What does not exist is a name, or will be reported as it was given.
         if text and (path := pathlib.Path(text).expanduser()).exists():
@@ -194,7 +197,8 @@ def _give_way(config: Config, chosen: Mapping[str, Any]) -> Config:
     """Takes back what the recipe sets where it contradicts what the user has `chosen`.
 
     A run shorter than the recipe's warms up for at most a fifth of it; a backbone frozen to the
-    end needs no epochs in which only the head learns; of whole pictures nothing is cut off.
+    end needs no epochs in which only the head learns; of whole pictures nothing is cut off; the
+    stem of somebody else's network is as it is.
     """
     values: dict[str, Any] = {}
     if "warmup_epochs" not in chosen.get("optimizer", {}):
@@ -203,6 +207,8 @@ def _give_way(config: Config, chosen: Mapping[str, Any]) -> Config:
     if config.model.freeze == "backbone":
         released = ("head_warmup_epochs", "unfreeze_epochs")
         values["model"] = {key: 0 for key in released if key not in chosen.get("model", {})}
+    if config.model.foreign and "small_input" not in chosen.get("model", {}):
+        values.setdefault("model", {})["small_input"] = False
     if config.data.resize != "crop":
         crop = "center" if config.data.crop == "random_resized" else config.data.crop
         own = {"crop": crop, "resize_shorter": None}

@@ -101,7 +101,7 @@ def write(
         markup.section("What the network saw in training", _seen(config, splits)),
         markup.section("Commands", f"<pre>{markup.text(_commands(run))}</pre>"),
     ]
-    title = f"{config.model.name} on {pathlib.Path(config.data.dataset).name}"
+    title = f"{config.model.label} on {pathlib.Path(config.data.dataset).name}"
     markup.write(path, title if split is None else f"{title}, {split}", parts)
 
 
@@ -130,7 +130,7 @@ def _facts(config: Config, splits: Splits, results: Mapping[str, Any]) -> list[t
         ("Data", config.data.dataset),
         ("Images", f"{splits.train_examples} to train on, {splits.eval_examples} held out"),
         ("Classes", str(len(splits.labels))),
-        ("Network", f"{model.name}, images of {' x '.join(map(str, model.sides))} pixels"),
+        ("Network", f"{model.label}, images of {' x '.join(map(str, model.sides))} pixels"),
         ("Started from", model.weights or "random weights"),
         *_teacher(config.distillation),
         ("Recipe", config.recipe or "none"),

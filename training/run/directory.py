@@ -8,6 +8,7 @@ split.json         which pictures were held out      checkpoints/, lock.json
 MODEL_CARD.md      how well, and where it fails  features.npz, where the backbone did not learn
 suspects.csv, .txt pictures whose label may be wrong
 teacher.sha256     of the weights of the teacher, where there was one
+network.sha256     of the layers, where the network is none of this package
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from keras_lightnets.text import first_line
 from lightnets.config import keys as configs
 from lightnets.config.validate import validate
 from lightnets.run import run_lock
+from lightnets.support import modules
 from lightnets.support.errors import UsageError, UserError
 from lightnets.support.words import command
 from lightnets.support.writing import write_json
@@ -113,7 +115,11 @@ class Run:
 
     def model(self, which: str = "best") -> keras.Model:
         """Returns the network: uint8 or 0..255 RGB images in, float32 probabilities out."""
-        return load_network(self.weights(which))
+        path = self.weights(which)
+        if self.config.model.foreign and not self.config.model.name.endswith(".keras"):
+            with contextlib.suppress(UserError):  # layers of Keras load without it
+                modules.load(self.config.model.name)  # registers layers of its own
+        return load_network(path)
 
     def splits(self, dataset: str | None = None) -> Splits:
         """Returns the data the run was trained and evaluated on, split as then.

@@ -19,7 +19,7 @@ from lightnets.distribution.workers import resume_command
 from lightnets.evaluation import advice, page, report, scoring
 from lightnets.optimization import batch_norm
 from lightnets.optimization.step import seen_so_far
-from lightnets.run import directory
+from lightnets.run import directory, foreign
 from lightnets.run.history import History
 from lightnets.run.training import Training
 from lightnets.support.errors import UserError
@@ -85,6 +85,8 @@ class Loop:
         restored = self._restore()
         if restored is None and training.chief:
             directory.Run.create(self.out, training.asked, training.splits)
+            if training.config.model.foreign:
+                foreign.save(self.out, training.evaluator.model)
             if training.teacher is not None:
                 training.teacher.save(self.out)
         if restored is not None and training.chief:
@@ -340,7 +342,7 @@ class Loop:
         page.write(config, splits, results, true, probabilities, model, None, self.out / page.NAME)
         dataset = pathlib.Path(config.data.dataset).name
         card = model_card.render(
-            config.model.name,
+            config.model.label,
             labels,
             splits.transform,
             true,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from keras_lightnets.catalogue.published import WeightsRow
 from keras_lightnets.catalogue.registry import find, list_models, model_info, published
+from lightnets.config.keys import ModelConfig
 from lightnets.run.directory import Run, check_is_run, load_network
 from lightnets.support.errors import UsageError, UserError
 from lightnets.support.words import command, count, nearest
@@ -66,6 +67,11 @@ def check(args: argparse.Namespace) -> None:
 def check_name(name: str) -> None:
     """Raises UsageError unless there is a network of this name."""
     names = list_models()
+    if ModelConfig(name).foreign:
+        raise UsageError(
+            f"{name}: only {command('train')} takes networks that are none of {command('list')}. "
+            "Name a run of it."
+        )
     if name not in names:
         raise UsageError(f"Unknown network {name!r}.{nearest(name, names)} See lightnets list.")
 

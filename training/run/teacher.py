@@ -7,10 +7,9 @@ of its weights, with which it is compared when the run is resumed.
 
 from __future__ import annotations
 
-import inspect
 import pathlib
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -18,15 +17,14 @@ import tensorflow as tf
 
 from keras_lightnets.catalogue import imagenet
 from keras_lightnets.text import first_line
+from lightnets.config.keys import APPLICATIONS
 from lightnets.data import dataset
 from lightnets.evaluation import features
-from lightnets.run import networks
+from lightnets.run import foreign, networks
 from lightnets.support.errors import UserError
-from lightnets.support.words import nearest
 from lightnets.support.writing import write_text
 
 NAME = "teacher.sha256"
-_APPLICATIONS = "keras.applications:"
 _SMALLEST = 1e-37  # a probability whose logarithm is finite
 
 
@@ -69,10 +67,8 @@ def load(target: str, labels: Sequence[str], size: tuple[int, int]) -> Teacher:
     Raises:
         UserError: There is no such network, or it does not answer for these classes.
     """
-    if target.startswith(_APPLICATIONS):
-        network = _of_keras(target.removeprefix(_APPLICATIONS))
-    else:
-        network = networks.open(target)
+    of_keras = target.startswith(APPLICATIONS)
+    network = _of_keras(target) if of_keras else networks.open(target)
     model = network.model
     height, width = (own or seen for own, seen in zip(model.input_shape[1:3], size, strict=True))
     shape = (height, width)
@@ -100,19 +96,13 @@ def load(target: str, labels: Sequence[str], size: tuple[int, int]) -> Teacher:
 
 def _of_keras(name: str) -> networks.Network:
     """Returns a network of `keras.applications` with its own preprocessing in front."""
-    names = [each for each in dir(keras.applications) if each[0].isupper()]
-    if name not in names:
-        raise UserError(f"keras.applications has no network {name!r}.{nearest(name, names)}")
-    builder = getattr(keras.applications, name)
+    builder, prepare = foreign.application(name)
     try:
         model = builder(weights="imagenet")
     except Exception as error:  # Keras raises nothing more special where a download fails
-        raise UserError(
-            f"Cannot load the teacher {_APPLICATIONS}{name}: {first_line(error)}"
-        ) from None
-    preprocess: Any = inspect.getmodule(builder)
+        raise UserError(f"Cannot load the teacher {name}: {first_line(error)}") from None
     images = keras.Input(model.input_shape[1:])
-    model = keras.Model(images, model(preprocess.preprocess_input(images)))
+    model = keras.Model(images, model(prepare(images)))
     return networks.Network(model, list(imagenet.class_names()), None)
 
 

@@ -21,7 +21,7 @@ from lightnets.evaluation.evaluator import Evaluator, distribute
 from lightnets.optimization import batch_norm, finetune, optimizers
 from lightnets.optimization.ema import WeightAverage
 from lightnets.optimization.step import LoopState, TrainStep
-from lightnets.run import build, stored, teacher
+from lightnets.run import build, foreign, stored, teacher
 from lightnets.run.checkpoint import Checkpoints
 from lightnets.run.history import History
 from lightnets.support.errors import UsageError, told
@@ -105,6 +105,8 @@ class Training:
         evaluated = build.build_model(config, self.splits)
         if config.model.quantize == "int8":
             evaluated = self._quantized(evaluated)
+        if config.model.foreign and self.resume and self.out:
+            foreign.check(self.out, evaluated, config.model.name)
         self.evaluator = Evaluator(evaluated, self.splits, batch, self.strategy)
         with _dtype_policy(self.policy):
             trained = (
@@ -293,10 +295,11 @@ class Training:
             features = [f"The whole network runs in every step: {self._why_not}"]
         return [
             self.splits.describe(),
-            f"{self.config.model.name}, {weights:,} weights, {self.policy}; "
+            f"{self.config.model.label}, {weights:,} weights, {self.policy}; "
             f"{count(self.splits.train_examples, 'image')}, batch {batch} on {devices}; "
             f"{count(train.epochs, 'epoch')} of {count(self.steps_per_epoch, 'step')}",
             f"Order of the images: {self.splits.order}",
+            *foreign.remarks(self.config.model, self.evaluator.model),
             *learned_from,
             *features,
         ]
