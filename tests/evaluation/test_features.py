@@ -89,6 +89,16 @@ def test_a_network_without_global_pooling_has_no_maps():
     assert activation.maps(keras.Model(image, keras.layers.Dense(2)(x))) is None
 
 
+def test_a_quantized_network_has_no_maps_of_another_layer():
+    # Mutation: the layer that rounds the logits for the classifier; a map was then a channel's.
+    image = keras.Input((8, 8, 3))
+    x = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(2, 3)(image))
+    model = keras.Model(image, keras.layers.Dense(2, name="logits")(x))
+    assert activation.maps(model) is not None
+    images = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3), np.uint8)
+    assert activation.maps(keras_lightnets.quantize_aware(model, images)) is None
+
+
 def test_the_calibration_error_is_that_of_its_definition():
     sure = np.array([0.55, 0.55, 0.95, 0.95])
     probabilities = np.stack([sure, 1 - sure], axis=-1)

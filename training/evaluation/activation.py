@@ -24,7 +24,8 @@ def maps(model: keras.Model) -> Callable[[np.ndarray, np.ndarray], np.ndarray] |
         `(images, height, width, 3)` and `(images,)` to float `(images, rows, columns)`; None if
         the network does not end in global mean pooling and at most one linear layer.
     """
-    top: Any = next((layer for layer in reversed(model.layers) if layer.weights), None)
+    # Behind the classifier of a quantized network stands what rounds, which has weights, too.
+    top: Any = next((layer for layer in reversed(model.layers) if hasattr(layer, "kernel")), None)
     kernel = np.asarray(top.kernel) if isinstance(top, keras.layers.Dense) else None
     # Where the classes were there before the pooling, it is the last one.
     pooling: Any = next((one for one in reversed(model.layers) if isinstance(one, POOLING)), None)
@@ -34,6 +35,8 @@ def maps(model: keras.Model) -> Callable[[np.ndarray, np.ndarray], np.ndarray] |
             pooled = _maker(pooled).input
         pooling = _maker(pooled)
     if not isinstance(pooling, POOLING):
+        return None
+    if kernel is None and pooling.input.shape[-1] != model.output_shape[-1]:
         return None
     network = keras.Model(model.inputs[0], pooling.input)
 
