@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from importlib import metadata
 from typing import Any
 
+import keras
 import numpy as np
 
 from keras_lightnets._version import __version__
@@ -14,6 +15,7 @@ from keras_lightnets.catalogue import registry
 from keras_lightnets.export.tf_serving import TEMPLATES
 from keras_lightnets.inference.rejection import Rejection
 from keras_lightnets.intervals import interval
+from keras_lightnets.layers.notes import notes
 from keras_lightnets.preprocessing import EvalTransform
 from keras_lightnets.text import visible
 
@@ -79,6 +81,17 @@ def render(
         measured=measured + _files(formats or {}),
         limits=limits,
     )
+
+
+def weights_of(model: keras.Model, weights: str | None) -> str | None:
+    """Returns the `weights` of `render` for a network that a run has trained.
+
+    Args:
+        model: The network.
+        weights: That the run was told to begin with; None: with those that the network had, which
+            are random if it is one of this package.
+    """
+    return weights or ("" if "family" in notes(model) else None)
 
 
 def _origin(weights: str | None) -> str:

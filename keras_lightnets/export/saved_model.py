@@ -288,7 +288,7 @@ def _write_card(
     config = run.get("config", {}) if isinstance(run, Mapping) else {}
     weights = notes(job.model).get("weights")
     if config:
-        weights = config["model"]["weights"] or ""
+        weights = model_card.weights_of(job.model, config["model"]["weights"])
     text = model_card.render(
         job.model_dir.name,
         job.interface.labels,

@@ -47,6 +47,16 @@ def test_small_pictures_start_from_random_weights_and_a_stem_for_them():
     assert resolved(PHOTOGRAPHS._replace(side=96))[0].model.weights == "imagenet"
 
 
+def test_a_network_of_somebody_else_is_as_it_is():
+    config, flags = resolved(PHOTOGRAPHS._replace(side=28), "--model", "my_nets:build")
+    assert (config.recipe, config.model.weights) == ("scratch-small", None)
+    assert (config.model.image_size, config.model.small_input) == (32, False)
+    assert not any(flag.startswith(("--weights", "--small-input", "--model")) for flag in flags)
+    config, _ = resolved(Facts(images=30, classes=3, side=480), "--model", "trained.keras")
+    assert (config.recipe, config.model.freeze) == ("finetune", "backbone")
+    assert (config.model.name, config.model.weights) == ("trained.keras", None)
+
+
 def test_of_long_pictures_it_is_said_what_a_crop_leaves():
     strips = Facts(images=3000, classes=3, side=120, longer=640, cut_off=0.86)
     config, flags = resolved(strips)

@@ -67,6 +67,14 @@ def test_the_licence_is_that_of_the_weights_that_training_began_with(weights, wo
     assert words in text
 
 
+def test_of_a_network_of_somebody_else_the_licence_is_not_known():
+    # Mutation: "" for any network, whose card then says that the licence may be chosen.
+    ours = keras_lightnets.create_model("squeezenet", input_shape=(32, 32, 3), classes=2)
+    assert model_card.weights_of(ours, None) == ""
+    assert model_card.weights_of(small_net(), None) is None
+    assert model_card.weights_of(small_net(), "imagenet") == "imagenet"
+
+
 @pytest.mark.parametrize("right", [0, 3, 7])
 def test_the_interval_is_wilsons(right):
     from scipy.stats import binomtest

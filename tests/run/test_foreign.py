@@ -93,7 +93,7 @@ REFUSED = {
     "subclassed": "it is a Subclassed, which has no graph of layers",
     "subclassed_inside": r"layer 'subclassed\w*' \(Subclassed\) has no graph of layers",
     "two_outputs": "it has 2 outputs, where one is needed",
-    "fixed_size": r"layer 'large', its input, takes \(None, 64, 48, 3\), .*model\.image_size",
+    "fixed_size": r"layer 'large', its input, takes \(None, 64, 48, 3\), .*: --image-size 64x48",
     "unbuilt": r"it has no weights yet: begin it with keras\.Input",
     "no_network": "it is a str, which has no graph of layers",
 }

@@ -131,7 +131,7 @@ def _facts(config: Config, splits: Splits, results: Mapping[str, Any]) -> list[t
         ("Images", f"{splits.train_examples} to train on, {splits.eval_examples} held out"),
         ("Classes", str(len(splits.labels))),
         ("Network", f"{model.label}, images of {' x '.join(map(str, model.sides))} pixels"),
-        ("Started from", model.weights or "random weights"),
+        ("Started from", model.weights or f"{'its own' if model.foreign else 'random'} weights"),
         *_teacher(config.distillation),
         ("Recipe", config.recipe or "none"),
         ("Epochs", f"{results['epochs']}, the best one {results['best_epoch']}"),

@@ -79,9 +79,9 @@ def _check_shapes(network: Any, shape: tuple[int, ...], classes: int | None) -> 
     entry, last = (_maker(tensor).operation.name for tensor in (image, output))
     seen, given = image.shape, output.shape
     if len(seen) != 4 or any(a not in (None, b) for a, b in zip(seen[1:], shape, strict=True)):
-        raise UnfitError(
-            f"layer {entry!r}, its input, takes {seen}, but images are {shape} (model.image_size)."
-        )
+        fits = len(seen) == 4 and seen[3] == 3 and None not in seen[1:]
+        flag = f": --image-size {seen[1]}x{seen[2]}" if fits else ""
+        raise UnfitError(f"layer {entry!r}, its input, takes {seen}, but images are {shape}{flag}.")
     if len(given) != 2 or given[1] is None or classes not in (None, given[1]):
         wanted = "(batch, classes)" if classes is None else f"(None, {classes}): one for each class"
         raise UnfitError(f"layer {last!r}, the last one, gives {given}, not {wanted}.")

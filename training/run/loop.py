@@ -348,7 +348,7 @@ class Loop:
             true,
             probabilities,
             data=f"{dataset}, {splits.train_examples} images to train on",
-            weights=config.model.weights or "",
+            weights=model_card.weights_of(self.training.evaluator.model, config.model.weights),
             chose=results["epochs"] > 1,
         )
         write_text(self.out / model_card.NAME, card)
