@@ -3,8 +3,9 @@
     python benchmarks/runtimes.py [--net mobilenet_v2] [--batch 1 16]
 
 One trained-like network (see `models.randomize`) in float32, as `lightnets export --formats
-tf_serving,litert,onnx,openvino` writes it: the SavedModel in a Session, which is what TensorFlow
-Serving runs, against the others in their own runtimes, each with as many threads as cores.
+tf_serving,litert,onnx,onnx-int8,openvino,openvino-int8` writes it: the SavedModel in a Session,
+which is what TensorFlow Serving runs, against the others in their own runtimes, each with as many
+threads as cores.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import serving
 
 # Format -> its runtime.
 RUNTIMES = {"litert": "LiteRT", "onnx": "ONNX Runtime", "openvino": "OpenVINO"}
+RUNTIMES |= {"onnx-int8": "ONNX Runtime, int8", "openvino-int8": "OpenVINO, int8"}
 
 
 def measure(net: str, batch: int, seconds: float) -> list[common.Row]:
@@ -38,7 +40,14 @@ def measure(net: str, batch: int, seconds: float) -> list[common.Row]:
     with tempfile.TemporaryDirectory() as temporary:
         folder = pathlib.Path(temporary)
         saved = serving.write_bundle(model, "float32", folder / "saved")
-        formats.convert(model, folder, list(RUNTIMES), gate.HeldOut.synthetic((224, 224), 4))
+        formats.convert(
+            model,
+            folder,
+            list(RUNTIMES),
+            gate.HeldOut.synthetic((224, 224), 4),
+            representative=gate.HeldOut.synthetic((224, 224), 32).images,
+            max_accuracy_drop=1,
+        )
         sides = {ours: serving.Served(saved, batch).requests()}
         for name, runtime in RUNTIMES.items():
             sides[runtime] = repeated(name, folder, images)

@@ -673,6 +673,20 @@ MUTATIONS = (
         "test_aware.py::test_an_onnx_file_keeps_the_ranges_of_training",
     ),
     Mutation(
+        "serving: an ONNX file in int8 loses a ReLU whose range begins below zero",
+        "keras_lightnets/export/onnx_model.py",
+        'if limits and node.op_type in ("Relu", "Clip"):',
+        "if False:",
+        "test_aware.py::test_an_int8_file_computes_where_tensors_meet[onnx-int8]",
+    ),
+    Mutation(
+        "serving: OpenVINO's grouped convolutions in int8",
+        "keras_lightnets/export/formats.py",
+        "images=images, grouped=False)",
+        "images=images)",
+        "test_aware.py::test_an_int8_file_computes_where_tensors_meet[openvino-int8]",
+    ),
+    Mutation(
         "serving: an ONNX file in int8 has one scale for a kernel",
         "keras_lightnets/export/onnx_model.py",
         "per_channel=True,",

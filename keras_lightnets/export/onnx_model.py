@@ -14,8 +14,6 @@ from keras_lightnets.export import litert
 from keras_lightnets.export.described import Description
 
 _OPSET = 17
-# What gives no number that it did not get: its output has the range of its input.
-_SAME = {"Concat", "MaxPool", "Reshape", "Slice", "Split", "Squeeze", "Transpose"}
 
 
 def write(
@@ -23,6 +21,8 @@ def write(
     path: pathlib.Path,
     about: Description | None = None,
     images: np.ndarray | None = None,
+    *,
+    grouped: bool = True,
 ) -> None:
     """Writes a file with float32 input and output.
 
@@ -34,6 +34,7 @@ def write(
             `litert.MIN_IMAGES`: in int8, with weights in int8 with a scale for each output channel,
             activations in uint8 and biases in int32; the softmax stays in float. The range of each
             tensor is that of the fake quantization in `network`, or else what `images` give.
+        grouped: Whether grouped convolutions, other than depthwise ones, are in int8, too.
 
     Raises:
         ExportError: int8 cannot learn from these images; see `litert.int8_file`.
@@ -46,7 +47,7 @@ def write(
         images = litert.int8_images(network, images)
         model = _float_model(litert.scaled_once(network))
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-            model = _int8_model(model, images, pathlib.Path(folder))
+            model = _int8_model(model, images, pathlib.Path(folder), grouped)
     onnx.helper.set_model_props(model, about.properties() if about else {})
     onnx.save(model, str(path))
 
@@ -61,7 +62,7 @@ def _float_model(network: keras.Model) -> Any:
     return model
 
 
-def _int8_model(model: Any, images: np.ndarray, folder: pathlib.Path) -> Any:
+def _int8_model(model: Any, images: np.ndarray, folder: pathlib.Path, grouped: bool) -> Any:
     import onnx
     from onnxruntime.quantization import QuantType, preprocess, quantize_static
 
@@ -71,8 +72,8 @@ def _int8_model(model: Any, images: np.ndarray, folder: pathlib.Path) -> Any:
     onnx.save(model, given)
     # As ONNX Runtime's guide advises. Symbolic shapes are for transformers, and need SymPy.
     preprocess.quant_pre_process(given, prepared, skip_symbolic_shape=True)
-    nodes = onnx.load(prepared).graph.node
-    tensors = {name for node in nodes for name in (*node.input, *node.output)}
+    graph = onnx.load(prepared).graph
+    tensors = {name for node in graph.node for name in (*node.input, *node.output)}
     known = {tensor: [limits] for tensor, limits in ranges.items() if tensor in tensors}
     quantize_static(
         prepared,
@@ -81,10 +82,24 @@ def _int8_model(model: Any, images: np.ndarray, folder: pathlib.Path) -> Any:
         per_channel=True,
         activation_type=QuantType.QUInt8,
         weight_type=QuantType.QInt8,
-        nodes_to_exclude=[node.name for node in nodes if node.op_type == "Softmax"],
+        nodes_to_exclude=[
+            *(node.name for node in graph.node if node.op_type == "Softmax"),
+            *(() if grouped else _grouped(graph)),
+        ],
         extra_options={"TensorQuantOverrides": known},
     )
     return onnx.load(written)
+
+
+def _grouped(graph: Any) -> list[str]:
+    """Returns the names of grouped convolutions that are not depthwise."""
+    inputs = {each.name: each.dims[1] for each in graph.initializer if len(each.dims) == 4}
+    return [
+        node.name
+        for node in graph.node
+        if any(each.name == "group" and each.i > 1 for each in node.attribute)
+        and inputs.get(node.input[1], 1) > 1
+    ]
 
 
 def _without_quantization(graph: Any) -> dict[str, dict[str, np.ndarray]]:
@@ -106,8 +121,15 @@ def _without_quantization(graph: Any) -> dict[str, dict[str, np.ndarray]]:
             came_from[node.output[0]] = tensor
             continue
         kept.append(node)
-        if node.op_type in _SAME and node.input[0] in ranges:
-            ranges |= dict.fromkeys(node.output, ranges[node.input[0]])
+    for node in kept:
+        # ONNX Runtime leaves out an activation whose range it takes to begin at zero. One that
+        # shares its range with other tensors, as a concatenation asks for, may begin below.
+        limits = ranges.get(node.output[0])
+        if limits and node.op_type in ("Relu", "Clip"):
+            scale, zero = limits.values()
+            share = np.float32(255 - zero) / np.float32(255)
+            narrow = {"scale": np.asarray(scale * share), "zero_point": np.zeros_like(zero)}
+            ranges[node.output[0]] = narrow
     used = {name for node in kept for name in node.input}
     initializers = [each for each in graph.initializer if each.name in used]
     for own, rest in ((graph.node, kept), (graph.initializer, initializers)):

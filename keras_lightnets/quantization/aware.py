@@ -61,7 +61,7 @@ def quantize_aware(model: keras.Model, images: np.ndarray) -> keras.Model:
     were not. The ranges begin as those of `images` and follow the activations in training.
 
         network = keras_lightnets.quantize_aware(model, images[:256])
-        network.compile(keras.optimizers.Adam(1e-4), "categorical_crossentropy")
+        network.compile(keras.optimizers.Adam(1e-5), "categorical_crossentropy")
         network.fit(images, labels)
 
     Args:

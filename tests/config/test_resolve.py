@@ -91,7 +91,7 @@ def test_training_for_int8_goes_on_from_a_run(tmp_path):
     assert (model.weights, model.quantize, model.freeze) == (run, "int8", None)
     assert (config.recipe, config.train.label_smoothing) == ("digits", 0.1)
     assert (config.train.epochs, config.train.precision) == (4, "auto")
-    assert config.optimizer.learning_rate == pytest.approx(0.002)
+    assert config.optimizer.learning_rate == pytest.approx(0.0002)
     assert config.optimizer.warmup_epochs == 0
     chosen = resolved("--quantize", "int8", "--weights", run, "--epochs", "7")
     assert chosen.train.epochs == 7

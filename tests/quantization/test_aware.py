@@ -6,7 +6,8 @@ import pytest
 import tensorflow as tf
 
 import keras_lightnets as kl
-from keras_lightnets.export import litert, onnx_model, runtimes
+from keras_lightnets.export import formats, litert, onnx_model, runtimes
+from keras_lightnets.export.parity import HeldOut
 from keras_lightnets.inference.function import inference_model
 from keras_lightnets.layers import (
     Activation,
@@ -102,6 +103,29 @@ def test_an_onnx_file_keeps_the_ranges_of_training(trained, tmp_path):
     answers = runtimes.load_onnx(tmp_path / "model.onnx")(images).probabilities
     expected = trained[1].predict(images, verbose=0)
     assert np.mean(np.abs(answers - expected) <= 1 / 256) >= 0.999
+
+
+@pytest.fixture(scope="module")
+def meeting():
+    """A network where the range of a ReLU begins below zero, and with groups of 80 channels."""
+    keras.utils.set_random_seed(1)
+    x = inputs = keras.Input((8, 8, 3))
+    x = L.Rescaling(1 / 64, -2)(x)
+    x = L.Conv2D(120, 3, name="stem", activation="relu")(x)
+    x = L.Concatenate()([x, kl.GroupedConv2D(120, 1, groups=3, name="grouped")(x)])
+    x = L.GlobalAveragePooling2D()(kl.GroupedConv2D(60, 1, groups=3, name="last")(x))
+    return keras.Model(inputs, L.Dense(5, activation="softmax", name="logits")(x))
+
+
+@pytest.mark.parametrize("name", ["onnx-int8", "openvino-int8"])
+def test_an_int8_file_computes_where_tensors_meet(meeting, name, tmp_path):
+    # Mutations: a ReLU left out whose range begins below zero; OpenVINO's grouped convolutions.
+    images = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 3)).astype("uint8")
+    for model in (meeting, kl.quantize_aware(meeting, images)):
+        report = formats.convert(
+            model, tmp_path, [name], HeldOut(images), representative=images, max_accuracy_drop=1
+        )
+        assert report[name]["max_difference"] < 0.01
 
 
 def test_no_operation_of_the_file_is_in_float_or_more_than_needed(interpreter):
