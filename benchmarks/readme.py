@@ -33,6 +33,7 @@ NAMES = (
     "serving_int8",
     "runtimes",
     "litert",
+    "litert_kinds",
     "data_pipeline",
     "listed_files",
     "startup",
@@ -74,7 +75,13 @@ def _rows(name: str, folder: pathlib.Path, needed: bool = True) -> list[dict[str
     paths = sorted(folder.glob(f"{name}-*core.csv"))
     if needed and not paths:
         raise ValueError(f"There is no {folder}/{name}-*.csv. Run benchmarks/{name}.py.")
-    return [row for path in paths for row in common.load(path)]
+    rows = []
+    for path in paths:
+        machine = path.stem.removeprefix(f"{name}-")
+        for row in common.load(path):
+            several = len(paths) > 1 and "case" in row
+            rows.append(row | ({"case": f"{row['case']}, {machine}"} if several else {}))
+    return rows
 
 
 def _headlines(folder: pathlib.Path) -> list[str]:

@@ -71,14 +71,9 @@ def images():
 
 
 @pytest.fixture(scope="module")
-def quantized(images):
+def aware(images):
     keras.utils.set_random_seed(0)
-    return inference_model(kl.quantize_aware(network(), images), merge_pads=False)
-
-
-@pytest.fixture(scope="module")
-def served(quantized):
-    return int8_network.with_int8_maps(quantized)
+    return kl.quantize_aware(network(), images)
 
 
 def in_session(make, *arrays):
@@ -91,9 +86,10 @@ def in_session(make, *arrays):
 
 
 @needs_int8
-def test_every_tensor_is_that_of_the_quantized_network(quantized, images):
+def test_every_tensor_is_that_of_the_quantized_network(aware, images):
     # Mutations: the input's offset not in the bias; a border of level 0; the kernel not divided by
     # the shares of its channels; the offset of what is added forgotten.
+    quantized = inference_model(aware, merge_pads=False)
     ranges = [x for x in quantized.layers if isinstance(x, FakeQuantize)]
     ranges = {x: x._inbound_nodes[0].outputs[0] for x in ranges if len(x.output.shape) == 4}
     pixels = images[:32].astype("float32")
@@ -109,8 +105,9 @@ def test_every_tensor_is_that_of_the_quantized_network(quantized, images):
 
 
 @needs_int8
-def test_a_saved_model_of_whole_numbers_with_a_classifier_in_float(served, images, tmp_path):
+def test_a_saved_model_of_whole_numbers_with_a_classifier_in_float(aware, images, tmp_path):
     model = network()
+    served = int8_network.int8_model(aware, None)  # it knows its ranges
     options = export.ExportOptions(features=True)
     interface = export.make_interface(model, None, EvalTransform((SIDE, SIDE)), options)
     export.write_saved_model(served, interface, tmp_path)

@@ -28,7 +28,7 @@ def test_every_script_explains_itself(script, capsys):
     assert "usage: " in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("script", ["inference", "serving", "runtimes"])
+@pytest.mark.parametrize("script", ["inference", "serving", "serving_int8", "runtimes"])
 def test_each_network_is_measured_in_a_process_of_its_own(script, tmp_path, monkeypatch):
     module = importlib.import_module(script)
     started = []
@@ -116,6 +116,12 @@ def test_results_are_merged_and_tables_are_written_from_them(tmp_path):
     assert "| second | peer | 2.00 | 2.00 to 2.00 | 2.00 | 2.00 | 1.5 |" in new
     assert "old" not in new
     assert readme.filled(new, tmp_path) == new
+    # Rows of several machines name theirs.
+    (tmp_path / "speed-other-8core.csv").write_bytes(path.read_bytes())
+    both = readme.table(["speed"], tmp_path)
+    assert both.count("| second, ") == 2
+    assert f"| second, {common.machine()} | peer |" in both
+    assert "| second, other-8core | peer |" in both
 
 
 def test_growth_and_profiles_have_tables_of_their_own(tmp_path):
