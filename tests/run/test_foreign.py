@@ -257,6 +257,20 @@ def test_a_run_is_exact_and_the_same_on_two_replicas(tmp_path):
         np.testing.assert_allclose(mine, theirs, rtol=0, atol=1e-5)
 
 
+def refused_by_xla(config, out):
+    with pytest.raises(UserError) as refusal:
+        run(config, out)
+    return str(refusal.value)
+
+
+@pytest.mark.slow
+def test_what_xla_cannot_compile_is_told_in_one_line(tmp_path):
+    config = toy.config(jit="on", model__name=of_tests("turned"), model__dropout_rate=None)
+    said = processes.call(refused_by_xla, config, tmp_path / "run")
+    name = of_tests("turned")
+    assert said == f"{name} has ImageProjectiveTransformV3, which XLA lacks. Add --jit off."
+
+
 MODULE = """
 import keras
 from keras import layers

@@ -51,6 +51,10 @@ def train(config: Config, out: pathlib.Path | None, *, resume: bool = False) -> 
             training = Training(config, out, resume=resume)
             return _run(training, config)
         except (tf.errors.OpError, MemoryError) as error:
+            if lacking := re.search(_NOT_IN_XLA, str(error)):
+                raise UserError(
+                    f"{config.model.label} has {lacking[1]}, which XLA lacks. Add --jit off."
+                ) from None
             if not _lacks_memory(error):
                 raise
             raise UserError(_how_to_save_memory(config, training)) from None
@@ -93,6 +97,9 @@ def _dry_run(training: Training) -> dict[str, Any]:
     console.line("No run was written.")
     return {"step_seconds": step, "estimated_seconds": total}
 
+
+# What somebody's network may have, and none of ours has.
+_NOT_IN_XLA = r"Detected unsupported operations when trying to compile graph .*?: (\w+) "
 
 # cuDNN, cuBLAS and the driver that get no memory raise InternalError, in these words.
 _NO_MEMORY = re.compile(r"ALLOC\w*_FAILED|out.of.memory|allocation failed", re.IGNORECASE)
