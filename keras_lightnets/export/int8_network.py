@@ -19,6 +19,7 @@ import tensorflow as tf
 from keras_lightnets import layers as ours
 from keras_lightnets.errors import ExportError
 from keras_lightnets.export.int8_convolution import Levels, convolution, quantized
+from keras_lightnets.export.litert import equalized
 from keras_lightnets.inference.folding import copy_weights, rewrite
 from keras_lightnets.inference.function import inference_model, is_quantized
 from keras_lightnets.layers import fake_quantization as fake
@@ -28,7 +29,9 @@ _INSTRUCTIONS = {"avx512_vnni", "avx_vnni", "amx_int8"}
 _CPU = pathlib.Path("/proc/cpuinfo")
 
 
-def int8_model(model: keras.Model, images: np.ndarray | None) -> keras.Model:
+def int8_model(
+    model: keras.Model, images: np.ndarray | None, *, equalize: bool = False
+) -> keras.Model:
     """Returns a copy of a MobileNet for inference, with feature maps in int8.
 
     Its convolutions up to the pooled features have int8 weights, with a scale for each output
@@ -40,15 +43,21 @@ def int8_model(model: keras.Model, images: np.ndarray | None) -> keras.Model:
         model: As for `inference_model`; floating point, or made by `quantize_aware`.
         images: Pixels `(n, height, width, 3)`, uint8, like those to classify; None: only for a
             model that knows its ranges.
+        equalize: Whether channels are made equally large and biases corrected before.
 
     Raises:
         ExportError: This processor has no instructions for int8, there are no images, a layer gives
             no range, or one has no such form.
     """
     _check_processor()
-    if not is_quantized(model):
+    if is_quantized(model):
+        if equalize:
+            raise ExportError("The network is trained for int8: leave out `equalize`.")
+    else:
         if images is None:
             raise ExportError("precision='int8' needs representative images to learn ranges from.")
+        if equalize:
+            model = equalized(inference_model(model, merge_pads=False), images)
         try:
             model = quantize_aware(model, images)
         except ValueError as error:

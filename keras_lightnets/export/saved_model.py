@@ -64,7 +64,7 @@ class ExportOptions:
         timed: Whether `metadata.json` tells the milliseconds that each format takes for one image.
         representative: Images `(n, height, width, 3)` for int8 formats, and for `precision="int8"`
             of a network that was not trained for int8.
-        equalize: Whether int8 formats are made of the network with equally large channels and
+        equalize: Whether what is in int8 is made of the network with equally large channels and
             corrected biases (Nagel et al., 2019).
         max_accuracy_drop: For bfloat16, int8 and networks trained for int8: by how much accuracy on
             the held-out pictures may fall, from 0 to 1.
@@ -168,7 +168,7 @@ def export_job(
             about["formats"] = _write_formats(job, staged / DIRECTORY)
         progress("Writing the SavedModel")
         if options.precision == "int8":
-            served = int8_model(job.model, options.representative)
+            served = int8_model(job.model, options.representative, equalize=options.equalize)
         else:
             served = inference_model(job.model, options.precision)
         write_saved_model(served, job.interface, staged, whole_batches=options.gpu)

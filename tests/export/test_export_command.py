@@ -56,7 +56,7 @@ def tree(folder):
         (["--formats", "onx"], 2, "Unknown format 'onx'. Did you mean 'onnx'?"),
         (["--formats", ","], 2, "No format was given"),
         (["--top-k", "0"], 2, "--top-k: must be at least 1"),
-        (["--equalize"], 2, "--equalize is for int8 formats. Add one"),
+        (["--equalize"], 2, "--equalize is for int8: --precision int8, or"),
         (["--precision", "int8", "--gpu"], 2, "--precision int8 is for processors"),
         (["--max-accuracy-drop", "2"], 2, "--max-accuracy-drop is a share"),
         (["--version", "0"], 2, "Argument --version: must be 1 to 9223372036854775807. Received:"),

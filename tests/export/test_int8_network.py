@@ -46,6 +46,7 @@ def network():
         y = convolution(y, kl.GroupedConv2D(filters, 1, use_bias=False), relu=False)
         return L.Add()([x, y]) if stride == 1 else y
 
+    keras.utils.set_random_seed(0)
     x = image = keras.Input((SIDE, SIDE, 3), name="image")
     # The zero of each channel is another level.
     x = L.Rescaling([1 / 58, 1 / 40, 1 / 60], [-2.1, -2.0, -1.8])(x)
@@ -72,7 +73,6 @@ def images():
 
 @pytest.fixture(scope="module")
 def aware(images):
-    keras.utils.set_random_seed(0)
     return kl.quantize_aware(network(), images)
 
 
@@ -128,6 +128,16 @@ def test_a_saved_model_of_whole_numbers_with_a_classifier_in_float(aware, images
         received = pool.map(lambda size: fresh("serving_default", images[:size]), sizes)
         for size, answer in zip(sizes, received, strict=True):
             np.testing.assert_allclose(answer["probabilities"], answers[:size], atol=1e-5)
+
+
+@needs_int8
+def test_equalized_it_computes_the_same(aware, images):
+    pixels = images[:16].astype("float32")
+    served = int8_network.int8_model(network(), images, equalize=True)
+    answers = tf.function(lambda x: served(x), autograph=False)(pixels)
+    np.testing.assert_allclose(answers, inference_model(network())(pixels), atol=0.02)
+    with pytest.raises(ExportError, match="leave out `equalize`"):
+        int8_network.int8_model(aware, images, equalize=True)
 
 
 @needs_int8

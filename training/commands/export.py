@@ -75,7 +75,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--equalize",
         action="store_true",
-        help="for int8 formats: make channels equally large and correct biases first",
+        help="for int8: make channels equally large and correct biases first",
     )
     add(
         "--gate-images",
@@ -108,8 +108,10 @@ def run(args: argparse.Namespace) -> int:
         )
     if args.precision == "int8" and args.gpu:
         raise UsageError("--precision int8 is for processors. Leave out --gpu.")
-    if args.equalize and not int8:
-        raise UsageError("--equalize is for int8 formats. Add one to --formats, as litert-int8.")
+    if args.equalize and not _needs_images(args, formats):
+        raise UsageError(
+            "--equalize is for int8: --precision int8, or one of --formats, as litert-int8."
+        )
     if (args.run is None) == (args.model is None):
         raise UsageError("Name what is exported: a RUN, or --model NAME.")
     check_folder(args.out, "--out")
