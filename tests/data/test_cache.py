@@ -68,6 +68,7 @@ def test_the_estimate_comes_first(pictures, monkeypatch):
         splits(pictures, "memory")
 
 
+@pytest.mark.slow
 def test_a_set_larger_than_this_machine_is_not_kept(pictures, tmp_path, capsys):
     """A real one: 3 TB by a list that names the same eight files of 15 MB again and again."""
     for number in range(8):

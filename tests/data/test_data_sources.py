@@ -120,9 +120,8 @@ def with_threads(splits, threads):
 
 
 # Two that differ in all they do; the others run at night.
-SOME = [
-    k if k in ("folder", "tfrecord") else pytest.param(k, marks=pytest.mark.nightly) for k in KINDS
-]
+TIERS = {"folder": pytest.mark.slow, "tfrecord": pytest.mark.slow}
+SOME = [pytest.param(kind, marks=TIERS.get(kind, pytest.mark.nightly)) for kind in KINDS]
 
 
 @pytest.mark.parametrize("kind", SOME)

@@ -26,6 +26,7 @@ def splits(tmp_path_factory):
     return lightnets.data.load(config)
 
 
+@pytest.mark.slow
 def test_every_digit_is_there_once_with_its_label(splits):
     images, labels = load_digits(return_X_y=True)
     expected = sorted(

@@ -174,6 +174,7 @@ def test_classes_of_a_test_set_are_mapped_by_name(run, tmp_path, capfd):
     assert f"has classes that {run} lacks: pink. It has: blue, green, red." in err
 
 
+@pytest.mark.slow
 def test_all_that_was_not_trained_on_is_measured_and_named(own_run, tmp_path, capfd):
     pictures = tmp_path / "pictures"
     results = measure(capfd, own_run)
@@ -233,6 +234,7 @@ def test_a_run_whose_data_moved_is_measured_on_what_it_held_out(tmp_path, capsys
     assert json.loads(capsys.readouterr().out) == before
 
 
+@pytest.mark.slow
 def test_it_ends_with_the_most_certain_mistakes_and_the_next_step(run, tmp_path, capfd):
     # Mutations: the least certain one first; the places of right answers.
     for name, brightness in (("a", 0.5), ("data", 1.0)):

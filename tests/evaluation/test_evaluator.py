@@ -46,6 +46,7 @@ def assert_equal(results, expected):
         assert mine["loss"] == pytest.approx(theirs["loss"], abs=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("devices", [2, 4])
 def test_every_number_of_replicas_gives_the_same(one, devices):
     # Catches padding that counts, and a last batch smaller than the number of replicas.

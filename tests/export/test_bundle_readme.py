@@ -11,6 +11,7 @@ import pytest
 from tests.exports import LABELS, photos
 
 
+@pytest.mark.slow
 def test_the_calls_of_the_readme_work_as_they_stand(small_export, small_server, tmp_path):
     # Mutation: another signature, model or output name in the text.
     (tmp_path / "picture.png").write_bytes(photos()[1])

@@ -102,6 +102,7 @@ def test_a_request_without_any_image_is_an_error(exported):
     assert served("serve_bytes", photos())["valid"].all()  # and the next one is served
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_gate")
 @pytest.mark.parametrize("dtype", ["uint8", "float32"])
 def test_images_of_another_shape_are_refused_by_every_signature(tmp_path, dtype):
@@ -209,6 +210,7 @@ def test_logits_get_a_softmax_and_numbers_for_names(tmp_path):
     assert answer["classes"][0, 0] in {b"0", b"1", b"2", b"3", b"4", b"5"}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_gate")
 def test_of_two_exports_at_once_the_later_takes_the_next_number(tmp_path):
     """Caught: all the work is done, and then "Directory not empty"."""

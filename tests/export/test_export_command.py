@@ -85,6 +85,7 @@ def test_bad_arguments(tmp_path, monkeypatch, capsys, arguments, code, text):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_the_files_of_the_run_are_compared_and_the_result_is_shown(run, tmp_path, capfd):
     """Every held-out file goes through both signatures as it is on the disk."""
     out = tmp_path / "served"
@@ -247,6 +248,7 @@ def test_no_permission_to_write(run, tmp_path):
     assert not list(closed.iterdir())
 
 
+@pytest.mark.slow
 def test_a_changed_graph_is_not_published(run, tmp_path, capfd, monkeypatch):
     """The parity gate of the command, with one operation of the graph changed."""
     from keras_lightnets.inference import function as inference

@@ -73,6 +73,7 @@ def test_a_mismatch_publishes_nothing(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_an_export_that_cannot_run_is_not_passed(tmp_path):
     """What Keras 3 makes of a grouped convolution: TensorFlow Serving has XLA switched off."""
 

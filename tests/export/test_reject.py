@@ -50,6 +50,7 @@ def version(run, unknown, tmp_path_factory):
     return out / "colour" / "1"
 
 
+@pytest.mark.slow
 def test_the_export_says_what_it_measured(run, version, unknown, capfd):
     about = json.loads((version / "assets.extra" / "metadata.json").read_text())["rejection"]
     assert (about["coverage"], about["held_out_images"], about["unknown_images"]) == (0.8, 12, 6)

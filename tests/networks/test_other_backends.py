@@ -29,6 +29,7 @@ def on_another_backend(*command: str, backend: str) -> list[str]:
     return run.stdout.splitlines()
 
 
+@pytest.mark.slow
 def test_a_network_needs_no_tensorflow_on_another_backend():
     code = (
         "import sys, keras_lightnets\n"

@@ -162,6 +162,7 @@ for path in sys.argv[2:]:
 """
 
 
+@pytest.mark.slow
 def test_frames_that_are_not_asked_for_take_no_memory(tmp_path):
     """Caught: 3.4 GB for a GIF of 3 MB, and pixels written behind their buffer for WebP."""
     files = [tmp_path / f"{name}" for name in ("warm.gif", "bomb.gif", "bomb.png", "bomb.webp")]

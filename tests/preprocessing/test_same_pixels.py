@@ -45,6 +45,7 @@ def pictures(tmp_path, monkeypatch):
     return tmp_path / "pictures"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_gate")
 def test_every_pixel_is_the_same_everywhere(pictures, tmp_path):
     """Caught: another resize, margin or decoding in any of the four; a random part in training."""

@@ -49,6 +49,7 @@ def one(tmp_path_factory):
     return trained(tmp_path_factory.mktemp("one"), "run")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("devices", "steps"), [(2, 1), (4, 4)])
 def test_replicas_train_as_one_device_does(tmp_path, one, devices, steps):
     # Catches clipping before the sum, batch norm per replica, parts cut in blocks; with 4
@@ -71,6 +72,7 @@ def test_no_sum_walks_over_the_graph_of_the_other_replicas(tmp_path):
     assert processes.call(without_all_reduce, config, tmp_path)["steps"] == 6
 
 
+@pytest.mark.slow
 def test_two_workers_train_as_one_device_does(tmp_path, one):
     assert_equal(workers_trained(tmp_path, "run"), one)
 

@@ -175,6 +175,7 @@ def _read_all(folder):
     print(json.dumps(answers))
 
 
+@pytest.mark.slow
 def test_pytorch_files_that_mean_harm_are_refused_in_little_memory(tmp_path):
     """A limit that ends in MemoryError would not do: what a file asks for is never begun."""
     for make in PTH:

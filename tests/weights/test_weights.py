@@ -490,6 +490,7 @@ np.testing.assert_array_equal(again(image), model(image))
 """
 
 
+@pytest.mark.slow
 def test_notes_survive_saving_loading_and_copying_in_a_fresh_process(tmp_path):
     """Class names, transform, normalization, padding and epsilon, each unlike the default."""
     model = keras_lightnets.MobileNetV2(
