@@ -89,6 +89,7 @@ def test_every_operation_is_drawn_and_some_images_differ(kind):
     assert len({result.tobytes() for result in results}) > 30
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", auto_augment.SPACES)
 def test_batches_depend_on_seed_and_step_alone(kind):
     rng = np.random.default_rng(0)

@@ -392,6 +392,7 @@ def test_a_conversion_that_fails_leaves_nothing(pictures, tmp_path, capfd):
     assert "exists already" in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_equal_hashes_are_not_compared_in_pairs():
     """Caught: hours for a folder of copies that a program has saved anew."""
     codes = np.random.default_rng(0).integers(0, 2**63, 20_000, np.uint64)

@@ -70,6 +70,7 @@ def test_wrong_labels_are_found_and_right_ones_left_alone():
     assert suspects.find(labels, np.eye(4)[labels]) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["squeezenet", "shufflenet_v1_g1_x0_25"])
 def test_the_mean_of_a_map_is_the_logit(name):
     model = keras_lightnets.create_model(

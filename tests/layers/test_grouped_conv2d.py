@@ -309,6 +309,7 @@ def test_onednn_runs_convolution_bias_and_activation_as_one_operation(tmp_path):
     subprocess_python(OPERATIONS, tmp_path / "model", tmp_path / "x.npy", onednn=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("onednn", [0, 1])
 def test_trains_in_every_dtype(onednn):
     # The native gradient fails with oneDNN off and in float16.

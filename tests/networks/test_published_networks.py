@@ -37,6 +37,7 @@ def narrow(tmp_path, monkeypatch):
     return path
 
 
+@pytest.mark.slow
 def test_evaluate_and_predict_know_a_published_file(narrow, tmp_path, capsys):
     """By name or by file: transform, class names, and the numbers of a set's classes."""
     data = ["--dataset", str(tmp_path / "three"), "--json"]

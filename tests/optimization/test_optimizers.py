@@ -223,6 +223,7 @@ def test_state_restored_from_a_checkpoint_continues_bit_for_bit(name, tmp_path):
         np.testing.assert_array_equal(a.numpy(), b.numpy(), err_msg=a.path)
 
 
+@pytest.mark.slow
 def test_two_replicas_do_as_one():
     # In a process of its own: TensorFlow splits its CPU before its first operation or never.
     process = subprocess.run(

@@ -33,6 +33,7 @@ def interrupted(config, out, step):
         processes.call(toy.run, config, out, at_step=(step, be_told_to_stop))
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_another_number_of_replicas(tmp_path):
     keys = {"sync_bn": True, "model__dropout_rate": 0.0, "ema": 0.9}
     processes.call(toy.run, toy.config(**keys), tmp_path / "whole")
