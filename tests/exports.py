@@ -46,6 +46,16 @@ def small_net(name="small", activation="softmax", classes=6):
     return model
 
 
+def with_statistics(model, rng, spread):
+    """Gives a fresh model biases and batch norms like those of a trained one, and returns it."""
+    for variable in model.variables:
+        if variable.name in ("beta", "bias", "moving_mean"):
+            variable.assign(rng.normal(0, spread, variable.shape))
+        elif variable.name in ("gamma", "moving_variance"):
+            variable.assign(rng.uniform(0.5, 1.5, variable.shape))
+    return model
+
+
 class Served:
     """A SavedModel in a Session, as in TensorFlow Serving."""
 

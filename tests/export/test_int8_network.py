@@ -16,7 +16,7 @@ from keras_lightnets.export.parity import HeldOut
 from keras_lightnets.inference.function import inference_model
 from keras_lightnets.layers import DepthwiseConv2D, FakeQuantize
 from keras_lightnets.preprocessing import EvalTransform
-from tests.exports import Served
+from tests.exports import Served, with_statistics
 
 L = keras.layers
 SIDE = 16
@@ -56,13 +56,7 @@ def network():
     x = convolution(x, L.Conv2D(16, 1, use_bias=False))
     x = L.Dropout(0.1)(L.GlobalAveragePooling2D(name="global_pool")(x))
     model = keras.Model(image, L.Dense(6, name="logits")(x), name="tiny")
-    rng = np.random.default_rng(4)
-    for variable in model.variables:
-        if variable.name in ("beta", "bias", "moving_mean"):
-            variable.assign(rng.normal(0, 0.3, variable.shape))
-        elif variable.name in ("gamma", "moving_variance"):
-            variable.assign(rng.uniform(0.5, 1.5, variable.shape))
-    return model
+    return with_statistics(model, np.random.default_rng(4), 0.3)
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ import keras_lightnets
 from keras_lightnets.export import formats
 from keras_lightnets.export.parity import HeldOut
 from lightnets.run import artifacts
+from tests.exports import with_statistics
 
 SIDE, CLASSES, LARGEST_DIFFERENCE = 96, 10, 1e-4
 NETS = ("shufflenet_v1", "mobilenet_v2", "shufflenet_v2", "mobilenet_v1", "squeezenet")
@@ -24,11 +25,7 @@ def randomized(name: str) -> keras.Model:
         name, input_shape=shape, classes=CLASSES, include_preprocessing=True
     )
     rng = np.random.default_rng(0)
-    for variable in model.variables:
-        if variable.name in ("beta", "bias", "moving_mean"):
-            variable.assign(rng.normal(0, 0.2, variable.shape))
-        elif variable.name in ("gamma", "moving_variance"):
-            variable.assign(rng.uniform(0.5, 1.5, variable.shape))
+    with_statistics(model, rng, 0.2)
     if name == "shufflenet_v2":  # its answers grow until softmax gives ones and zeros
         image = rng.integers(0, 256, (4, *shape)).astype("float32")
         logits = keras.Model(model.inputs[0], model.get_layer("logits").output)

@@ -83,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
     with place:
         if chief and choices:
             _tell(choices)
-        if config.data.folds and not config.data.fold:
+        if config.data.every_fold:
             return _train_folds(config, out)
         from lightnets.run import train
 
@@ -182,7 +182,7 @@ def _check_names(config: Config, resumed: bool) -> None:
 def _check_network(model: ModelConfig) -> None:
     if not model.foreign:
         networks.check_name(model.name)
-    elif not model.name.endswith(".keras"):
+    elif not model.is_file:
         modules.check(model.name)
     elif not pathlib.Path(model.name).is_file():
         raise UserError(f"There is no network {model.name}.")

@@ -82,7 +82,7 @@ def choose(config: Config, named: Mapping[str, Any], facts: Facts) -> list[Choic
         obstacle = "none are published for this network"
     elif size < LEAST_SIZE:
         obstacle = f"published ones need images of {LEAST_SIZE} pixels"
-    begun = obstacle is None or network.endswith(".keras")  # which has weights
+    begun = obstacle is None or config.model.is_file  # which has weights
     pretrained = bool(model["weights"]) if "weights" in model else begun
     if "image_size" not in model:
         size = max(32, min(size, FULL_SIZE if pretrained else SCRATCH_SIZE) // 32 * 32)

@@ -86,7 +86,12 @@ class ModelConfig:
     @property
     def foreign(self) -> bool:
         """Whether the network is none of this package's."""
-        return ":" in self.name or self.name.endswith(".keras")
+        return ":" in self.name or self.is_file
+
+    @property
+    def is_file(self) -> bool:
+        """Whether the network is that of a `.keras` file."""
+        return self.name.endswith(".keras")
 
     @property
     def label(self) -> str:
@@ -174,6 +179,11 @@ class DataConfig:
     )
     num_threads: int = key(0, "0: one per core", low=0, high=256, resumable=True)
     class_weights: Literal["none", "balanced"] = key("none", "weights of the classes in the loss")
+
+    @property
+    def every_fold(self) -> bool:
+        """Whether each fold is to be held out, one after the other."""
+        return self.folds > 0 and self.fold == 0
 
 
 LAYOUTS = typing.get_args(typing.get_type_hints(DataConfig)["layout"])

@@ -184,7 +184,7 @@ def _anchored(config: Config) -> Config:
     """Makes the paths in `config` absolute: a run is also read from other working directories."""
     values: dict[str, Any] = {}
     names = ["data.dataset", "data.data_dir", "model.weights", "distillation.teacher"]
-    if config.model.name.endswith(".keras"):
+    if config.model.is_file:
         names.append("model.name")
     for name in names:
         text, (section, key) = configs.value_of(config, name), name.split(".")

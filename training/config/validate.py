@@ -80,7 +80,7 @@ def _check_folds(config: Config) -> None:
             f"data.folds (={data.folds}) must be at least 2, and data.fold (={data.fold}) one of "
             "them, or 0 for all."
         )
-    if data.folds and not data.fold and config.train.workers:
+    if data.every_fold and config.train.workers:
         raise UsageError("--folds trains on one machine. Leave out --workers.")
 
 

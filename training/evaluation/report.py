@@ -159,9 +159,7 @@ def write_curves(history: Sequence[Mapping[str, float]], path: pathlib.Path) -> 
                 axes.plot(*zip(*points, strict=True), marker="." if len(points) < 40 else None)
                 axes.lines[-1].set_label(label)
         axes.set_title(title)
-        axes.set_xlabel("epoch")
-        axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.grid(alpha=0.3)
+        _by_epoch(axes)
         if len(series) > 1:
             axes.legend()
     save_figure(figure, path)
@@ -175,14 +173,18 @@ def accuracies(histories: Mapping[str, Sequence[Mapping[str, float]]]) -> bytes:
     for name, history in zip(names, histories.values(), strict=True):
         points = [(row["epoch"], row["val_accuracy"]) for row in history]
         axes.plot(*zip(*points, strict=True) if points else ((), ()), marker=".", label=name)
-    axes.set_xlabel("epoch")
-    axes.xaxis.get_major_locator().set_params(integer=True)
-    axes.grid(alpha=0.3)
+    _by_epoch(axes)
     for text in axes.legend().get_texts():
         text.set(**style)
     file = io.BytesIO()
     _draw(figure, file)
     return file.getvalue()
+
+
+def _by_epoch(axes: Any) -> None:
+    axes.set_xlabel("epoch")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.grid(alpha=0.3)
 
 
 def drawable(names: Sequence[str]) -> tuple[list[str], dict[str, Any]]:

@@ -68,7 +68,7 @@ class Run:
 
         try:
             config = configs.from_dict(configs.load(path / "config.yaml"), where="config.yaml")
-            if config.data.folds and not config.data.fold:
+            if config.data.every_fold:
                 raise UserError(
                     f"{path} holds {config.data.folds} folds, each a run. Name one: {path}/fold-1."
                 )
@@ -116,7 +116,7 @@ class Run:
     def model(self, which: str = "best") -> keras.Model:
         """Returns the network: uint8 or 0..255 RGB images in, float32 probabilities out."""
         path = self.weights(which)
-        if self.config.model.foreign and not self.config.model.name.endswith(".keras"):
+        if self.config.model.foreign and not self.config.model.is_file:
             with contextlib.suppress(UserError):  # layers of Keras load without it
                 modules.load(self.config.model.name)  # registers layers of its own
         return load_network(path)

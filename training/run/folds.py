@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+import operator
 import pathlib
 from typing import Any
 
@@ -56,7 +57,8 @@ def _results(run: pathlib.Path) -> dict[str, Any]:
 
 
 def _sum_up(out: pathlib.Path, runs: list[pathlib.Path]) -> None:
-    rows = [[run.name, *(_results(run)[key] for key in _NUMBERS)] for run in runs]
+    numbers_of = operator.itemgetter(*_NUMBERS)
+    rows = [[run.name, *numbers_of(_results(run))] for run in runs]
     write_text(out / "folds.csv", csv_text(("fold", *_NUMBERS), rows))
     answers: list[list[str]] = []
     for run in runs:

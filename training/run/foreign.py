@@ -66,8 +66,7 @@ def build(model: ModelConfig, arguments: dict[str, Any]) -> keras.Model:
     """
     start = finetune.weights_file(model.weights)
     _check_weights(model.name, start)
-    is_file = model.name.endswith(".keras")
-    name = pathlib.Path(model.name).stem if is_file else model.name.removeprefix(APPLICATIONS)
+    name = pathlib.Path(model.name).stem if model.is_file else model.name.removeprefix(APPLICATIONS)
     try:
         network, prepare = _made(model.name, arguments, start)
         ours = adoption.adopt(
@@ -77,7 +76,7 @@ def build(model: ModelConfig, arguments: dict[str, Any]) -> keras.Model:
             classes=arguments["classes"],
             bn_momentum=model.bn_momentum,
             prepare=prepare,
-            from_file=is_file,
+            from_file=model.is_file,
         )
     except UserError:
         raise
