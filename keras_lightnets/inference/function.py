@@ -50,9 +50,7 @@ def inference_model(
         raise ExportError(
             "The network is trained for int8, in float32: leave out precision='bfloat16'."
         )
-    model = fold_batch_norm(in_float32(model))
-    if merge_pads:
-        model = merge_padding(model)
+    model = _folded(model, merge_pads)
     if precision == "bfloat16":
         model = with_dtype(model, _Bfloat16Body())
     return with_softmax(model)
@@ -87,6 +85,30 @@ def inference_function(
     if whole_batches is None:
         whole_batches = placement.on_gpu()
     return served_function(model, spec, whole_batches=whole_batches)
+
+
+def features_function(model: keras.Model) -> Any:
+    """Returns a `tf.function` of a classifier, from 0..255 images to their pooled features.
+
+    Made for inference as `inference_function` is, and folded like it.
+
+    Args:
+        model: Functional or sequential, with one input `(batch, height, width, 3)`.
+
+    Returns:
+        A function of float32 images giving float32 features `(batch, channels)`.
+
+    Raises:
+        ExportError: The model has no classifier on top.
+    """
+    network = _folded(features_model(model), merge_pads=True)
+    spec = tf.TensorSpec((None, *network.inputs[0].shape[1:]), tf.float32, name="images")
+    return served_function(network, spec, whole_batches=placement.on_gpu())
+
+
+def _folded(model: keras.Model, merge_pads: bool) -> keras.Model:
+    model = fold_batch_norm(in_float32(model))
+    return merge_padding(model) if merge_pads else model
 
 
 def served_function(

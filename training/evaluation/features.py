@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_lightnets.inference.function import features_model
+from keras_lightnets.inference.function import features_function, features_model
 from lightnets.data.sources.source import spread
 from lightnets.support import console
 
@@ -59,9 +59,14 @@ def extract(model: keras.Model, splits: Splits, source: AnySource) -> Known:
     Raises:
         ExportError: The model has no classifier on top.
     """
-    network = features_model(model)
+    network, folded = features_model(model), features_function(model)
     batches = dataclasses.replace(splits, eval_source=source).evaluation(BATCH)
-    found = through(network, batches, source.count, "Looking at pictures")
+    found = _all(
+        lambda images: folded(tf.cast(images, tf.float32)).numpy(),
+        batches,
+        source.count,
+        "Looking at pictures",
+    )
     # Not `look`: for a few images of any number the graph would take longer than the images.
     return Known(source, found, lambda images: np.asarray(network(images, training=False)))
 
