@@ -1,6 +1,6 @@
 """Applies each mutation to a copy of the project and checks that its test goes red.
 
-python -m tests.run_mutations              all of them, some minutes
+python -m tests.run_mutations              all of them: some two hours on two cores
 python -m tests.run_mutations shuffle      those with "shuffle" in their name
 """
 
@@ -16,19 +16,17 @@ import tempfile
 from tests.mutations import MUTATIONS, Mutation
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-COPIED = ("keras_lightnets", "training", "tests", "pyproject.toml", "setup.cfg")
 TESTS_FAILED = 1  # pytest's exit code; 0: passed, others: the test could not run
 
 
 def copy_project(folder: pathlib.Path) -> None:
-    """Copies what the tests need."""
-    for name in COPIED:
-        source = ROOT / name
-        if source.is_dir():
-            ignored = shutil.ignore_patterns("__pycache__")
-            shutil.copytree(source, folder / name, ignore=ignored)
-        else:
-            shutil.copy(source, folder / name)
+    """Copies what belongs to the project."""
+    listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    names = subprocess.run(listed, cwd=ROOT, capture_output=True, check=True).stdout
+    for name in filter(None, names.decode().split("\0")):
+        if (ROOT / name).is_file():  # still
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, folder / name)
     # The name under which it is installed; the environment's own is another checkout.
     (folder / "lightnets").symlink_to("training")
 
@@ -46,34 +44,41 @@ def run_test(folder: pathlib.Path, test: str) -> subprocess.CompletedProcess:
 
 
 def is_caught(folder: pathlib.Path, mutation: Mutation) -> bool:
-    """Applies `mutation` to the copy in `folder`, runs its test, and takes it back."""
+    """Applies `mutation` to the copy in `folder`, runs its test, and takes it back.
+
+    Raises:
+        RuntimeError: The test did not run.
+        ValueError: The file does not hold the old text once.
+    """
     path = folder / mutation.file
     text = path.read_text()
     if text.count(mutation.old) != 1:
-        raise ValueError(f"{mutation.name}: {mutation.file} must hold the old text once")
+        raise ValueError(f"{mutation.file} must hold the old text once")
     path.write_text(text.replace(mutation.old, mutation.new))
     try:
         done = run_test(folder, mutation.test)
     finally:
         path.write_text(text)
     if done.returncode not in (0, TESTS_FAILED):
-        raise RuntimeError(f"{mutation.name}: the test did not run\n{done.stdout}{done.stderr}")
+        raise RuntimeError(f"the test did not run\n{done.stdout}{done.stderr}")
     return done.returncode == TESTS_FAILED
 
 
 def main(pattern: str = "") -> int:
     chosen = [mutation for mutation in MUTATIONS if pattern in mutation.name]
-    survivors = []
+    caught = 0
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
         copy_project(folder)
         for mutation in chosen:
-            caught = is_caught(folder, mutation)
-            print(f"{'caught  ' if caught else 'SURVIVED'}  {mutation.name}", flush=True)
-            if not caught:
-                survivors.append(mutation.name)
-    print(f"{len(chosen) - len(survivors)} of {len(chosen)} caught")
-    return 1 if survivors else 0
+            try:
+                verdict = "caught" if is_caught(folder, mutation) else "SURVIVED"
+            except (OSError, RuntimeError, ValueError) as error:  # the others still count
+                verdict = f"BROKEN ({error})"
+            print(f"{verdict:8}  {mutation.name}", flush=True)
+            caught += verdict == "caught"
+    print(f"{caught} of {len(chosen)} caught")
+    return 0 if caught == len(chosen) else 1
 
 
 if __name__ == "__main__":
