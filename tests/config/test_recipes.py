@@ -4,6 +4,7 @@ import re
 import pytest
 
 import keras_lightnets
+from lightnets.cli import main
 from lightnets.config import keys as configs
 from lightnets.config.recipes import RECIPES
 from lightnets.config.validate import validate
@@ -65,6 +66,16 @@ def test_the_log_gives_command_hardware_and_result_or_says_not_run():
     for name, (command, hardware, result) in log.items():
         assert command.startswith(f"`lightnets train --recipe {name}"), name
         assert result == "not run" or (hardware and "%" in result), name
+        assert (result == "not run") == (not RECIPES[name].result), name
+
+
+def test_the_list_says_which_recipes_were_never_run(capsys):
+    assert main(["list", "--recipes"]) == 0
+    lines = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+    assert lines[-1] == ["shufflenet_v2-torchvision", "ImageNet", "600", "1024", "not run"]
+    assert {line[0]: line[-1] != "not run" for line in lines} == {
+        name: bool(recipe.result) for name, recipe in RECIPES.items()
+    }
 
 
 def test_the_table_has_every_recipe_with_its_length_and_batch():

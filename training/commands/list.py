@@ -1,4 +1,4 @@
-"""`lightnets list`: the networks by name. Imports TensorFlow only to measure them."""
+"""`lightnets list`: the networks and the recipes. Imports TensorFlow only to measure."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import sys
 
 from keras_lightnets.catalogue.registry import ModelInfo, list_models, model_info
 from lightnets.config.choices import PRETRAINED, SCRATCH
+from lightnets.config.recipes import RECIPES
 from lightnets.support import console
 from lightnets.support.errors import UsageError
 from lightnets.support.words import nearest
@@ -40,10 +41,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--measure", action="store_true", help="add milliseconds for one image on this machine"
     )
     parser.add_argument("--json", action="store_true", help="all networks as JSON")
+    parser.add_argument(
+        "--recipes", action="store_true", help="the recipes of train --recipe, and what each gave"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Prints the table."""
+    if args.recipes:
+        return _list_recipes()
     whole = args.all or args.pretrained or args.json or args.pattern is not None
     pattern = "*" if args.pattern is None else args.pattern
     names = list_models(pattern, pretrained=args.pretrained) if whole else list(FIRST)
@@ -63,6 +69,17 @@ def run(args: argparse.Namespace) -> int:
     if not whole and sys.stdout.isatty():
         more = len(list_models()) - len(names)
         console.line(f"{more} more: lightnets list --all. About one: lightnets info NETWORK")
+    return 0
+
+
+def _list_recipes() -> int:
+    rows = [
+        [name, one.purpose, *(one.config["train"][key] for key in ("epochs", "batch_size")), gave]
+        for name, one in RECIPES.items()
+        for gave in [one.result or "not run"]
+    ]
+    rows.sort(key=lambda row: row[-1] == "not run")
+    console.columns(["recipe", "for", "epochs", "batch", "gave"], rows)
     return 0
 
 

@@ -23,6 +23,8 @@ class Recipe:
     note: str = ""
     rates: Mapping[str, float] = dataclasses.field(default_factory=dict)
     families: tuple[str, ...] = ()
+    purpose: str = "ImageNet"
+    result: str = ""
 
 
 def _read() -> dict[str, Recipe]:

@@ -29,7 +29,7 @@ _GROUPS = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares `--recipe`, `--config`, `--set` and a flag for each common key."""
-    parser.add_argument("--recipe", help="named configuration of docs/recipes.md")
+    parser.add_argument("--recipe", help="named configuration: lightnets list --recipes")
     parser.add_argument("--config", metavar="FILE", help="YAML file of keys, such as a run's")
     parser.add_argument(
         "--set",
