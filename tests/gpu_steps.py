@@ -45,7 +45,9 @@ _VARYING = {
 }
 
 
-def network(family: str, policy: str, size: int = SIZE, classes: int = CLASSES) -> keras.Model:
+def network(
+    family: str, policy: str, size: int = SIZE, classes: int = CLASSES, **options
+) -> keras.Model:
     """A network with logits."""
     keras.config.set_dtype_policy(policy)
     try:
@@ -55,6 +57,7 @@ def network(family: str, policy: str, size: int = SIZE, classes: int = CLASSES) 
             classes=classes,
             include_preprocessing=True,
             classifier_activation=None,
+            **options,
         )
     finally:
         keras.config.set_dtype_policy("float32")
@@ -89,11 +92,27 @@ def missing_of_step(
         tf.config.experimental.enable_op_determinism()
     with chosen.scope():
         model = network(family, policy)
-        if keys.get("sync_bn"):
-            batch_norm.synchronize(model)
         if deterministic:  # frozen batch norms let gradients through
             for layer in list(batch_norm.layers(model))[-2:]:
                 layer.trainable = False
+    graph = traced(chosen, model, policy, SPECS, **keys).as_graph_def()
+    found = missing(graph)
+    if deterministic:
+        found += sorted({node.op for node in nodes(graph) if varies(node)})
+    return found
+
+
+def traced(
+    chosen: tf.distribute.Strategy,
+    model: keras.Model,
+    policy: str,
+    specs: list[tf.TensorSpec],
+    **keys,
+) -> tf.Graph:
+    """The graph of a step with these keys of `train`, `specs` being those of a replica's batch."""
+    with chosen.scope():
+        if keys.get("sync_bn"):
+            batch_norm.synchronize(model)
         step = train_step(model, policy, **keys)
 
     @tf.function(autograph=False)
@@ -101,11 +120,7 @@ def missing_of_step(
         wishes = chosen.run(step, args=(*batch, tf.zeros((2,))))
         return chosen.experimental_local_results(wishes)[0]
 
-    graph = run.get_concrete_function(*SPECS).graph.as_graph_def()
-    found = missing(graph)
-    if deterministic:
-        found += sorted({node.op for node in nodes(graph) if varies(node)})
-    return found
+    return run.get_concrete_function(*specs).graph
 
 
 def missing_of_inference(family: str) -> list[str]:
@@ -150,12 +165,19 @@ def missing(graph: tf.compat.v1.GraphDef) -> list[str]:
 
 def on_gpus(node) -> bool:
     """Whether there is a kernel for GPUs, or one for any device, of the types of a node."""
-    return any(
-        kernel.device_type in ("GPU", "DEFAULT")
-        and all(fits(node, constraint) for constraint in kernel.constraint)
+    return kernel(node) is not None
+
+
+def kernel(node):
+    """The kernel for GPUs, or for any device, of the types of a node; None if there is none."""
+    found = [
+        kernel
         for kernel in kernels.get_registered_kernels_for_op(node.op).kernel
-        if not kernel.label
-    )
+        if kernel.device_type in ("GPU", "DEFAULT")
+        and not kernel.label
+        and all(fits(node, constraint) for constraint in kernel.constraint)
+    ]
+    return min(found, key=lambda kernel: kernel.device_type == "DEFAULT", default=None)
 
 
 def fits(node, constraint) -> bool:
