@@ -1,8 +1,10 @@
+import pathlib
+
 import numpy as np
 import pytest
 
 from lightnets.config.keys import from_dict
-from lightnets.evaluation.advice import of_predictions, of_training
+from lightnets.evaluation.advice import in_place, of_predictions, of_training
 
 TRUE = np.repeat([0, 1, 2], [40, 30, 30])
 
@@ -50,4 +52,12 @@ def test_few_images_and_an_early_end_are_named():
     history = [{"accuracy": 0.1 * n, "val_accuracy": 0.1 * n} for n in range(1, 6)]
     few, rising = of_training(from_dict({"train": {"epochs": 5}}), history, 12)
     assert few.startswith("12 training images a class")
-    assert rising.endswith("Try --resume RUN --extend 5")
+    command = "lightnets train --resume RUN --extend 5"
+    assert rising.endswith(f"Try {command}")
+    (pasted,) = in_place([rising], pathlib.Path("my runs/1"), "data")
+    assert pasted.endswith("lightnets train --resume 'my runs/1' --extend 5")
+
+
+def test_a_run_that_has_learned_everything_need_not_go_on():
+    history = [{"accuracy": 0.2 * n, "val_accuracy": 0.2 * n} for n in range(1, 6)]
+    assert list(of_training(from_dict({"train": {"epochs": 5}}), history, 50)) == []

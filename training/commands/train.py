@@ -89,7 +89,7 @@ def run(args: argparse.Namespace) -> int:
 
         results = train.train(config, out, resume=continued is not None)
     if chief and out is not None:
-        _announce(out, results)
+        _announce(out, results, config.data.dataset)
     return 0
 
 
@@ -199,11 +199,13 @@ def _check_teacher(target: str, resumed: bool) -> None:
         networks.check_name(target)
 
 
-def _announce(out: pathlib.Path, results: dict) -> None:
+def _announce(out: pathlib.Path, results: dict, dataset: str) -> None:
+    from lightnets.evaluation import advice
+
     numbers = [f"{key} {results[key]:.4f}" for key in ("accuracy", "loss") if key in results]
     if numbers:
         console.line(f"Held out: {', '.join(numbers)}")
-    for line in results["advice"]:
+    for line in advice.in_place(results["advice"], out, dataset):
         console.line(f"  {line}")
     console.line(f"Report: {out / 'report.html'}")
     console.line(f"Next: {command('evaluate', out)}")

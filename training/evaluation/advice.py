@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import pathlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
 from lightnets.config.keys import Config
 from lightnets.evaluation.scoring import largest_class
-from lightnets.support.words import some
+from lightnets.support.words import shell_word, some
 
 # Fewer training images a class than this: more of them help most. Fewer held-out ones of a class:
 # its numbers say little.
@@ -16,12 +17,12 @@ FEW_TRAINED, FEW_HELD_OUT = 20, 5
 # Accuracy on training images above that on held-out ones; rise of the accuracy in the last fifth
 # of the epochs.
 GAP, RISE = 0.15, 0.01
+# Where a run and its data are is no part of its results: both may move.
+RUN, DATA = "RUN", "DATA"
 
 
 def of_predictions(labels: Sequence[str], true: np.ndarray, said: np.ndarray) -> Iterator[str]:
     """Yields what is wrong with the answers to the held-out images.
-
-    Where the data lies is no part of it: a run whose data moved ends with the same results.
 
     Args:
         labels: Names of the classes.
@@ -35,7 +36,7 @@ def of_predictions(labels: Sequence[str], true: np.ndarray, said: np.ndarray) ->
     if accuracy <= chance + 1.96 * np.sqrt(chance * (1 - chance) / len(true)):
         yield (
             f"An accuracy of {accuracy:.3g} is no better than to answer {labels[largest]} always "
-            f"({chance:.3g}). Are the classes right? See lightnets data show DATA"
+            f"({chance:.3g}). Are the classes right? See lightnets data show {DATA}"
         )
     if never := [labels[k] for k in np.flatnonzero((answers == 0) & (held_out > 0)).tolist()]:
         yield (
@@ -66,11 +67,18 @@ def of_training(
             f"Try {_against_overfitting(config)}"
         )
     before = max(row["val_accuracy"] for row in history[: max(1, len(history) * 4 // 5)])
-    if best["val_accuracy"] > before + RISE:
+    if best["val_accuracy"] > before + RISE and best["val_accuracy"] < 1 - RISE:
         yield (
-            "The accuracy still rose at the end. Try --resume RUN --extend "
+            f"The accuracy still rose at the end. Try lightnets train --resume {RUN} --extend "
             f"{config.train.epochs - config.optimizer.begun}"
         )
+
+
+def in_place(lines: Iterable[str], run: pathlib.Path, dataset: str) -> Iterator[str]:
+    """Yields the lines with commands that can be pasted: where the run and its data are now."""
+    for line in lines:
+        line = line.replace(f"--resume {RUN}", f"--resume {shell_word(run)}")
+        yield line.replace(f"data show {DATA}", f"data show {shell_word(dataset)}")
 
 
 def _against_overfitting(config: Config) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 
 from keras_lightnets.intervals import interval
 from lightnets.config.keys import Config, DistillationConfig
-from lightnets.evaluation import activation, features, rejection, report, suspects
+from lightnets.evaluation import activation, advice, features, rejection, report, suspects
 from lightnets.evaluation.features import Known
 from lightnets.evaluation.scoring import calibration, largest_class, mistakes
 from lightnets.support import markup
@@ -77,7 +77,7 @@ def write(
         doubtful = [row for row in doubtful if row.source is splits.eval_source]
     parts = [
         *_headline(results, true, labels, chose=split is None and results["epochs"] > 1),
-        markup.lines(results["advice"]),
+        markup.lines(advice.in_place(results["advice"], run, config.data.dataset)),
         markup.section(
             "What was trained",
             markup.table(("", ""), [*_facts(config, splits, results), *_environment(results)]),
