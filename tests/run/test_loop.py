@@ -135,9 +135,21 @@ def test_a_loss_that_does_not_move_is_said_once_with_what_to_try(tmp_path):
         return [line for line in lines if "has not moved" in line]
 
     assert not warnings()
-    (line,) = warnings(optimizer__learning_rate=1e-9, label_smoothing=0.1)
+    (line,) = warnings(optimizer__learning_rate=1e-9, label_smoothing=0.1, epochs=5)
     assert "try --set optimizer.learning_rate=1e-10 (now 1e-09)" in line
     assert "lightnets data show" in line
+    # Eighteen steps: no network learns much in them.
+    assert not warnings(optimizer__learning_rate=1e-9)
+
+
+def test_a_random_backbone_that_does_not_learn_is_said(tmp_path):
+    def warned(**keys):
+        lines, _ = processes.call(said, toy.config(**keys), tmp_path / str(len(keys)))
+        return [line for line in lines if "random features" in line]
+
+    assert not warned(epochs=1)
+    (line,) = warned(epochs=1, model__freeze="backbone")
+    assert line.startswith("Warning: the backbone has random weights and does not learn")
 
 
 def dry(folder):

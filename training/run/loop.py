@@ -29,6 +29,8 @@ from lightnets.support.words import command, count
 from lightnets.support.writing import write_json, write_text
 
 _SIGNAL, _TIME = 0, 1  # places in the vector of reasons to stop
+# Before so many steps a loss that has not moved says nothing.
+_STEPS_TO_MOVE = 20
 
 
 Predictions = tuple[np.ndarray, np.ndarray]  # true classes, probabilities
@@ -248,7 +250,8 @@ class Loop:
         if config.data.class_weights == "balanced":
             shares = np.full(classes, 1 / classes)
         guessing = scoring.guessing_loss(shares, self.options.label_smoothing)
-        if self.stuck or learned or row["loss"] < 0.99 * guessing:
+        moved = learned or row["loss"] < 0.99 * guessing
+        if self.stuck or moved or self.step < _STEPS_TO_MOVE:
             return
         self.stuck = True
         rate = config.optimizer.learning_rate
