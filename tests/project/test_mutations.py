@@ -20,5 +20,5 @@ def test_three_mutations_are_caught_and_the_unchanged_code_is_not(tmp_path):
     run_mutations.copy_project(tmp_path)
     for mutation in mutations.MUTATIONS:
         if mutation.name in names:
-            assert run_mutations.run_test(tmp_path, mutation.test).returncode == 0
+            assert run_mutations.run_test(tmp_path, mutation.test)[0] == 0
             assert run_mutations.is_caught(tmp_path, mutation), mutation.name
