@@ -43,7 +43,9 @@ FLAGS += ["--recipe", "scratch-small", "--epochs", "1", "--batch-size", "8"]
 def test_folds_are_runs_that_go_on_where_they_stopped(pictures, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert cli.main(["train", str(pictures), "--out", "run", *FLAGS]) == 0
-    shown = capsys.readouterr().out
+    assert cli.main(["train", "--resume", "run", "--extend", "1"]) == 1
+    shown, error = capsys.readouterr()
+    assert error.endswith("run holds a run for each fold. Name one of them: run/fold-1\n")
     assert "All 32 images, each by a network that did not learn from it" in shown
     answers = (tmp_path / "run" / "predictions.csv").read_text()
     rows = list(csv.DictReader(answers.splitlines()))

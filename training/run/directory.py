@@ -169,11 +169,13 @@ def epochs_done(path: pathlib.Path) -> int:
     """Returns after how many epochs the run at `path` is finished.
 
     Raises:
-        UserError: It is not finished.
+        UserError: It is not finished, or a folder of folds.
     """
     check_is_run(path)
     config = configs.from_dict(configs.load(path / "config.yaml"), where=f"{path}/config.yaml")
     validate(config)
+    if config.data.every_fold:
+        raise UserError(f"{path} holds a run for each fold. Name one of them: {path / 'fold-1'}")
     results: dict[str, Any] = {}
     with contextlib.suppress(OSError, ValueError):
         results = json.loads((path / "results.json").read_text(encoding="utf-8"))
