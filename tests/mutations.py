@@ -29,6 +29,13 @@ def _count(key: str) -> str:
 
 MUTATIONS = (
     Mutation(
+        "Ctrl-C at the report of a finished run says nothing of it",
+        "training/run/loop.py",
+        "except KeyboardInterrupt:",
+        "except KeyError:",
+        "test_loop.py::test_numbers_come_before_the_report_which_can_be_left_out",
+    ),
+    Mutation(
         "a network of keras.applications sees pixels that nobody has prepared",
         "training/run/foreign.py",
         "classify(network.output, top)), prepare",

@@ -16,7 +16,7 @@ import tensorflow as tf
 from lightnets.config import keys as configs
 from lightnets.distribution import strategy
 from lightnets.evaluation import evaluator
-from lightnets.run import directory, train
+from lightnets.run import directory, loop, train
 from lightnets.support import progress
 from lightnets.support.errors import UsageError, UserError
 from lightnets.support.interrupts import Interrupted
@@ -150,6 +150,31 @@ def test_a_random_backbone_that_does_not_learn_is_said(tmp_path):
     assert not warned(epochs=1)
     (line,) = warned(epochs=1, model__freeze="backbone")
     assert line.startswith("Warning: the backbone has random weights and does not learn")
+
+
+def stopped_at_its_report(folder):
+    lines = []
+    progress.Progress.say = lambda self, text: lines.append(text)
+    toy.install()
+    loop.page.write = lambda *_: os.kill(os.getpid(), signal.SIGINT)
+    with pytest.raises((Interrupted, KeyboardInterrupt)) as told:
+        train.train(toy.config(), folder)
+    return lines[-1], str(told.value), told.value.exit_code
+
+
+def test_numbers_come_before_the_report_which_can_be_left_out(tmp_path):
+    # Mutation: the report within the context that lets a step end first. Ctrl-C then did nothing.
+    run = tmp_path / "run"
+    line, told, code = processes.call(stopped_at_its_report, run)
+    results = json.loads((run / "results.json").read_text())
+    assert line == f"Held out: accuracy {results['accuracy']:.4f}, loss {results['loss']:.4f}"
+    assert told.endswith(
+        f"finished but for its report. To write it: lightnets train --resume {run}"
+    )
+    assert code == 130
+    assert not (run / "MODEL_CARD.md").exists()
+    processes.call(toy.run, toy.config(), run)
+    assert (run / "MODEL_CARD.md").exists()
 
 
 def dry(folder):

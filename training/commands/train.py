@@ -202,9 +202,6 @@ def _check_teacher(target: str, resumed: bool) -> None:
 def _announce(out: pathlib.Path, results: dict, dataset: str) -> None:
     from lightnets.evaluation import advice
 
-    numbers = [f"{key} {results[key]:.4f}" for key in ("accuracy", "loss") if key in results]
-    if numbers:
-        console.line(f"Held out: {', '.join(numbers)}")
     for line in advice.in_place(results["advice"], out, dataset):
         console.line(f"  {line}")
     console.line(f"Report: {out / 'report.html'}")

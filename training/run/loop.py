@@ -6,6 +6,7 @@ import importlib.util
 import json
 import math
 import pathlib
+import signal
 import time
 from collections.abc import Iterator
 from typing import Any, NoReturn
@@ -68,7 +69,16 @@ class Loop:
         self.began = time.monotonic() - directory.seconds(self.out)
         try:
             with self.interrupts:
-                return self._finish(*self._epochs())
+                results, predictions = self._finish(*self._epochs())
+            if self.training.chief:
+                self._report(results, *predictions)
+            return results
+        except KeyboardInterrupt:
+            again = command("train", "--resume", self.out)
+            raise Interrupted(
+                f"Interrupted; the run is finished but for its report. To write it: {again}",
+                signal.SIGINT,
+            ) from None
         finally:
             self.progress.close()
 
@@ -262,8 +272,8 @@ class Loop:
             "right class: " + command("data", "show", config.data.dataset)
         )
 
-    def _finish(self, stopped: str | None, way_on: str) -> dict[str, Any]:
-        """Writes the last weights, and the numbers and pictures of the best ones."""
+    def _finish(self, stopped: str | None, way_on: str) -> tuple[dict[str, Any], Predictions]:
+        """Writes the last weights; returns the numbers of the best ones, and what they predict."""
         training = self.training
         if stopped:
             self.progress.say(f"Stopped: {stopped}. {way_on}")
@@ -291,8 +301,11 @@ class Loop:
         results["advice"] = self._advice(*predictions)
         if training.chief:
             write_json(self.out / "results.json", results)
-            self._report(results, *predictions)
-        return results
+        # Before the report, which takes its time and can be interrupted.
+        self.progress.say(
+            f"Held out: accuracy {results['accuracy']:.4f}, loss {results['loss']:.4f}"
+        )
+        return results, predictions
 
     def _predict_by_the_best(self) -> Predictions:
         """Predicts the held-out images by the best weights, which the evaluator then holds."""
