@@ -530,6 +530,13 @@ MUTATIONS = (
         "test_optimizers.py::test_sgd_is_that_of_torch[False]",
     ),
     Mutation(
+        "learning: nobody looks ahead",
+        "training/optimization/optimizers.py",
+        "use_nesterov=self._nesterov",
+        "use_nesterov=False",
+        "test_optimizers.py::test_sgd_is_that_of_torch[True]",
+    ),
+    Mutation(
         "learning: mean of squares starts at zero",
         "training/optimization/optimizers.py",
         'initializer = "ones"',
@@ -927,8 +934,8 @@ MUTATIONS = (
     Mutation(
         "step: statistics of the first replica",
         "training/optimization/step.py",
-        "statistics = [v.value / replicas for v in self._statistics] if replicas > 1 else []",
-        "statistics = []",
+        "values += [v.value / replicas for v in self._statistics] if replicas > 1 else []",
+        "",
         "test_replicas.py::test_moving_statistics_are_those_of_all_replicas",
     ),
     Mutation(
@@ -1988,6 +1995,13 @@ MUTATIONS = (
         "if self._is_matrix_product() and not placement.on_gpu():",
         "if self._is_matrix_product():",
         "test_grouped_conv2d.py::test_on_a_gpu_nothing_is_a_matrix_product[1-False]",
+    ),
+    Mutation(
+        "gradients of grouped convolutions are split on GPUs, too",
+        "keras_lightnets/layers/grouped_conv2d.py",
+        "form = self._convolve if placement.on_gpu() else self._split",
+        "form = self._split",
+        "test_grouped_conv2d.py::test_on_a_gpu_nothing_is_a_matrix_product[3-False]",
     ),
     Mutation(
         "evaluation waits for each batch before it gives the next one to the device",

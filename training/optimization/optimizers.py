@@ -142,12 +142,16 @@ class SGD(_L2):
             self._momentums = self.add_optimizer_variables(variables, "momentum")
 
     def update_step(self, gradient: tf.Tensor, variable: Any, learning_rate: Any) -> None:
-        gradient = self._penalized(gradient, variable)
-        slot = self._momentums[self._get_variable_index(variable)]
-        momentum = self._momentum * tf.convert_to_tensor(slot) + gradient
-        self.assign(slot, momentum)
-        step = gradient + self._momentum * momentum if self._nesterov else momentum
-        self.assign_sub(variable, tf.cast(learning_rate, variable.dtype) * step)
+        slot = self._momentums[self._get_variable_index(variable)].value
+        # One operation, where TensorFlow would launch five for each variable.
+        tf.raw_ops.ResourceApplyMomentum(
+            var=variable.handle,
+            accum=slot.handle,
+            lr=tf.cast(learning_rate, variable.dtype),
+            grad=self._penalized(gradient, variable),
+            momentum=tf.cast(self._momentum, variable.dtype),
+            use_nesterov=self._nesterov,
+        )
 
 
 class RMSprop(_L2, keras.optimizers.RMSprop):

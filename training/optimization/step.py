@@ -15,6 +15,7 @@ Keras 3.15 does each of these per replica before its own sum (see `docs/training
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -160,23 +161,22 @@ class TrainStep:
         undo = self._snapshot() if self._state.scaled else []
         replicas = tf.distribute.get_replica_context().num_replicas_in_sync
         batch = tf.cast(tf.shape(images)[0] * replicas, tf.float32)
-        sums, gradients = self._accumulate(images, labels, weights, batch, observe)
-        statistics = [v.value / replicas for v in self._statistics] if replicas > 1 else []
+        sums, gradient = self._accumulate(images, labels, weights, batch, observe)
         # The identity places the input on the device of the replica; the sum needs one.
-        sums, stop, gradients, statistics = _sum_over_replicas(
-            [sums, tf.identity(stop), gradients, statistics]
-        )
+        values = [sums, tf.identity(stop), gradient]
+        values += [v.value / replicas for v in self._statistics] if replicas > 1 else []
+        sums, stop, gradient, *statistics = _sum_over_replicas(values)
 
         # The backward pass divided by the batch size to stay in float16's range.
-        mean = batch / tf.maximum(sums[1], 1e-9)
-        gradients = [gradient * (mean / self._state.loss_scale) for gradient in gradients]
-        norm = tf.linalg.global_norm(gradients)
+        gradient *= batch / (tf.maximum(sums[1], 1e-9) * self._state.loss_scale)
+        norm = tf.linalg.global_norm([gradient])
         finite = tf.math.is_finite(norm) & tf.reduce_all(tf.math.is_finite(sums))
         if statistics:
-            finite &= tf.math.is_finite(tf.linalg.global_norm(statistics))
+            finite &= tf.reduce_all(tf.math.is_finite(_joined(statistics)))
         for variable, value in zip(self._statistics, statistics, strict=False):
             variable.assign(value)
-        self._optimizer.apply(self._clip(gradients, norm), self._model.trainable_variables)
+        variables = self._model.trainable_variables
+        self._optimizer.apply(self._clip(gradient, norm, variables), variables)
         # Not a conditional: the optimizer leaves the replica to update, which no branch may.
         for variable, before in undo:
             variable.assign(tf.where(finite, variable, before))
@@ -189,24 +189,24 @@ class TrainStep:
         return stop, sums
 
     def _accumulate(self, images, labels, weights, batch, observe):
-        """Returns the sums of loss, weight and hits, and the scaled gradients of all parts."""
+        """Returns the sums of loss, weight and hits, and the scaled gradient of all parts."""
         parts = self._config.accumulate
-        sums, total = tf.zeros((3,)), []
+        sums, total = tf.zeros((3,)), tf.zeros(())
         for part in range(parts):
             # Every K-th image, so that a part holds the same images for any number of
             # replicas. The parts must run one after the other, or all need memory at once.
-            with tf.control_dependencies([sums, *total]):
+            with tf.control_dependencies([sums, total]):
                 piece = [tf.identity(x[part::parts]) for x in (images, labels, weights)]
             if part:
                 self._share_ranges()
             self._seed_dropout(part)
             # Outside of what XLA compiles: a teacher may consist of anything.
             taught = self._teacher(piece[0]) if self._teacher else None
-            part_sums, gradients, logits = self._backward(*piece, batch=batch, taught=taught)
+            part_sums, gradient, logits = self._backward(*piece, batch=batch, taught=taught)
             if observe is not None:
                 observe(part, logits)
             sums += part_sums
-            total = [a + b for a, b in zip(total, gradients, strict=True)] if total else gradients
+            total = total + gradient if part else gradient
         return sums, total
 
     def _share_ranges(self) -> None:
@@ -218,6 +218,7 @@ class TrainStep:
                 variable.assign(value)
 
     def _gradients(self, images, labels, weights, batch, taught=None):
+        """Returns sums as `_accumulate`, one vector of the gradients of all variables, logits."""
         with recompute_activations(self._config.recompute), tf.GradientTape() as tape:
             logits = tf.cast(self._model(tf.cast(images, tf.float32), training=True), tf.float32)
             losses = cross_entropy(labels, logits, self._config.label_smoothing)
@@ -233,7 +234,7 @@ class TrainStep:
         )
         hits = tf.cast(tf.equal(tf.argmax(labels, -1), tf.argmax(logits, -1)), tf.float32)
         sums = tf.stack([loss, tf.reduce_sum(weights), tf.reduce_sum(hits * weights)])
-        return sums, [tf.cast(gradient, tf.float32) for gradient in gradients], logits
+        return sums, _joined([tf.cast(gradient, tf.float32) for gradient in gradients]), logits
 
     def _seed_dropout(self, part: int) -> None:
         """Seeds random layers by (seed, layer, step, replica, part), so that nothing is kept."""
@@ -247,9 +248,11 @@ class TrainStep:
             # Keras wants numbers that fit its own, narrower integers.
             state.assign(tf.cast(seed & 0x7FFFFFFF, state.dtype))
 
-    def _clip(self, gradients: list[tf.Tensor], norm: tf.Tensor) -> list[tf.Tensor]:
+    def _clip(self, gradient: tf.Tensor, norm: tf.Tensor, variables: list) -> list[tf.Tensor]:
+        """Returns the gradients of the variables, clipped, out of the vector of all."""
         if limit := self._clipping.global_clipnorm:
-            gradients, _ = tf.clip_by_global_norm(gradients, limit, use_norm=norm)
+            (gradient,), _ = tf.clip_by_global_norm([gradient], limit, use_norm=norm)
+        gradients = _parted(gradient, variables)
         if limit := self._clipping.clipnorm:
             gradients = [tf.clip_by_norm(gradient, limit) for gradient in gradients]
         if limit := self._clipping.clipvalue:
@@ -296,8 +299,23 @@ def distillation_loss(teacher: tf.Tensor, student: tf.Tensor, temperature: float
     return temperature**2 * (cross - entropy)
 
 
-def _sum_over_replicas(values):
-    return tf.nest.pack_sequence_as(values, sum_over_replicas(tf.nest.flatten(values)))
+def _sum_over_replicas(values: list[tf.Tensor]) -> list[tf.Tensor]:
+    """Sums float32 values of any shapes in one message; one replica alone sends none."""
+    if tf.distribute.get_replica_context().num_replicas_in_sync == 1:
+        return values
+    (total,) = sum_over_replicas([_joined(values)])
+    return _parted(total, values)
+
+
+def _joined(values: list[tf.Tensor]) -> tf.Tensor:
+    """One vector of all values: a GPU takes as long to begin with a small tensor as a large one."""
+    return tf.concat([tf.reshape(value, (-1,)) for value in values], 0)
+
+
+def _parted(vector: tf.Tensor, like: list) -> list[tf.Tensor]:
+    """The values that `_joined` made `vector` of, of the shapes of those in `like`."""
+    parts = tf.split(vector, [math.prod(each.shape) for each in like])
+    return [tf.reshape(part, each.shape) for part, each in zip(parts, like, strict=True)]
 
 
 def _seed_states(model: keras.Model) -> list[keras.Variable]:
