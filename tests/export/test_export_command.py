@@ -58,6 +58,7 @@ def tree(folder):
         (["--top-k", "0"], 2, "--top-k: must be at least 1"),
         (["--equalize"], 2, "--equalize is for int8: --precision int8, or"),
         (["--precision", "int8", "--gpu"], 2, "--precision int8 is for processors"),
+        (["--precision", "bfloat16", "--formats", "onnx"], 2, "is of the SavedModel. Add tf_serv"),
         (["--max-accuracy-drop", "2"], 2, "--max-accuracy-drop is a share"),
         (["--version", "0"], 2, "Argument --version: must be 1 to 9223372036854775807. Received:"),
         (["--version", "-1"], 2, "Argument --version: must be 1 to 9223372036854775807. Received:"),

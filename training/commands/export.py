@@ -106,6 +106,11 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(
             f"{int8[0]} computes in 256 steps, too few for --reject. Leave it out of --formats."
         )
+    if args.precision != "float32" and runtimes.TF_SERVING not in formats:
+        raise UsageError(
+            f"--precision {args.precision} is of the SavedModel. Add {runtimes.TF_SERVING} to "
+            "--formats, or leave it out: other formats have their own."
+        )
     if args.precision == "int8" and args.gpu:
         raise UsageError("--precision int8 is for processors. Leave out --gpu.")
     if args.equalize and not _needs_images(args, formats):
