@@ -934,8 +934,8 @@ MUTATIONS = (
     Mutation(
         "step: statistics of the first replica",
         "training/optimization/step.py",
-        "values += [v.value / replicas for v in self._statistics] if replicas > 1 else []",
-        "",
+        "statistics = [v.value for v in self._statistics] if replicas > 1 else []",
+        "statistics = []",
         "test_replicas.py::test_moving_statistics_are_those_of_all_replicas",
     ),
     Mutation(
@@ -1967,6 +1967,20 @@ MUTATIONS = (
         "elif False:",
         "test_fused_batch_normalization.py::"
         "test_frozen_and_deterministic_it_has_a_gradient_on_gpus[float32]",
+    ),
+    Mutation(
+        "synchronized batch norm: the gradient takes off the means of the own batch",
+        "keras_lightnets/layers/synchronized.py",
+        "return part.x_backprop + moved, by_all",
+        "return part.x_backprop, by_all",
+        "test_fused_batch_normalization.py::test_two_replicas",
+    ),
+    Mutation(
+        "synchronized batch norm: batches count as if their means were equal",
+        "keras_lightnets/layers/synchronized.py",
+        "part.scale_backprop * ratio - part.offset_backprop * shift",
+        "part.scale_backprop * ratio",
+        "test_fused_batch_normalization.py::test_two_replicas",
     ),
     Mutation(
         "XLA may compute in the forward pass what is recomputed",

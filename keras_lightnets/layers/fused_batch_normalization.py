@@ -6,9 +6,8 @@ from typing import Any
 
 import keras
 
-from keras_lightnets.layers import placement, recomputation, wide_channels
+from keras_lightnets.layers import placement, recomputation, synchronized, wide_channels
 from keras_lightnets.layers.placement import tf
-from keras_lightnets.layers.replicas import mean_over_replicas
 
 _FUSED_DTYPES = ("float32", "bfloat16", "float16")
 
@@ -83,12 +82,12 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
 
     def _normalize_by_all_replicas(self, inputs: tf.Tensor) -> tf.Tensor:
         """Normalizes by the statistics of all replicas' batches, which must be equally large."""
-        inputs = tf.cast(inputs, tf.float32)
-        moments = tf.stack([tf.reduce_mean(x, (0, 1, 2)) for x in (inputs, tf.square(inputs))])
-        mean, square = tf.unstack(mean_over_replicas(moments))
-        variance = tf.maximum(square - tf.square(mean), 0.0)
+        scale, offset = self._scale_offset(inputs.shape.with_rank(4)[-1])
+        outputs, mean, variance = synchronized.normalize(
+            self._fused_op, inputs, scale, offset, self.epsilon
+        )
         self._update_moving(mean, variance)
-        return self._normalize_by(inputs, mean, variance)
+        return outputs
 
     def _normalize_by(self, inputs: tf.Tensor, mean: tf.Tensor, variance: tf.Tensor) -> tf.Tensor:
         scale, offset = self._scale_offset(inputs.shape.with_rank(4)[-1])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from keras_lightnets.layers.placement import tf
 
@@ -33,22 +32,11 @@ def sum_over_replicas(values: Sequence[tf.Tensor]) -> list[tf.Tensor]:
 
 
 def mean_over_replicas(value: tf.Tensor) -> tf.Tensor:
-    """Averages a float value over all replicas; its gradient likewise.
+    """Averages a float value over all replicas; it has no gradient.
 
     Where no replica is at work, as while a model is built, the value itself.
     """
     context = tf.distribute.get_replica_context()
     if context is None or context.num_replicas_in_sync == 1:
         return value
-    share = value / context.num_replicas_in_sync
-    (total,) = sum_over_replicas([tf.stop_gradient(share)])
-
-    # The sum is an argument, so that TensorFlow's search for variables ends here at once.
-    @tf.custom_gradient
-    def attach(share, total) -> Any:
-        def gradient(upstream):
-            return sum_over_replicas([upstream])[0], None
-
-        return tf.identity(total), gradient
-
-    return attach(share, total)
+    return sum_over_replicas([value / context.num_replicas_in_sync])[0]

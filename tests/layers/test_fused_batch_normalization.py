@@ -155,7 +155,7 @@ def test_masked_input_takes_keras_own_path():
 
 
 REPLICAS = """
-import numpy as np, tensorflow as tf
+import keras, numpy as np, tensorflow as tf
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 from keras_lightnets.layers import FusedBatchNormalization
@@ -177,11 +177,40 @@ for synchronized in (True, False):
         (layer.moving_variance, 0.99 + seen.var((0, 1, 2)) * 0.01),
     ):
         np.testing.assert_allclose(weight.numpy(), statistic, rtol=1e-4)
+
+factors = np.random.default_rng(1).normal(size=x.shape).astype("float32")
+x[:2] += 1  # batches that differ
+
+def differentiate(layer, x, factors):
+    variables = [layer.gamma.value, layer.beta.value]
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        y = layer(x, training=True)
+        loss = tf.reduce_sum(factors * tf.cast(y, "float32"))
+    return y, *tape.gradient(loss, [x, *variables])
+
+for policy, tolerance in (("float32", 1e-5), ("mixed_bfloat16", 0.06)):
+    plain = keras.layers.BatchNormalization()
+    plain.build((None, 6, 5, 8))
+    with strategy.scope():
+        layer = FusedBatchNormalization(synchronized=True, dtype=policy)
+        layer.build((None, 6, 5, 8))
+    typed = tf.cast(x, layer.compute_dtype)
+    data = tf.data.Dataset.from_tensor_slices((typed, factors)).batch(4, drop_remainder=True)
+    shards = next(iter(strategy.experimental_distribute_dataset(data)))
+    run = tf.function(lambda *shard: differentiate(layer, *shard))
+    parts = [strategy.experimental_local_results(v) for v in strategy.run(run, args=shards)]
+    y, dx = (np.concatenate([np.float32(part) for part in both]) for both in parts[:2])
+    received = y, dx, *(sum(part.numpy() for part in both) for both in parts[2:])
+    expected = differentiate(plain, tf.constant(x), factors)
+    for one, other in zip(received, expected, strict=True):
+        other = other.numpy()
+        assert np.abs(one - other).max() < tolerance * np.abs(other).max(), (policy, one, other)
 """
 
 
-def test_statistics_of_two_replicas():
-    """Synchronized statistics are those of the whole batch, the others a replica's own."""
+def test_two_replicas():
+    """Synchronized, statistics and gradients are those of the whole batch, else a replica's own."""
     subprocess.run([sys.executable, "-c", REPLICAS], check=True, timeout=120)
 
 

@@ -23,18 +23,16 @@ def test_launches_and_their_bytes_are_counted():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("family", "options", "launches", "gigabytes", "transposes"),
+    ("family", "keys", "launches", "gigabytes", "transposes"),
     [
         ("mobilenet_v2", {}, 1200, 57, 0),
-        ("shufflenet_v1", {"groups": 8}, 1200, 54, 32),
+        ("mobilenet_v2", {"replicas": 2, "sync_bn": True}, 3200, 81, 0),
+        ("shufflenet_v1", {"options": {"groups": 8}}, 1200, 54, 32),
     ],
 )
-def test_a_step_stays_under_its_limits(family, options, launches, gigabytes, transposes):
-    found = gpu_counts.summary(
-        processes.call(
-            gpu_counts.launches_of_step, family, "mixed_bfloat16", options=options, timeout=600
-        )
-    )
+def test_a_step_stays_under_its_limits(family, keys, launches, gigabytes, transposes):
+    call = gpu_counts.launches_of_step
+    found = gpu_counts.summary(processes.call(call, family, "mixed_bfloat16", timeout=600, **keys))
     assert found["launches"] <= launches
     assert found["gigabytes"] <= gigabytes
     assert found["transposes"] <= transposes

@@ -164,17 +164,18 @@ class TrainStep:
         sums, gradient = self._accumulate(images, labels, weights, batch, observe)
         # The identity places the input on the device of the replica; the sum needs one.
         values = [sums, tf.identity(stop), gradient]
-        values += [v.value / replicas for v in self._statistics] if replicas > 1 else []
-        sums, stop, gradient, *statistics = _sum_over_replicas(values)
+        statistics = [v.value for v in self._statistics] if replicas > 1 else []
+        values += [_joined(statistics) / replicas] if statistics else []
+        sums, stop, gradient, *means = _sum_over_replicas(values)
 
         # The backward pass divided by the batch size to stay in float16's range.
         gradient *= batch / (tf.maximum(sums[1], 1e-9) * self._state.loss_scale)
         norm = tf.linalg.global_norm([gradient])
         finite = tf.math.is_finite(norm) & tf.reduce_all(tf.math.is_finite(sums))
-        if statistics:
-            finite &= tf.reduce_all(tf.math.is_finite(_joined(statistics)))
-        for variable, value in zip(self._statistics, statistics, strict=False):
-            variable.assign(value)
+        for mean in means:
+            finite &= tf.reduce_all(tf.math.is_finite(mean))
+            for variable, value in zip(self._statistics, _parted(mean, statistics), strict=True):
+                variable.assign(value)
         variables = self._model.trainable_variables
         self._optimizer.apply(self._clip(gradient, norm, variables), variables)
         # Not a conditional: the optimizer leaves the replica to update, which no branch may.
