@@ -11,7 +11,8 @@ def page(script: pathlib.Path) -> str:
     Args:
         script: Defines `prepare()`, called once, and `answers(file)`, which gives `rows`, pairs of
             a class and its probability, the most likely one first, and `known`, false where it is
-            none of the classes; both may wait and fail.
+            none of the classes; both may wait and fail. A third number is the length of a bar,
+            where that is not the second: 0 is none.
     """
     whole = pathlib.Path(__file__).with_suffix(".html").read_text(encoding="utf-8")
     return whole.replace("/* prepare and answers */", script.read_text(encoding="utf-8"))

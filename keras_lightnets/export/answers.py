@@ -12,7 +12,7 @@ class Answer(NamedTuple):
     """What a network says of images.
 
     Attributes:
-        probabilities: `(images, classes)`.
+        probabilities: `(images, classes)`; of another task, its scores or values.
         known: bool `(images,)`: whether each is of any class; None where that is not told.
     """
 
@@ -23,10 +23,12 @@ class Answer(NamedTuple):
 def answer(outputs: Any) -> Answer:
     """Returns what an output of a network stands for, or outputs by name; see `Answer`."""
     if not isinstance(outputs, Mapping):
-        return Answer(np.asarray(outputs))
-    probabilities = outputs.get("probabilities", next(iter(outputs.values())))
+        return Answer(np.asarray(outputs, np.float32))
+    names = [name for name in ("probabilities", "values", "scores") if name in outputs]
+    probabilities = outputs[next(iter(names or outputs))]
     known = outputs.get("known")
-    return Answer(np.asarray(probabilities), None if known is None else np.ravel(known) > 0.5)
+    probabilities = np.asarray(probabilities, np.float32)
+    return Answer(probabilities, None if known is None else np.ravel(known) > 0.5)
 
 
 def joined(answers: Iterable[Answer]) -> Answer:

@@ -18,6 +18,7 @@ import flatbuffers
 from tensorflow.lite.tools import flatbuffer_utils
 
 from keras_lightnets.catalogue.class_names import LABELS
+from keras_lightnets.export.tasks import CLASSIFICATION, Classification
 from keras_lightnets.text import visible
 
 PIXELS = "RGB, 0 to 255; normalization is part of the model"
@@ -34,11 +35,13 @@ class Description:
         name: Of the network.
         labels: Class names in the order of the output.
         transform: From an image file to the input, as `EvalTransform.to_dict` gives it.
+        task: What the numbers mean.
     """
 
     name: str
     labels: Sequence[str]
     transform: Mapping[str, Any]
+    task: Classification = CLASSIFICATION
 
     def properties(self) -> dict[str, str]:
         """Returns texts for formats that hold such; lists are JSON."""
@@ -46,6 +49,7 @@ class Description:
             "labels": json.dumps(list(self.labels), ensure_ascii=False),
             "transform": json.dumps(dict(self.transform)),
             "pixels": PIXELS,
+            **({"task": json.dumps(about)} if (about := self.task.about()) else {}),
         }
 
 
@@ -128,14 +132,14 @@ def _metadata(about: Description, *, rejects: bool) -> bytes:
     pixels = text("RGB pixels from 0 to 255; normalization is part of the model.")
     image = table(text("image"), pixels, None, content, tables(normalization), stats)
     labels = table(text(LABELS), text("Class names, one a line."), ("Int8", _AXIS_LABELS))
-    shares = text("Probabilities in the order of the class names.")
-    answer = table(text("probability"), shares, None, None, None, None, tables(labels))
+    shares = text(about.task.text)
+    answer = table(text(about.task.number), shares, None, None, None, None, tables(labels))
     answers = [answer]
     if rejects:
         told = text("1 for an image that is like those of some class in training, else 0.")
         answers.append(table(text("known"), told))
     graph = table(None, None, tables(image), tables(*answers))
-    what = text(f"{about.name} classifies images into {len(about.labels)} classes.")
+    what = text(f"{about.name} {about.task.verb.format(len(about.labels))}")
     model = table(text(about.name), what, None, tables(graph), None, None, None, text("1.0.0"))
     builder.Finish(model, b"M001")
     return bytes(builder.Output())

@@ -22,7 +22,16 @@ import numpy as np
 import tensorflow as tf
 
 from keras_lightnets.errors import ExportError, ParityError
-from keras_lightnets.export import bundle, layer_noise, litert, onnx_model, parity, runtimes, web
+from keras_lightnets.export import (
+    bundle,
+    layer_noise,
+    litert,
+    onnx_model,
+    parity,
+    runtimes,
+    tasks,
+    web,
+)
 from keras_lightnets.export.answers import Answer, joined
 from keras_lightnets.export.described import Description, with_metadata
 from keras_lightnets.export.signatures import Endpoints
@@ -35,6 +44,7 @@ from keras_lightnets.inference.function import (
 from keras_lightnets.inference.plain import plain_keras
 from keras_lightnets.inference.rejection import Rejection, rejecting
 from keras_lightnets.inference.timing import milliseconds
+from keras_lightnets.layers.notes import notes
 from keras_lightnets.text import first_line
 
 DIRECTORY = bundle.FORMATS
@@ -59,8 +69,8 @@ def convert(
     """Writes `model` into `directory` in other formats and compares each with it.
 
     The input of all is float32 `(batch, height, width, 3)`, pixels from 0 to 255; the output
-    float32 probabilities `(batch, classes)`. In "litert-int8" both are uint8, see
-    `litert.int8_file`. With `rejection` there is a second output, see `rejecting`.
+    float32 probabilities `(batch, classes)`, or what else its task has. In "litert-int8" both are
+    uint8, see `litert.int8_file`. With `rejection` there is a second output, see `rejecting`.
 
     Args:
         model: As for `export_saved_model`.
@@ -85,6 +95,8 @@ def convert(
             the layers where it parts from float.
     """
     runtimes.check_installed(formats)
+    task = tasks.of(notes(model).get("task"))
+    task.check(formats)
     int8 = [name for name in formats if name in runtimes.INT8]
     if int8 and representative is None:
         raise ExportError(f"The format {int8[0]!r} needs representative images.")
@@ -120,7 +132,7 @@ def convert(
                     source = rejecting(plain_keras(with_softmax(in_float32(model))), rejection)
                 received = _written(name, source, path, held_out, representative, about)
                 labels = held_out.labels
-                found = parity.compare(name, expected, received, labels, drop, TOLERANCE)
+                found = parity.compare(name, expected, received, labels, drop, TOLERANCE, task)
         except ParityError as error:
             if name not in runtimes.INT8:
                 raise

@@ -1,7 +1,7 @@
 """What a server of a version must answer: a few images with the trained network's answers.
 
 assets.extra/selftest.py               asks a server, with Python's standard library
-assets.extra/selftest/answers.json     probabilities by image and signature
+assets.extra/selftest/answers.json     probabilities, scores or values by image and signature
 assets.extra/selftest/0.jpg, 0.ppm     an image file, and the pixels that are made of it
 """
 
@@ -17,6 +17,7 @@ import numpy as np
 from keras_lightnets.export import selftest
 from keras_lightnets.export.parity import Reference
 from keras_lightnets.export.signatures import IMAGE_BYTES
+from keras_lightnets.export.tasks import CLASSIFICATION, Classification
 
 # Between servers: other processors sum in other orders, GPUs since Ampere round to 11 bits.
 _TOLERANCE, _OF_ROUNDED = 0.01, 0.1
@@ -25,7 +26,12 @@ _ENDINGS = {b"\xff\xd8": "jpg", b"\x89P": "png", b"BM": "bmp", b"GI": "gif", b"R
 
 
 def write(
-    extra: pathlib.Path, expected: Reference, labels: Sequence[str], rounded: bool, count: int
+    extra: pathlib.Path,
+    expected: Reference,
+    labels: Sequence[str],
+    rounded: bool,
+    count: int,
+    task: Classification = CLASSIFICATION,
 ) -> None:
     """Writes `selftest.py` and what it compares with into `assets.extra` of a version.
 
@@ -35,6 +41,7 @@ def write(
         labels: Class names in the order of the output.
         rounded: Whether the exported network computes in bfloat16 or is trained for int8.
         count: At most so many images; 0: the script only, which then compares no answers.
+        task: What the numbers mean.
     """
     folder = extra / selftest.ANSWERS.parent.name
     extra.mkdir(exist_ok=True)
@@ -49,14 +56,14 @@ def write(
         (folder / name).write_bytes(file)
         header = b"P6\n%d %d\n255\n" % (pixels.shape[1], pixels.shape[0])
         (folder / f"{number}.ppm").write_bytes(header + pixels.tobytes())
-        image = {"file": name, "probabilities": {}}
+        image = {"file": name, task.output: {}}
         for signature, answer in expected.answers.items():
             shares = answer.probabilities[place].tolist()
-            image["probabilities"][signature] = [round(each, 7) for each in shares]
+            image[task.output][signature] = [round(each, 7) for each in shares]
             if answer.known is not None:
                 image.setdefault("known", {})[signature] = bool(answer.known[place])
         images.append(image)
-    tolerance = _OF_ROUNDED if rounded else _TOLERANCE
+    tolerance = task.tolerance(_OF_ROUNDED if rounded else _TOLERANCE)
     known = {"labels": list(labels), "tolerance": tolerance, "images": images}
     (folder / selftest.ANSWERS.name).write_text(json.dumps(known) + "\n", encoding="utf-8")
 

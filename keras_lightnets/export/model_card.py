@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -25,6 +25,22 @@ _WORST = 5
 _SURE = 0.9
 
 
+class Card(NamedTuple):
+    """What a card says of the task.
+
+    Attributes:
+        tells: What the network does, before the names of its classes.
+        answers: What it answers with.
+        measured: How well; "": nothing was measured.
+        limits: Where it fails.
+    """
+
+    tells: str
+    answers: str
+    measured: str
+    limits: str
+
+
 def render(
     name: str,
     labels: Sequence[str],
@@ -37,6 +53,7 @@ def render(
     chose: bool = False,
     formats: Mapping[str, Mapping[str, Any]] | None = None,
     rejection: Rejection | None = None,
+    card: Callable[..., Card] | None = None,
 ) -> str:
     """Returns the card.
 
@@ -44,14 +61,16 @@ def render(
         name: Of the network.
         labels: Class names in the order of the output.
         transform: From image files to the input.
-        true: Class numbers of held-out images, `(images,)`; None: nobody knows them.
-        probabilities: Of these images, `(images, classes)`.
+        true: Class numbers of held-out images, `(images,)`, or what else its task has; None:
+            nobody knows them.
+        probabilities: Of these images, `(images, classes)`, likewise.
         data: What the network was trained on, if it is known.
         weights: Tag or file of the published weights that training began with, or that these are;
             "": random ones; None: nobody knows.
         chose: Whether the held-out images chose among several epochs.
         formats: The report of `formats.convert`, if there are files for other runtimes.
         rejection: When an image is of none of the classes; None: never.
+        card: What is of the task; None: `of_classes`.
     """
     height, width = transform.image_size
     size = "the whole image is resized"
@@ -59,17 +78,17 @@ def render(
         size += f", with margins of the colour {transform.background} to keep its shape"
     if transform.resize_shorter is not None:
         size = f"the shorter side is resized to {transform.resize_shorter}, the centre cut out"
-    measured = "Not measured: no images of known classes were at hand."
-    limits = "Not known, since nothing was measured."
-    if true is not None and len(true):
-        measured = _measured(true, probabilities, chose)
-        limits = _limits(labels, true, probabilities, rejection)
+    true = true if true is not None and len(true) else None
+    of_task = (card or of_classes)(labels, true, probabilities, chose, rejection)
+    measured = of_task.measured or "Not measured: no images of known classes were at hand."
+    limits = of_task.limits if of_task.measured else "Not known, since nothing was measured."
     more = len(labels) - _NAMED
     software = [f"{package} {metadata.version(package)}" for package in ("keras", "tensorflow")]
     template = (TEMPLATES / "model_card.md").read_text(encoding="utf-8")
     return template.format(
         name=_text(name),
-        count=len(labels),
+        tells=of_task.tells,
+        answers=of_task.answers,
         classes=", ".join(map(_text, labels[:_NAMED]))
         + (f" and {more} more, in `labels.txt`" if more > 0 else ""),
         height=height,
@@ -106,6 +125,28 @@ def _origin(weights: str | None) -> str:
     return f"{source}, whose code has the licence {rows[0].licence}; terms of its data may apply"
 
 
+def of_classes(
+    labels: Sequence[str],
+    true: np.ndarray | None,
+    probabilities: np.ndarray,
+    chose: bool,
+    rejection: Rejection | None,
+) -> Card:
+    """Returns what is said of a classifier; the arguments are those of `render`."""
+    return Card(
+        f"Tells images of {len(labels)} classes apart",
+        "a probability for each class. They sum to 1, also for an image of none of them",
+        "" if true is None else _measured(true, probabilities, chose),
+        "" if true is None else _limits(labels, true, probabilities, rejection),
+    )
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """Returns a table in Markdown, and an empty line; the first cells are names of the data."""
+    lines = [header, ["---"] * len(header), *([_text(first), *rest] for first, *rest in rows)]
+    return "".join(f"| {' | '.join(map(str, line))} |\n" for line in lines) + "\n"
+
+
 def _measured(true: np.ndarray, probabilities: np.ndarray, chose: bool) -> str:
     images, right = len(true), int(np.sum(probabilities.argmax(-1) == true))
     low, high = interval(right, images)
@@ -123,13 +164,14 @@ def _files(formats: Mapping[str, Mapping[str, Any]]) -> str:
     lines = [
         "",
         "",
-        "| file | MB | ms an image | accuracy | same top-1 as Keras |",
+        "| file | MB | ms an image | accuracy | same answers as Keras |",
         "|---" * 5 + "|",
     ]
     for row in formats.values():
         accuracy = f"{row['accuracy']:.4f}" if "accuracy" in row else "-"
+        same = row.get("top1_agreement", row.get("label_agreement"))
         cells = [f"{row['bytes'] / 1e6:.3f}", str(row.get("ms_per_image", "-")), accuracy]
-        agreement = f"{row['top1_agreement']:.4f}"
+        agreement = "-" if same is None else f"{same:.4f}"
         lines.append(f"| `{row['file']}` | {' | '.join(cells)} | {agreement} |")
     return "\n".join(lines)
 

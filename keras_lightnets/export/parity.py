@@ -19,6 +19,7 @@ from keras_lightnets.errors import ParityError
 from keras_lightnets.export import readback
 from keras_lightnets.export.answers import Answer, answer, joined
 from keras_lightnets.export.signatures import FEATURES, IMAGE_BYTES, IMAGES
+from keras_lightnets.export.tasks import CLASSIFICATION, Classification
 from keras_lightnets.inference.function import in_float32, with_softmax
 from keras_lightnets.inference.rejection import Rejection, rejecting
 from keras_lightnets.paths import literal_path
@@ -35,7 +36,7 @@ class HeldOut:
 
     Attributes:
         images: uint8 `(n, height, width, 3)`, as the network gets them.
-        labels: Class numbers `(n,)`, or None if they are not known.
+        labels: Class numbers `(n,)`, or what else is right; None if that is not known.
         files: The image files that the evaluation transform makes `images` of, as they are on
             the disk. None: the images themselves, as PNG.
     """
@@ -106,6 +107,7 @@ def run(
     *,
     max_accuracy_drop: float | None = None,
     scratch: pathlib.Path | None = None,
+    task: Classification = CLASSIFICATION,
 ) -> dict[str, Any]:
     """Reads a SavedModel back with oneDNN on and off and compares every signature.
 
@@ -116,6 +118,7 @@ def run(
             which is often small.
         max_accuracy_drop: None: same top-1 and probabilities within `TOLERANCE`. A number: for
             rounded weights; accuracy (or agreement, without labels) may fall by this share.
+        task: What the numbers mean.
 
     Returns:
         The report.
@@ -132,15 +135,14 @@ def run(
             where = f"{signature}, oneDNN {onednn}"
             if not outputs.get(f"{signature}/valid", np.array(True)).all():
                 raise ParityError(f"{where}: a held-out image is reported as not valid.")
-            names = [
-                name for name in ("probabilities", "known") if f"{signature}/{name}" in outputs
-            ]
+            names = [name for name in (task.output, "known") if f"{signature}/{name}" in outputs]
             report["signatures"][where] = compare(
                 where,
                 expected.answers[signature],
                 answer({name: outputs[f"{signature}/{name}"] for name in names}),
                 expected.held_out.labels,
                 max_accuracy_drop,
+                task=task,
             )
         features = outputs.get(f"{FEATURES}/features")
         if features is not None and not np.isfinite(features).all():
@@ -155,14 +157,15 @@ def compare(
     labels: np.ndarray | None,
     max_accuracy_drop: float | None,
     tolerance: float = TOLERANCE,
+    task: Classification = CLASSIFICATION,
 ) -> dict[str, Any]:
-    """Compares probabilities, and which images are known where that is told; see `run`.
+    """Compares the numbers of a task, and which images are known where that is told; see `run`.
 
     Raises:
         ParityError: They differ by more than allowed.
     """
     numbers = expected.probabilities, received.probabilities
-    result = _compare_probabilities(where, *numbers, labels, max_accuracy_drop, tolerance)
+    result = task.compare(where, *numbers, labels, max_accuracy_drop, tolerance)
     return result | _compare_known(where, expected.known, received.known, max_accuracy_drop)
 
 
@@ -184,50 +187,6 @@ def _compare_known(
             f"model alone (at most {allowed})."
         )
     return {"known_agreement": 1 - differ}
-
-
-def _compare_probabilities(
-    where: str,
-    expected: np.ndarray,
-    received: np.ndarray,
-    labels: np.ndarray | None,
-    max_accuracy_drop: float | None,
-    tolerance: float,
-) -> dict[str, Any]:
-    if expected.shape != received.shape:
-        raise ParityError(f"{where}: probabilities {received.shape} instead of {expected.shape}.")
-    difference = float(np.max(np.abs(expected - received), initial=0.0))
-    if not np.isfinite(received).all():
-        raise ParityError(f"{where}: probabilities that are not finite.")
-    top, other = expected.argmax(-1), received.argmax(-1)
-    rows = np.arange(len(top))
-    # Two classes as likely as each other within the rounding may change places.
-    tied = expected[rows, top] - expected[rows, other] <= 2 * tolerance
-    agreement = float(np.mean((top == other) | tied))
-    result: dict[str, Any] = {
-        "images": len(top),
-        "max_difference": difference,
-        "top1_agreement": agreement,
-    }
-    if labels is not None:
-        result["accuracy"] = float(np.mean(other == labels))
-        result["keras_accuracy"] = float(np.mean(top == labels))
-    if max_accuracy_drop is None:
-        if agreement < 1 or difference > tolerance:
-            raise ParityError(
-                f"{where}: the export differs from the Keras model: top-1 agreement "
-                f"{agreement:.4f} (must be 1), largest difference of a probability "
-                f"{difference:.2e} (at most {tolerance:.0e})."
-            )
-        return result
-    drop = 1 - agreement if labels is None else result["keras_accuracy"] - result["accuracy"]
-    result["accuracy_drop"] = drop
-    if drop > max_accuracy_drop:
-        what = "top-1 agreement" if labels is None else "accuracy"
-        raise ParityError(
-            f"{where}: {what} falls by {drop:.4f}, more than the {max_accuracy_drop} allowed."
-        )
-    return result
 
 
 def _read_back(

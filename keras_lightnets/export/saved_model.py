@@ -26,6 +26,7 @@ from keras_lightnets.export import (
     parity,
     sbom,
     signatures,
+    tasks,
     warmup,
 )
 from keras_lightnets.export.described import PIXELS, Description
@@ -183,6 +184,7 @@ def export_job(
             expected,
             max_accuracy_drop=options.max_accuracy_drop if rounded else None,
             scratch=scratch,
+            task=job.interface.task,
         )
         warmup.write_warmup(staged, job.model_dir.name, job.interface, sizes)
         known_answers.write(
@@ -191,6 +193,7 @@ def export_job(
             job.interface.labels,
             rounded,
             options.selftest_images,
+            job.interface.task,
         )
         _write_card(job, staged, expected, about)
         published, remarks = _publish(job, staged, scratch, report, about)
@@ -300,6 +303,7 @@ def _write_card(
         chose=bool(config),
         formats=about.get("formats"),
         rejection=job.options.rejection,
+        card=job.interface.task.card,
     )
     (staged / model_card.NAME).write_text(text, encoding="utf-8")
 
@@ -312,7 +316,12 @@ def _write_formats(job: Job, directory: pathlib.Path) -> dict[str, Any]:
         directory,
         job.options.formats,
         job.held_out,
-        Description(job.model_dir.name, job.interface.labels, job.interface.transform.to_dict()),
+        Description(
+            job.model_dir.name,
+            job.interface.labels,
+            job.interface.transform.to_dict(),
+            job.interface.task,
+        ),
         timed=job.options.timed,
         representative=job.options.representative,
         equalize=job.options.equalize,
@@ -326,6 +335,7 @@ def _write_formats(job: Job, directory: pathlib.Path) -> dict[str, Any]:
         (directory / "config.pbtxt").write_text(config, encoding="utf-8")
     about = {
         "transform": job.interface.transform.to_dict(),
+        **_task(job.interface),
         **_rejects(job.options),
         "formats": report,
     }
@@ -379,8 +389,11 @@ def make_interface(
             f"`transform` gives images of size {transform.image_size}, but the model takes {size}."
         )
     top_k = min(options.top_k, classes)
+    task = tasks.of(notes(model).get("task"))
+    rejection = options.rejection
+    task.check([*options.formats, options.precision, *(["rejection"] if rejection else ())])
     return signatures.Interface(
-        transform, labels, options.input_dtype, top_k, options.features, options.rejection
+        transform, labels, options.input_dtype, top_k, options.features, rejection, task
     )
 
 
@@ -414,6 +427,7 @@ def _describe(job: Job, version: int, report: Mapping[str, Any]) -> dict[str, An
         "transform": interface.transform.to_dict(),
         "classes": len(interface.labels),
         "top_k": interface.top_k,
+        **_task(interface),
         "precision": job.options.precision,
         **_rejects(job.options),
         "held_out_images": report["images"],
@@ -424,6 +438,10 @@ def _describe(job: Job, version: int, report: Mapping[str, Any]) -> dict[str, An
             "tensorflow": tf.__version__,
         },
     }
+
+
+def _task(interface: signatures.Interface) -> dict[str, Any]:
+    return {"task": about} if (about := interface.task.about()) else {}
 
 
 def _rejects(options: ExportOptions) -> dict[str, Any]:

@@ -98,6 +98,27 @@ def check_answers(ask, signature, bodies, known):
     return f"{len(bodies)} images get the known answers, within {largest:.1e}"
 
 
+def check_numbers(ask, signature, bodies, known):
+    """Compares the scores of labels, or values, with the known answers."""
+    largest, tolerances = 0.0, known["tolerance"]
+    if not isinstance(tolerances, list):
+        tolerances = [tolerances] * len(known["labels"])
+    for image, body in zip(known["images"], bodies, strict=True):
+        output = "values" if "values" in image else "scores"
+        expected = image[output][signature]
+        answer = outputs(ask, body)
+        (given,), (names,) = answer[output], answer["names"]
+        triples = zip(given, expected, tolerances, strict=True)
+        differences = [abs(one - other) / tolerance for one, other, tolerance in triples]
+        if names != known["labels"] or not all(each <= 1 for each in differences):
+            raise ValueError(
+                f"{image['file']} has {dict(zip(names, given, strict=False))}, must have "
+                f"{dict(zip(known['labels'], expected, strict=True))}"
+            )
+        largest = max(largest, *differences)
+    return f"{len(bodies)} images get the known answers, within {largest:.1e} of what may differ"
+
+
 def check_shape(ask):
     """Sends an image of another shape, which must be refused."""
     status, _ = ask(of_pixels([[[0, 0, 0]]]))
@@ -135,8 +156,10 @@ def checks(about, ask, requests):
         paths = [ANSWERS.with_name(image["file"]) for image in known["images"]]
         bodies[FILES] = [of_files(path.read_bytes()) for path in paths]
         bodies[IMAGES] = [of_pixels(read_ppm(path.with_suffix(".ppm"))) for path in paths]
+        of_classes = all("probabilities" in image for image in known["images"])
+        check = check_answers if of_classes else check_numbers
         for signature in bodies:
-            yield signature, check_answers, ask, signature, bodies[signature], known
+            yield signature, check, ask, signature, bodies[signature], known
     else:
         print("note   this version came without images: there are no answers to compare")
     yield IMAGES, check_shape, ask

@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_lightnets.export.tasks import CLASSIFICATION, Classification
 from keras_lightnets.inference.function import features_model, served_function
 from keras_lightnets.inference.rejection import Rejection, rejecting
 from keras_lightnets.preprocessing import EvalTransform, evaluation_image
@@ -27,6 +28,7 @@ class Interface:
         top_k: Number of `classes` and `scores` in the answer.
         features: Whether there is a signature for the features before the classifier.
         rejection: When an image is of none of the classes; None: never.
+        task: What the numbers of the network mean.
     """
 
     transform: EvalTransform
@@ -35,6 +37,7 @@ class Interface:
     top_k: int = 5
     features: bool = False
     rejection: Rejection | None = None
+    task: Classification = CLASSIFICATION
 
     @property
     def input_spec(self) -> tf.TensorSpec:
@@ -66,7 +69,8 @@ def build(
 
     All give float32 `probabilities (batch, classes)`, string `classes (batch, top_k)` and
     float32 `scores (batch, top_k)`, best first; with `interface.rejection` also `known`, bool
-    `(batch,)`.
+    `(batch,)`. Of another task: string `names (batch, labels)` and float32 `scores` and bool
+    `present`, or `values`, of the same shape.
 
     Args:
         model: Made by `inference_model`.
@@ -95,7 +99,8 @@ def build(
             lambda output: tf.where(valid[:, tf.newaxis], output, 0.0), module.network(images)
         )
         answer = _answer(outputs, interface)
-        answer["classes"] = tf.where(valid[:, tf.newaxis], answer["classes"], "")
+        for name in answer.keys() & {"classes", "names"}:
+            answer[name] = tf.where(valid[:, tf.newaxis], answer[name], "")
         return answer | {"valid": valid}
 
     signatures = {IMAGES: serve_images, IMAGE_BYTES: serve_bytes}
@@ -125,15 +130,7 @@ def _answer(outputs: Any, interface: Interface) -> dict[str, tf.Tensor]:
     if interface.rejection is not None:
         probabilities = outputs["probabilities"]
         more = {"known": outputs["known"][:, 0] > 0.5}
-    scores, indices = tf.math.top_k(probabilities, interface.top_k)
-    # A constant instead of a lookup table: nothing to initialize, no asset to resolve.
-    names = tf.constant(interface.labels, tf.string)
-    return {
-        "probabilities": probabilities,
-        "classes": tf.gather(names, indices),
-        "scores": scores,
-        **more,
-    }
+    return {**interface.task.answer(probabilities, interface.labels, interface.top_k), **more}
 
 
 def _decode(image_bytes: tf.Tensor, transform: EvalTransform) -> tuple[tf.Tensor, tf.Tensor]:

@@ -187,20 +187,36 @@ class Client:
             OSError: A file that cannot be read.
             ClientError: The server cannot decode an image; the error names it.
         """
+        results = self.ask(images, top)
+        for result in results:
+            if not isinstance(result, Classes):
+                raise ClientError(
+                    "The model answers without `classes` and `scores`: was it written by "
+                    f"`lightnets export`? It gave {sorted(result)}"
+                )
+        return results
+
+    def ask(self, images: Image | Iterable[Image], top: int | None = None) -> list[Any]:
+        """As `classify`, of a model of any task.
+
+        Returns:
+            For each image, in order, its `Classes`, or for another task a dict: `names` of its
+            labels or values in their order, and beside them `scores` and `present`, whether each
+            label holds; or `values`.
+        """
         if isinstance(images, str | pathlib.Path | bytes):
             images = [images]
         images = list(images)
-        results: list[Classes] = []
+        results: list[Any] = []
         for start in range(0, len(images), self.batch_size):
             batch = images[start : start + self.batch_size]
-            results += self._classify_batch([_read(image) for image in batch], batch, start)
+            results += self._ask_batch([_read(image) for image in batch], batch, start)
         for result in results:
-            del result[top or len(result) :]
+            if isinstance(result, Classes):
+                del result[top or len(result) :]
         return results
 
-    def _classify_batch(
-        self, contents: list[bytes], images: list[Image], start: int
-    ) -> list[Classes]:
+    def _ask_batch(self, contents: list[bytes], images: list[Image], start: int) -> list[Any]:
         try:
             outputs = self.predict({"image_bytes": contents}, "serve_bytes")
         except ClientError as error:
@@ -212,18 +228,16 @@ class Client:
                 raise ClientError(message, status=400) from error
             # One bad image fails the request: find out which.
             return [
-                self._classify_batch([content], [image], start + i)[0]
+                self._ask_batch([content], [image], start + i)[0]
                 for i, (content, image) in enumerate(zip(contents, images, strict=True))
             ]
-        if not {"classes", "scores"} <= outputs.keys():
-            raise ClientError(
-                "The model answers without `classes` and `scores`: was it written by "
-                f"`lightnets export`? It gave {sorted(outputs)}"
-            )
         for index, valid in enumerate(outputs.get("valid", [])):
             if not valid:
                 message = f"{_name(images[index], start + index)}: {_CANNOT_DECODE}"
                 raise ClientError(message, status=400)
+        if not {"classes", "scores"} <= outputs.keys():
+            columns = (outputs[key] for key in outputs)
+            return [dict(zip(outputs, row, strict=True)) for row in zip(*columns, strict=True)]
         rows = zip(outputs["classes"], outputs["scores"], strict=True)
         found = [Classes(zip(classes, scores, strict=True)) for classes, scores in rows]
         for image, known in zip(found, outputs.get("known", ()), strict=False):

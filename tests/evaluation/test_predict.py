@@ -40,7 +40,10 @@ def model(tmp_path, monkeypatch):
         return Answer(np.stack([1 - bright, bright], 1))
 
     artifact = types.SimpleNamespace(
-        labels=["dark", "bright"], transform=EvalTransform((16, 16), 16), answer=predict
+        labels=["dark", "bright"],
+        transform=EvalTransform((16, 16), 16),
+        answer=predict,
+        task=None,
     )
     monkeypatch.setattr(artifacts, "open", lambda *target, **options: artifact)
     return str(tmp_path)

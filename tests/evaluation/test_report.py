@@ -6,6 +6,7 @@ from matplotlib import font_manager
 from matplotlib import image as mpl_image
 from matplotlib.text import Text
 
+from lightnets import tasks
 from lightnets.evaluation import report
 
 LABELS = ["cat", "dog", "eel"]
@@ -25,7 +26,7 @@ def test_per_class_scores_follow_their_definitions(tmp_path):
     # cat: one of two predictions right, one of two images found; dog: 2 of 3, 2 of 2; eel: none.
     assert [row["precision"] for row in rows] == pytest.approx([1 / 2, 2 / 3, 0])
     assert [row["recall"] for row in rows] == pytest.approx([1 / 2, 1, 0])
-    report.write_per_class(rows, tmp_path / "per_class.csv")
+    tasks.of(None).write_rows(rows, tmp_path)
     with (tmp_path / "per_class.csv").open() as file:
         saved = list(csv.DictReader(file))
     assert [row["class"] for row in saved] == LABELS

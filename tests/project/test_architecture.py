@@ -34,13 +34,14 @@ ARROWS = {
     "training/data": "catalogue config data/sources preprocessing support",
     "training/evaluation": "config data data/sources inference optimization preprocessing support",
     "training/doctor": "config data data/sources evaluation preprocessing support",
+    "training/tasks": "evaluation layers networks serving support",
     "training/run": (
         "catalogue config data data/sources distribution evaluation export inference layers "
-        "networks optimization preprocessing serving support weights"
+        "networks optimization preprocessing serving support training/tasks weights"
     ),
     "training/commands": (
-        "catalogue config data data/sources distribution doctor evaluation export preprocessing "
-        "run serving serving/server support"
+        "catalogue config data data/sources distribution doctor evaluation export layers "
+        "preprocessing run serving serving/server support training/tasks"
     ),
     "training": "config distribution layers optimization run serving support",
 }

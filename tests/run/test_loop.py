@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from lightnets import tasks
 from lightnets.config import keys as configs
 from lightnets.distribution import strategy
 from lightnets.evaluation import evaluator
-from lightnets.run import directory, loop, train
+from lightnets.run import directory, train
 from lightnets.support import progress
 from lightnets.support.errors import UsageError, UserError
 from lightnets.support.interrupts import Interrupted
@@ -156,7 +157,7 @@ def stopped_at_its_report(folder):
     lines = []
     progress.Progress.say = lambda self, text: lines.append(text)
     toy.install()
-    loop.page.write = lambda *_: os.kill(os.getpid(), signal.SIGINT)
+    tasks.Classification.write_page = lambda *_: os.kill(os.getpid(), signal.SIGINT)
     with pytest.raises((Interrupted, KeyboardInterrupt)) as told:
         train.train(toy.config(), folder)
     return lines[-1], str(told.value), told.value.exit_code

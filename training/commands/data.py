@@ -10,13 +10,14 @@ from typing import Any
 
 from lightnets.config import keys as configs
 from lightnets.config import resolve
+from lightnets.config.tasks import DEFAULT
 from lightnets.support import console
 from lightnets.support.errors import UsageError, UserError
 from lightnets.support.words import command, count, shell_word
 from lightnets.support.writing import check_file, check_folder, write_paths
 
 # Keys whose flags stand beside `--set`: what messages about a data set advise.
-_FLAGS = ("--data-dir", "--download", "--layout")
+_FLAGS = ("--data-dir", "--download", "--layout", "--task")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -88,13 +89,15 @@ def run(args: argparse.Namespace) -> int:
 def _check(args: argparse.Namespace) -> int:
     """Prints the findings; exit code 1 if something is wrong."""
     config = configs.from_dict(resolve.flag_values(args))
+    if "train.task" not in vars(args):
+        config = configs.update(config, {"train": {"task": _guessed(config)}}, where="the list")
     for flag, path in (("--fix-list", args.fix_list), ("--page", args.page)):
         if path is not None:
             check_file(path, flag)
     from lightnets.data.dataset import find
     from lightnets.doctor import examine, findings
 
-    dataset = find(config.data)
+    dataset = find(config.data, config.train.task)
     if not args.json:
         console.line(dataset.describe())
     splits = examine.examine(config, dataset, thumbnails=args.page is not None)
@@ -111,15 +114,25 @@ def _check(args: argparse.Namespace) -> int:
         print(json.dumps(found | {"wrong": wrong, "remarks": remarks}, indent=2))
     else:
         _print(found)
-        for line in _next(args, config.data.dataset, remove, wrong):
+        for line in _next(args, config, remove, wrong):
             console.line(line)
     return 1 if wrong else 0
 
 
+def _guessed(config: configs.Config) -> str:
+    """Returns the task that a list seems to be for, of anything else classification."""
+    from lightnets.data.sources import lists
+
+    path = pathlib.Path(config.data.dataset).expanduser()
+    is_list = path.is_file() and path.suffix.lower() in (".csv", ".jsonl")
+    return lists.guess_task(path) if is_list else DEFAULT
+
+
 def _next(
-    args: argparse.Namespace, dataset: str, remove: list[str], wrong: list[str]
+    args: argparse.Namespace, config: configs.Config, remove: list[str], wrong: list[str]
 ) -> Iterator[str]:
     """Yields what was written, how to use it, and the command that goes on."""
+    dataset, task = config.data.dataset, config.train.task
     if args.page:
         yield f"Page: {args.page}"
     if args.fix_list and remove:
@@ -132,7 +145,7 @@ def _next(
     elif wrong:
         yield f"When it is mended: {command('data', 'check', dataset)}"
     else:
-        yield f"Next: {command('train', dataset)}"
+        yield f"Next: {command('train', dataset, *([] if task == DEFAULT else ['--task', task]))}"
 
 
 def _write_list(path: pathlib.Path, names: list[str], *, null: bool) -> None:
@@ -157,7 +170,7 @@ def _show(args: argparse.Namespace) -> int:
     pixels, labels, names = show.views(
         config, images=args.images, epochs=args.columns, augment=args.augment
     )
-    show.write_grid(args.out, pixels, labels, names)
+    show.write_grid(args.out, pixels, labels, names, config.train.task)
     console.line(f"{args.out}: recipe {config.recipe}, images of {config.model.image_size} pixels")
     console.line(f"Next: {command('train', config.data.dataset)}")
     return 0

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from keras_lightnets.text import first_line
 from lightnets.config import keys as configs
 from lightnets.config import resolve
+from lightnets.config.tasks import DEFAULT
 from lightnets.evaluation import rejection
 from lightnets.run import directory as runs
 from lightnets.run import networks
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
     from lightnets.data import Splits
     from lightnets.data.held_out import HeldOut
+    from lightnets.tasks import Task
 
 # Mistakes that are named.
 _WORST = 5
@@ -76,8 +78,9 @@ def run(args: argparse.Namespace) -> int:
 
     import numpy as np
 
+    from lightnets import tasks
     from lightnets.data import Splits, check, evaluation_transform
-    from lightnets.evaluation import report, scoring
+    from lightnets.evaluation import scoring
     from lightnets.run import artifacts
 
     opened = functools.cache(lambda: _of_run(args))
@@ -88,41 +91,34 @@ def run(args: argparse.Namespace) -> int:
         artifacts.open(args.target, args.model, args.weights, args.transform_of)
     ) as artifact:
         found, config, notes = _held_out(args, source, artifact)
+        task = tasks.of(artifact.task or _task_of(source, config))
         predict = _checked(artifact.predict, args.target, len(found.labels))
         transform = artifact.transform or evaluation_transform(config)
         answers = {}
         for name, images in found.sources.items():
             splits = Splits(found.labels, transform, images, images, config)
             with check.explained(images, found.dataset.name):
-                answers[name] = scoring.predict_split(predict, splits, args.batch_size)
-    true, probabilities = map(np.concatenate, zip(*answers.values(), strict=True))
-    rows = report.per_class(true, probabilities, found.labels)
+                answers[name] = scoring.predict_split(
+                    predict, splits, args.batch_size, dense=task.dense
+                )
+    true, numbers = map(np.concatenate, zip(*answers.values(), strict=True))
     results = {
         "target": args.target,
-        **scoring.score(true, probabilities, args.top),
-        "splits": {name: scoring.score(*own, top=args.top) for name, own in answers.items()},
+        **task.score(true, numbers, args.top),
+        "splits": {name: task.score(*own, top=args.top) for name, own in answers.items()},
         "left_out": found.left_out,
         "missing_classes": found.missing(true),
         "notes": notes,
-        "per_class": rows,
+        task.table: task.rows(true, numbers, found.labels),
         **measured,
     }
-    if args.out:
-        args.out.mkdir(parents=True, exist_ok=True)
-        write_json(args.out / "results.json", results)
-        report.write_per_class(rows, args.out / "per_class.csv")
-        report.write_confusion_matrix(
-            true, probabilities, found.labels, args.out / "confusion_matrix.png"
-        )
-    if args.predictions:
-        sources = found.sources.values()
-        report.write_predictions(sources, true, probabilities, found.labels, args.predictions)
+    _write(args, results, found, task, true, numbers)
     if not args.json:
-        _print(results, found)
-        for line in _worst(true, probabilities, found):
+        _print(results, found, task)
+        for line in _worst(true, numbers, found, task):
             console.line(line)
     if reported := _to_report(args, source, found, answers):
-        written = _write_reports(args, *opened(), found, reported, measured)
+        written = _write_reports(args, *opened(), found, reported, measured, task)
         results["reports"] = [*map(str, written)]
     if args.json:
         print(json.dumps(results))
@@ -130,6 +126,25 @@ def run(args: argparse.Namespace) -> int:
         for line in _next(args, source, results.get("reports")):
             console.line(line)
     return 0
+
+
+def _write(
+    args: argparse.Namespace,
+    results: Mapping[str, Any],
+    found: HeldOut,
+    task: Task,
+    true: np.ndarray,
+    numbers: np.ndarray,
+) -> None:
+    """Writes the files that flags name."""
+    if args.out:
+        args.out.mkdir(parents=True, exist_ok=True)
+        write_json(args.out / "results.json", results)
+        task.write_rows(results[task.table], args.out)
+        task.draw(true, numbers, found.labels, args.out)
+    if args.predictions:
+        sources = found.sources.values()
+        task.write_predictions(sources, true, numbers, found.labels, args.predictions)
 
 
 def _to_report(
@@ -170,9 +185,10 @@ def _write_reports(
     found: HeldOut,
     answers: Mapping[str, tuple[np.ndarray, np.ndarray]],
     measured: Mapping[str, Any],
+    task: Task,
 ) -> Iterator[pathlib.Path]:
     """Writes a page on each split into the run, as training does; yields their paths."""
-    from lightnets.evaluation import page, report, scoring
+    from lightnets.evaluation import page
     from lightnets.run import speed
 
     path = pathlib.Path(args.target)
@@ -187,30 +203,27 @@ def _write_reports(
     for name, (true, probabilities) in answers.items():
         own = name == found.chose
         results = {
-            **{**about, **scoring.score(true, probabilities)},
-            "per_class": report.per_class(true, probabilities, found.labels),
+            **{**about, **task.score(true, probabilities)},
+            task.table: task.rows(true, probabilities, found.labels),
         }
         file = path / (page.NAME if own else page.name_of(name))
         images = dataclasses.replace(splits, eval_source=found.sources[name])
         split = None if own else name
-        page.write(config, images, results, true, probabilities, model, split, file)
+        task.write_page(config, images, results, true, probabilities, model, split, file)
         yield file
 
 
-def _worst(true: np.ndarray, probabilities: np.ndarray, found: HeldOut) -> Iterator[str]:
-    """Yields the most certain mistakes, with their files."""
-    from lightnets.evaluation import scoring
-
-    said, sure = probabilities.argmax(-1), probabilities.max(-1)
-    wrong = scoring.mistakes(true, probabilities)
+def _worst(true: np.ndarray, numbers: np.ndarray, found: HeldOut, task: Task) -> Iterator[str]:
+    """Yields the worst answers, with their files."""
+    wrong = task.worst(true, numbers)
     if not len(wrong):
         return
-    yield "Most certain mistakes:"
+    yield f"{task.mistakes}:"
     names = [(source, place) for source in found.sources.values() for place in range(source.count)]
     for image in wrong[:_WORST]:
         source, place = names[image]
-        own, other = (found.labels[number] for number in (true[image], said[image]))
-        yield f"  {source.name(place)}: {own}, taken for {other} ({sure[image]:.4f})"
+        words = task.words(true[image], numbers[image], found.labels)
+        yield f"  {source.name(place)}: {words}"
 
 
 def _next(
@@ -326,12 +339,21 @@ def _held_out(
         # Where the run's own data lies and what its folders are says nothing of other data.
         own = {"layout": "auto", "train_split": None, "eval_split": None}
         config = configs.update(run.config, {"data": own | given}, where="the command line")
-    dataset = find(config.data)
+    dataset = find(config.data, (artifact.task or {}).get("name", config.train.task))
     labels = artifact.labels or (dataset.classes if run is None else run.labels)
     found = held_out.of_dataset(
         dataset, labels, args.target, split=args.split, known=run is not None
     )
     return found, config, [] if run is None else _overlap(run, found)
+
+
+def _task_of(source: pathlib.Path | None, config: configs.Config) -> Mapping[str, Any] | None:
+    """Returns the task of a target that does not say it, such as a server: that of the run."""
+    from keras_lightnets.layers.notes import notes
+
+    if source is None or config.train.task == DEFAULT:
+        return None
+    return notes(runs.Run.open(source).model()).get("task")
 
 
 def _is_same(dataset: str | None, own: str) -> bool:
@@ -367,27 +389,25 @@ def _overlap(run: runs.Run, found: HeldOut) -> list[str]:
     return [f"The run was trained on {seen} of these images."] if seen else []
 
 
-def _print(results: dict[str, Any], found: HeldOut) -> None:
-    splits, scores = results["splits"], ("precision", "recall", "f1")
+def _print(results: dict[str, Any], found: HeldOut, task: Task) -> None:
+    splits, rows = results["splits"], results[task.table]
     named = f" ({', '.join(splits)})" if found.dataset.divided else ""
     console.line(f"{results['target']}: {count(results['images'], 'held-out image')}{named}")
-    for key, value in results.items():
-        if isinstance(value, float):
-            console.line(f"  {key.replace('_', ' '):<16}{value:.4f}")
+    numbers = {k.replace("_", " "): v for k, v in results.items() if isinstance(v, float)}
+    width = max(16, *(len(key) + 2 for key in numbers))
+    for key, value in numbers.items():
+        console.line(f"  {key:<{width}}{value:.4f}")
     if len(splits) > 1:
         console.table(
-            ("split", "accuracy", "loss", "images"),
+            ("split", task.main.replace("_", " "), "loss", "images"),
             [
-                [name, f"{own['accuracy']:.4f}", f"{own['loss']:.4f}", own["images"]]
+                [name, f"{own[task.main]:.4f}", f"{own['loss']:.4f}", own["images"]]
                 for name, own in splits.items()
             ],
         )
     console.table(
-        ("class", *scores, "images"),
-        [
-            [row["class"], *(f"{row[key]:.4f}" for key in scores), row["images"]]
-            for row in results["per_class"]
-        ],
+        tuple(key.replace("_", " ") for key in rows[0]),
+        [[f"{v:.4f}" if isinstance(v, float) else v for v in row.values()] for row in rows],
     )
     if results["missing_classes"]:
         console.line(f"No images of: {some(results['missing_classes'])}")

@@ -260,6 +260,13 @@ def _write(
     return export.export_job(job, metadata, console.line)
 
 
+_AGREEMENTS = {
+    "top1_agreement": "same top-1",
+    "label_agreement": "same labels",
+    "known_agreement": "same known",
+}
+
+
 def _print(version: pathlib.Path) -> None:
     """Shows where the export is and how it compared with the Keras model."""
     rows = {}
@@ -271,14 +278,18 @@ def _print(version: pathlib.Path) -> None:
             rows |= json.loads((folder / bundle.METADATA).read_text()).get("formats", {})
     # Without held-out images of known classes there is no accuracy.
     shares = {"accuracy": "accuracy", "Keras": "keras_accuracy"}
-    if any("accuracy" not in row for row in rows.values()):
+    if any("mae" in row for row in rows.values()):
+        shares = {"mean error": "mae", "Keras": "keras_mae"}
+    if any(key not in row for row in rows.values() for key in shares.values()):
         shares = {}
     timed = any("ms_per_image" in row for row in rows.values())
-    rejects = any("known_agreement" in row for row in rows.values())
+    agreements = [key for key in _AGREEMENTS if any(key in row for row in rows.values())]
+    first, *others = agreements or [""]
     console.table(
         (
-            *("compared with Keras", "images", "same top-1", "largest difference"),
-            *(("same known",) if rejects else ()),
+            *("compared with Keras", "images", *((_AGREEMENTS[first],) if first else ())),
+            "largest difference",
+            *(_AGREEMENTS[key] for key in others),
             *shares,
             *(("MB", "ms an image") if timed else ()),
         ),
@@ -286,9 +297,9 @@ def _print(version: pathlib.Path) -> None:
             [
                 name,
                 row["images"],
-                round(row["images"] * row["top1_agreement"]),
+                *((round(row["images"] * row[first]),) if first else ()),
                 f"{row['max_difference']:.1e}",
-                *((round(row["images"] * row["known_agreement"]),) if rejects else ()),
+                *(round(row["images"] * row[key]) for key in others),
                 *(f"{row[key]:.4f}" for key in shares.values()),
                 *(_size_and_time(row) if timed else ()),
             ]

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from keras_lightnets.serving.client import Classes, Client
+from keras_lightnets.serving.client import Client
 from keras_lightnets.serving.transport import ClientError
 from lightnets.run import directory as runs
 from lightnets.run import networks
@@ -24,8 +24,8 @@ from lightnets.support.errors import UsageError, UserError, told
 from lightnets.support.words import command, count
 from lightnets.support.writing import check_file, check_folder, csv_text, write_text
 
-# A file, and its classes with their probabilities or why it has none.
-Answer = tuple[pathlib.Path, Classes | str]
+# A file, and what is said of it, as `Task.shown` takes it, or why there is nothing.
+Answer = tuple[pathlib.Path, Any]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -106,23 +106,23 @@ def run(args: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
-def _save(path: pathlib.Path, best: Classes, folder: pathlib.Path) -> None:
+def _save(path: pathlib.Path, answer: Any, folder: pathlib.Path) -> None:
+    from lightnets import tasks
     from lightnets.evaluation import drawn
 
     folder.mkdir(parents=True, exist_ok=True)
-    label, score = best[0]
-    drawn.save(path, f"not known: {label}" if best.known is False else label, score, folder)
+    drawn.save(path, *tasks.of_answer(answer).title(answer), folder)
 
 
 def _by_server(args: argparse.Namespace, paths: Sequence[pathlib.Path]) -> Iterator[Answer]:
-    """Yields the classes that a server gives to each file."""
+    """Yields what a server says of each file."""
     with told(ValueError, kind=UsageError):
         client = Client(args.target, timeout_s=args.timeout)
     with client, told(ClientError):
         _ = client.model  # what is wrong here is not the fault of an image
         for path in paths:
             try:
-                (best,) = client.classify(path, args.top)
+                (best,) = client.ask(path, args.top)
             except ClientError as error:
                 if error.status is None:  # no server: the other images would fare no better
                     raise
@@ -133,7 +133,8 @@ def _by_server(args: argparse.Namespace, paths: Sequence[pathlib.Path]) -> Itera
 
 
 def _by_network(args: argparse.Namespace, paths: Sequence[pathlib.Path]) -> Iterator[Answer]:
-    """Yields the most probable classes of each file."""
+    """Yields what a network says of each file."""
+    from lightnets import tasks
     from lightnets.run import artifacts
 
     artifact = artifacts.open(
@@ -141,16 +142,13 @@ def _by_network(args: argparse.Namespace, paths: Sequence[pathlib.Path]) -> Iter
     )
     if artifact.transform is None:
         raise networks.no_transform(str(args.target or args.model))
+    task = tasks.of(artifact.task)
     for path, found in predictions(artifact, paths, args.batch_size):
-        if isinstance(found, str):
-            yield path, found
-            continue
-        scores, known = found
-        names = artifact.labels or [str(number) for number in range(len(scores))]
-        order = scores.argsort()[::-1][: args.top]
-        best = Classes((names[number], float(scores[number])) for number in order)
-        best.known = known
-        yield path, best
+        if not isinstance(found, str):
+            numbers, known = found
+            names = artifact.labels or [str(number) for number in range(len(numbers))]
+            found = task.answer(numbers, names, known, args.top)
+        yield path, found
 
 
 def find(names: Sequence[str]) -> Iterator[pathlib.Path]:
@@ -241,36 +239,19 @@ def _read_ahead(
         yield from map(list, ahead)
 
 
-def show(rows: list[tuple[pathlib.Path, Classes]], form: str) -> None:
-    """Prints the answers in one of the forms of `--format`; `known` where it is told."""
-    records = [
-        {
-            "file": str(path),
-            "predictions": [{"label": label, "probability": score} for label, score in best],
-            **({} if best.known is None else {"known": best.known}),
-        }
-        for path, best in rows
-    ]
+def show(rows: list[tuple[pathlib.Path, Any]], form: str) -> None:
+    """Prints the answers in one of the forms of `--format`."""
+    from lightnets import tasks
+
+    answers = [(str(path), answer) for path, answer in rows]
+    task = tasks.of_answer(answers[0][1]) if answers else tasks.of(None)
+    shown = task.shown(answers, exact=form == "csv")
     if form == "json":
-        print(json.dumps(records, indent=2))
+        print(json.dumps(shown.records, indent=2))
     elif form == "jsonl":
-        for record in records:
+        for record in shown.records:
             print(json.dumps(record))
+    elif form == "csv":
+        print(csv_text(shown.header, shown.cells), end="")
     else:
-        flat = [
-            [
-                *(str(path), rank, label, f"{score:.6f}" if form == "csv" else f"{score:.4f}"),
-                *(() if best.known is None else (str(best.known).lower(),)),
-            ]
-            for path, best in rows
-            for rank, (label, score) in enumerate(best, 1)
-        ]
-        header = ["file", "rank", "label", "probability"]
-        header += ["known"] * (bool(flat) and len(flat[0]) > len(header))
-        if form == "table" and not any(rank > 1 for _, rank, *_ in flat):
-            for row in (header, *flat):  # one line an image
-                del row[1]
-        if form == "csv":
-            print(csv_text(header, flat), end="")
-        else:
-            console.table(header, flat)
+        console.table(shown.header, shown.cells)

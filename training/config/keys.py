@@ -120,6 +120,9 @@ class DataConfig:
     layout: Literal["auto", "classes", "splits"] = key(
         "auto", "what the folders in a folder are, where both make sense", flag=True
     )
+    targets: str | None = key(
+        None, "columns of a list, with commas, that --task multi-label or regression learns"
+    )
     train_split: str | None = key(None, "TFDS split syntax; None: found")
     eval_split: str | None = key(None, "TFDS split syntax; None: found")
     val_split: float = key(
@@ -239,6 +242,15 @@ class OptimizerConfig:
 class TrainConfig:
     """The loop: length, batch, precision, devices, checkpoints."""
 
+    task: Literal["classification", "multi-label", "regression"] = key(
+        "classification",
+        "what is answered: one class an image, any of several labels, or numbers",
+        flag=True,
+        group="data",
+    )
+    loss: Literal["mse", "huber"] = key(
+        "mse", "of --task regression: huber forgives single numbers that are far off"
+    )
     epochs: int = key(90, "passes over the training images", low=1, flag=True)
     batch_size: int = key(
         256, "images a step, over all devices, workers and parts", low=1, flag=True

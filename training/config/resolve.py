@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lightnets.config import keys as configs
-from lightnets.config import recipes
+from lightnets.config import recipes, tasks
 from lightnets.config.keys import Config
 from lightnets.config.validate import validate
 from lightnets.support import console
@@ -199,9 +199,20 @@ def _give_way(config: Config, chosen: Mapping[str, Any]) -> Config:
 
     A run shorter than the recipe's warms up for at most a fifth of it; a backbone frozen to the
     end needs no epochs in which only the head learns; of whole pictures nothing is cut off; the
-    stem of somebody else's network is as it is.
+    stem of somebody else's network is as it is; a task has its own number for the best epoch, and
+    nothing of what it lacks.
     """
     values: dict[str, Any] = {}
+    facts = tasks.TASKS[config.train.task]
+    own = {one.name: one.default for one in configs.declared() if one.name in facts.lacks}
+    if not re.fullmatch(facts.monitors[0], config.train.monitor):
+        own["train.monitor"] = facts.monitor
+    for name, value in own.items():
+        section, key = name.split(".")
+        if key not in chosen.get(section, {}):
+            values.setdefault(section, {})[key] = value
+    config = configs.update(config, values, where=f"--task {config.train.task}")
+    values = {}
     if "warmup_epochs" not in chosen.get("optimizer", {}):
         warmup = min(config.optimizer.warmup_epochs, max(config.train.epochs, 0) / 5)
         values["optimizer"] = {"warmup_epochs": warmup}

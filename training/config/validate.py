@@ -6,6 +6,7 @@ import math
 import re
 
 from lightnets.config import keys as configs
+from lightnets.config import tasks
 from lightnets.config.keys import Config, DistillationConfig, ModelConfig
 from lightnets.support.errors import UsageError
 
@@ -27,12 +28,7 @@ def validate(config: Config) -> None:
     background = config.data.background
     if not all(0 <= level <= 255 for level in background):
         raise UsageError(f"data.background must be levels from 0 to 255. Received: {background}.")
-    monitor = config.train.monitor
-    if not re.fullmatch(r"(val_)?(accuracy|loss)|val_top_\d+_accuracy", monitor):
-        raise UsageError(
-            "train.monitor must be val_accuracy, val_loss, val_top_5_accuracy (with fewer classes "
-            f"a lower number), accuracy or loss. Received: {monitor!r}."
-        )
+    _check_task(config)
     _check_resize(config)
     _check_folds(config)
     if config.train.worker_index and not config.train.workers:
@@ -71,6 +67,16 @@ def validate(config: Config) -> None:
             f"train.batch_size (={config.train.batch_size}) must be divisible by "
             f"train.accumulate (={config.train.accumulate})."
         )
+
+
+def _check_task(config: Config) -> None:
+    task, monitor = config.train.task, config.train.monitor
+    pattern, words = tasks.TASKS[task].monitors
+    if not re.fullmatch(pattern, monitor):
+        raise UsageError(f"train.monitor must be {words}. Received: {monitor!r}.")
+    for key in configs.declared():
+        if configs.value_of(config, key.name) != key.default:
+            tasks.check(task, key.name)
 
 
 def _check_folds(config: Config) -> None:

@@ -9,9 +9,11 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
+import math
 import pathlib
 import shutil
 import tempfile
+from typing import Any
 
 import numpy as np
 import psutil
@@ -57,7 +59,10 @@ def cached(sources: list[AnySource], data: DataConfig) -> list[AnySource]:
         folder = cache_dir() / "contents"
         there = next(place for place in (folder, *folder.parents) if place.exists())
         _check_room(size, shutil.disk_usage(there).free, f"free in {folder}")
-        return [with_store(source, _Disk(folder / _key(source))) for source in random_access]
+        return [
+            with_store(source, _Disk(folder / _key(source), _label_spec(source)[2]))
+            for source in random_access
+        ]
     free = psutil.virtual_memory().available
     if asked:
         _check_room(size, free, "of free memory")
@@ -83,23 +88,33 @@ def estimate(source: Source) -> int:
     return round(float(np.mean(sizes)) * source.count) if sizes else 0
 
 
-def with_store(source: Source, store: dict[int, tuple[bytes, int]] | _Disk) -> Source:
+def _label_spec(source: Source) -> tuple[tf.DType, list[int], int]:
+    """Returns type, shape and bytes of a label."""
+    labels = source.references(1).unbatch().map(lambda reference, _: source.open(reference)[1])
+    spec: Any = labels.element_spec
+    shape = spec.shape.as_list() if spec.shape.rank else []
+    return spec.dtype, shape, spec.dtype.size * math.prod(shape)
+
+
+def with_store(source: Source, store: dict[int, tuple[bytes, bytes]] | _Disk) -> Source:
     """Returns the source with contents from `store`, or put into it when first read."""
+    dtype, shape, size = _label_spec(source)
 
     def get(positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        found = [store.get(position) or (b"", 0) for position in positions.tolist()]
+        found = [store.get(position) or (b"", bytes(size)) for position in positions.tolist()]
         contents, labels = zip(*found, strict=True)
-        return np.array(contents, object), np.array(labels, np.int64)
+        return np.array(contents, object), np.array(labels, object)
 
     def put(position: np.ndarray, contents: bytes | np.ndarray, label: np.ndarray) -> np.int64:
         # A string arrives as bytes in a graph, but as an array without axes when run eagerly.
-        store[int(position)] = np.asarray(contents, object).item(), int(label)
+        store[int(position)] = np.asarray(contents, object).item(), label.tobytes()
         return np.int64(0)
 
     def lookup(positions: tf.Tensor):
-        contents, labels = tf.numpy_function(get, [positions], (tf.string, tf.int64))
+        contents, labels = tf.numpy_function(get, [positions], (tf.string, tf.string))
         contents = tf.ensure_shape(contents, positions.shape)
-        labels = tf.ensure_shape(labels, positions.shape)
+        labels = tf.reshape(tf.io.decode_raw(labels, dtype), [-1, *shape])
+        labels = tf.ensure_shape(labels, [*positions.shape, *shape])
         # Only what is missing is looked up, and one more, because nothing would have no shape.
         missing = tf.equal(contents, "")
         wanted = tf.concat([tf.boolean_mask(positions, missing), positions[:1]], 0)
@@ -124,26 +139,26 @@ def with_store(source: Source, store: dict[int, tuple[bytes, int]] | _Disk) -> S
 
 
 class _Disk:
-    """A file per example: the label in 8 bytes, then the contents. Kept for later runs."""
+    """A file per example: the label in its bytes, then the contents. Kept for later runs."""
 
-    def __init__(self, folder: pathlib.Path):
-        self._folder = folder
+    def __init__(self, folder: pathlib.Path, label_bytes: int = 8):
+        self._folder, self._size = folder, label_bytes
 
-    def get(self, position: int) -> tuple[bytes, int] | None:
+    def get(self, position: int) -> tuple[bytes, bytes] | None:
         try:
             data = self._path(position).read_bytes()
         except OSError:
             return None
-        return data[8:], int.from_bytes(data[:8], "little")
+        return data[self._size :], data[: self._size]
 
-    def __setitem__(self, position: int, example: tuple[bytes, int]) -> None:
+    def __setitem__(self, position: int, example: tuple[bytes, bytes]) -> None:
         contents, label = example
         # A disk that fills up, or a lost folder, costs speed but not the run.
         with contextlib.suppress(OSError):
             path = self._path(position)
             path.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-                file.write(label.to_bytes(8, "little") + contents)
+                file.write(label + contents)
             pathlib.Path(file.name).replace(path)
 
     def _path(self, position: int) -> pathlib.Path:

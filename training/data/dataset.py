@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from keras_lightnets.catalogue import imagenet
 from lightnets.config.keys import DataConfig
+from lightnets.config.tasks import DEFAULT
 from lightnets.data.sources import folders, layout, listing, lists
 from lightnets.data.sources import tfds as tfds_source
 from lightnets.data.sources.part import Part, Tree
@@ -62,16 +63,24 @@ def relabelled(
     if list(classes) == list(own):
         return source
     table = places(own, classes, where, whose)
+    # Of several numbers an image those that the source lacks are not known.
+    column = [list(table).index(k) if k in table else len(own) for k in range(len(classes))]
 
     def open_one(reference):
         contents, label = source.open(reference)
-        return contents, tf.gather(tf.constant(table), label)
+        if label.dtype.is_integer:
+            return contents, tf.gather(tf.constant(table), label)
+        return contents, tf.gather(tf.concat([label, [np.nan]], 0), column)
+
+    def read_labels():
+        labels = source.read_labels()
+        if labels.ndim == 1:
+            return table[labels]
+        return np.insert(labels, len(own), np.nan, axis=1)[:, column]
 
     if isinstance(source, Stream):
         return dataclasses.replace(source, open=open_one)
-    return dataclasses.replace(
-        source, open=open_one, read_labels=lambda: table[source.read_labels()]
-    )
+    return dataclasses.replace(source, open=open_one, read_labels=read_labels)
 
 
 @dataclass(frozen=True)
@@ -86,6 +95,7 @@ class Dataset:
         open: Returns a split of `sizes`, or what TFDS takes for one.
         left_over: Files and folders that are not read, with the reason.
         prepared: Whether it is TFDS's, which has splits without labels.
+        task: What its labels are for.
     """
 
     name: str
@@ -95,6 +105,7 @@ class Dataset:
     open: Callable[[str], Part]
     left_over: Mapping[str, str] = field(default_factory=dict)
     prepared: bool = False
+    task: str = DEFAULT
 
     def choose(self, data: DataConfig) -> tuple[str, str | None]:
         """Returns the split to train on and the one to evaluate on, None if there is none.
@@ -148,10 +159,11 @@ class Dataset:
         Raises:
             UserError: The split has another class than `whose`.
         """
-        part = self.open(split)
-        return relabelled(
-            part.source, part.classes, classes, f"{self.name}: the split {split}", whose
-        )
+        part, where = self.open(split), f"{self.name}: the split {split}"
+        lacks = set(classes) - set(part.classes) if self.task == "regression" else ()
+        if lacks:
+            raise UserError(f"{where} lacks the column {some(sorted(lacks))}, which {whose} has.")
+        return relabelled(part.source, part.classes, classes, where, whose)
 
     def describe(self) -> str:
         """Returns one line for a person: splits, classes, and what is left over."""
@@ -160,7 +172,7 @@ class Dataset:
             f"Splits: {', '.join(sizes)}"
             if self.divided
             else f"No splits: {count(sum(self.sizes.values()), 'image')}",
-            f"{count(len(self.classes), 'class', 'classes')}: {some(self.classes)}",
+            f"{count(len(self.classes), *_NOUNS[self.task])}: {some(self.classes)}",
         ]
         if similar := layout.alike(self.classes):
             parts.append(f"nearly the same: {some([' and '.join(group) for group in similar])}")
@@ -169,10 +181,21 @@ class Dataset:
         return "; ".join(parts)
 
 
-def find(data: DataConfig) -> Dataset:
+_NOUNS = {
+    DEFAULT: ("class", "classes"),
+    "multi-label": ("label", "labels, any of which an image may have"),
+    "regression": ("number an image", "numbers an image"),
+}
+
+
+def find(data: DataConfig, task: str = DEFAULT) -> Dataset:
     """Opens the folder, list or TFDS data set that `data.dataset` names.
 
     This alone decides, for every command, what a split and what a class is.
+
+    Args:
+        data: The data.
+        task: What is learned: a list may hold more than classes.
 
     Raises:
         UserError: There is no such data set, it cannot be used, or `data.layout` must say what
@@ -180,6 +203,10 @@ def find(data: DataConfig) -> Dataset:
     """
     name = data.dataset
     path = pathlib.Path(name).expanduser()
+    if path.is_file() and path.suffix.lower() in (".csv", ".jsonl"):
+        return _of_tree(lists.read_list(path, task, data.targets), name, task)
+    if task != DEFAULT and (path.exists() or not is_path(name)):
+        raise UserError(f"--task {task} takes a CSV or JSONL list. {name} is none.")
     if tfds_source.is_prepared_folder(path):
         return _prepared(data)
     if path.is_dir():
@@ -190,9 +217,7 @@ def find(data: DataConfig) -> Dataset:
             )
         return _of_tree(folders.read_folder(path, data.layout), name)
     if path.is_file():
-        if path.suffix.lower() not in (".csv", ".jsonl"):
-            raise UserError(f"{path} is a file, but no .csv or .jsonl list of images.")
-        return _of_tree(lists.read_list(path), name)
+        raise UserError(f"{path} is a file, but no .csv or .jsonl list of images.")
     if path.exists():
         raise UserError(f"{path} is {listing.obstacle(path)}, no folder and no list.")
     if is_path(name):
@@ -200,7 +225,7 @@ def find(data: DataConfig) -> Dataset:
     return _prepared(data)
 
 
-def _of_tree(tree: Tree, name: str) -> Dataset:
+def _of_tree(tree: Tree, name: str, task: str = DEFAULT) -> Dataset:
     parts, left_over = tree.parts, dict(tree.left_over)
     for part in parts.values():
         left_over |= part.skipped
@@ -211,6 +236,7 @@ def _of_tree(tree: Tree, name: str) -> Dataset:
         list(dict.fromkeys(name for part in parts.values() for name in part.classes)),
         parts.__getitem__,
         left_over,
+        task=task,
     )
 
 

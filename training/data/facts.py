@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from lightnets.config.keys import Config
+from lightnets.config.tasks import DEFAULT
 from lightnets.data import pillow
 from lightnets.data.load import SQUARE, open_dataset
 from lightnets.data.sources.source import spread
@@ -21,7 +22,7 @@ class Facts(NamedTuple):
 
     Attributes:
         images: To train on.
-        classes: Of them.
+        classes: Of them; 1 where images have several labels, or numbers.
         side: Median of the shorter sides, in pixels; None if no picture tells its size.
         longer: Median of the longer sides.
         cut_off: Median of the shares that the centre crop of a square cuts off.
@@ -49,7 +50,8 @@ def look(config: Config) -> Facts:
     pictures = source.pick(spread(last, _SAMPLE))
     sizes = [_size(contents.numpy(), source.decoded) for contents in pictures]
     sizes = [size for size in sizes if size]
-    images, classes = round(source.count * (1 - held_out)), len(opened.labels)
+    images = round(source.count * (1 - held_out))
+    classes = len(opened.labels) if config.train.task == DEFAULT else 1
     if not sizes:
         return Facts(images, classes, None)
     shorter, longer = np.median(np.sort(sizes, axis=1), axis=0)

@@ -57,7 +57,13 @@ class HeldOut:
         return dataclasses.replace(self, labels=list(labels), sources=sources)
 
     def missing(self, true: np.ndarray) -> list[str]:
-        """Returns the classes without an image; `true` are the class numbers of all images."""
+        """Returns the classes without an image.
+
+        Args:
+            true: Class numbers of all images, or what else they are labelled with.
+        """
+        if true.ndim > 1:
+            true = np.flatnonzero(np.nan_to_num(true).any(0))
         there = set(true.tolist())
         return [name for number, name in enumerate(self.labels) if number not in there]
 

@@ -12,6 +12,7 @@ import numpy as np
 from keras_lightnets.catalogue import class_names
 from keras_lightnets.preprocessing import EvalTransform
 from lightnets.config.keys import Config
+from lightnets.config.tasks import DEFAULT
 from lightnets.data import cache, check, service, split_file
 from lightnets.data.dataset import Dataset, find
 from lightnets.data.sources import folders, listing
@@ -124,7 +125,7 @@ def open_dataset(config: Config) -> Opened:
     Raises:
         UserError: There is no such data set or it cannot be used.
     """
-    dataset = find(config.data)
+    dataset = find(config.data, config.train.task)
     train, evaluation = dataset.choose(config.data)
     part = dataset.open(train)
     source = part.source
@@ -146,13 +147,13 @@ def open_dataset(config: Config) -> Opened:
 
 
 def _check_trainable(opened: Opened) -> None:
-    """Raises UserError unless there are two classes, each with a picture."""
+    """Raises UserError unless there are two classes, each with a picture, or other labels."""
     dataset, classes = opened.dataset, opened.labels
     see = f"See {command('data', 'check', dataset.name)}."
     if opened.unread:
         named = [f"{name} ({why})" for name, why in opened.unread.items()]
         raise UserError(f"{dataset.name}: no picture can be read of the class {some(named)}. {see}")
-    if len(classes) < 2:
+    if len(classes) < 2 and dataset.task == DEFAULT:
         hint = folders.nested(pathlib.Path(dataset.name).expanduser(), classes)
         raise UserError(
             f"{dataset.name} has one class only ({', '.join(classes)}), training takes two.{hint}"
@@ -161,6 +162,8 @@ def _check_trainable(opened: Opened) -> None:
 
 def _check_left(opened: Opened, train: AnySource) -> None:
     """Raises UserError if no image of a class is left, because all are damaged."""
+    if opened.dataset.task != DEFAULT:
+        return
     gone = set(opened.train.read_labels()) - set(train.read_labels())
     if gone:
         names = some(opened.labels[label] for label in sorted(gone))
@@ -171,12 +174,14 @@ def split_stratified(source: AnySource, config: Config) -> tuple[AnySource, AnyS
     """Returns the training and the evaluation part of a source.
 
     Of each class `data.val_split` of the images are held out, at least one if there are two. With
-    `data.folds` it is every so-manieth, so that all folds together hold out each image once.
+    `data.folds` it is every so-manieth, so that all folds together hold out each image once. Images
+    with several labels or numbers count as of one class.
 
     Raises:
         UserError: There are too few images to hold any out.
     """
     data, labels = config.data, source.read_labels()
+    labels = labels if labels.ndim == 1 else np.zeros(len(labels))
     random = np.random.default_rng(config.train.seed)
     held_out = [np.array([], np.int64)]
     for label in np.unique(labels):

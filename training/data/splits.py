@@ -16,6 +16,7 @@ from keras_lightnets.preprocessing import EvalTransform
 from lightnets.config.keys import Config
 from lightnets.data import augment, pipeline, service, split_file
 from lightnets.data.dataset import Dataset
+from lightnets.data.sources import targets
 from lightnets.data.sources.stream import AnySource
 from lightnets.support.errors import UsageError
 from lightnets.support.words import count
@@ -45,6 +46,15 @@ class Splits:
     whole: AnySource | None = None
     excluded: dict[str, str] = dataclasses.field(default_factory=dict)
     dataset: Dataset | None = None
+
+    @property
+    def noun(self) -> str:
+        """What the labels are, as the title of a line."""
+        return targets.NOUNS.get(self.config.train.task, "Classes")
+
+    def words(self, row: np.ndarray) -> str:
+        """Returns what an image of a batch is labelled with."""
+        return targets.words(self.config.train.task, row, self.labels)
 
     def describe(self) -> str:
         """Returns one line for a person: what the data set has, or how many images these are."""
@@ -121,9 +131,8 @@ class Splits:
             return image, label, randoms
 
         def finish(images, labels, randoms):
-            weights = tf.gather(tf.constant(class_weights), labels)
-            one_hot = tf.one_hot(labels, len(class_weights))
-            return *augment.augment_batch(images, one_hot, randoms, data), weights
+            images, dense = augment.augment_batch(images, self.dense(labels), randoms, data)
+            return images, dense, self.weights(labels, dense, class_weights)
 
         return pipeline.batches(references, load, finish, local, data.num_threads)
 
@@ -142,10 +151,22 @@ class Splits:
             return image, label, weight
 
         def finish(images, labels, weights):
-            return images, tf.one_hot(labels, len(self.labels)), weights
+            return images, self.dense(labels), weights
 
         references = source.references(global_batch, shard, shards)
         return pipeline.batches(references, load, finish, local, self.config.data.num_threads)
+
+    def dense(self, labels: tf.Tensor) -> tf.Tensor:
+        """Returns float32 `(batch, classes)`: shares of the classes, or the labels themselves."""
+        if labels.dtype.is_floating:
+            return labels
+        return tf.one_hot(labels, len(self.labels))
+
+    def weights(self, labels: tf.Tensor, dense: tf.Tensor, class_weights: Any) -> tf.Tensor:
+        """Returns what images count, float32 `(batch,)`; of several labels, the share known."""
+        if labels.dtype.is_floating:
+            return 1.0 - tf.reduce_mean(tf.cast(tf.math.is_nan(dense), tf.float32), -1)
+        return tf.gather(class_weights, labels)
 
     def images(self, source: AnySource, places: Sequence[int] | np.ndarray) -> Iterator[np.ndarray]:
         """Returns uint8 `(height, width, 3)` of images of a source, as outside training."""

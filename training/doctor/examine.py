@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import hashlib
 import io
@@ -19,10 +20,11 @@ import tensorflow as tf
 from keras_lightnets import preprocessing
 from keras_lightnets.preprocessing import decode
 from lightnets.config.keys import Config
+from lightnets.config.tasks import DEFAULT
 from lightnets.data import check, pillow
 from lightnets.data.dataset import Dataset
 from lightnets.data.load import open_dataset
-from lightnets.data.sources import listing
+from lightnets.data.sources import listing, targets
 from lightnets.data.sources.stream import AnySource
 from lightnets.doctor.look_alikes import perceptual_hash
 from lightnets.support.quiet import standard_error_aside
@@ -42,7 +44,7 @@ class Look:
     Attributes:
         split: Name of its split.
         name: Path, or split and number.
-        label: Name of its class, None without one.
+        label: Name of its class, or what else it is labelled with; None without.
         error: Why it cannot be decoded, else None.
         digest: SHA-256 of the bytes, None if they could not be read.
         kind: Format by the bytes, None if unknown.
@@ -77,12 +79,29 @@ class Split:
         classes: Names, in the order of the labels.
         strays: Files among the images that are no images.
         looks: One for each image, in order.
+        task: What the labels are for.
     """
 
     source: AnySource
     classes: list[str]
     strays: list[str]
     looks: list[Look] = field(default_factory=list)
+    task: str = DEFAULT
+
+    def named(self, label: np.ndarray) -> str | None:
+        """Returns what an image is labelled with, None if with nothing."""
+        if label.ndim:
+            return targets.words(self.task, label, self.classes)
+        return self.classes[label] if label >= 0 else None
+
+    def counts(self) -> dict[str, int]:
+        """Returns how many images have each class or label, or tell each value."""
+        if self.task == DEFAULT:
+            found = collections.Counter(look.label for look in self.looks)
+            return {name: found[name] for name in self.classes}
+        labels = self.source.read_labels()
+        told = labels == 1 if self.task == "multi-label" else np.isfinite(labels)
+        return dict(zip(self.classes, told.sum(0).tolist(), strict=True))
 
 
 def examine(config: Config, dataset: Dataset, *, thumbnails: bool = False) -> dict[str, Split]:
@@ -97,7 +116,7 @@ def examine(config: Config, dataset: Dataset, *, thumbnails: bool = False) -> di
     for name in dataset.sizes:
         part = dataset.open(name)
         strays = [path for path, reason in part.skipped.items() if reason == listing.NO_IMAGE]
-        splits[name] = Split(part.source, part.classes, strays)
+        splits[name] = Split(part.source, part.classes, strays, task=dataset.task)
     total = sum(split.source.count for split in splits.values())
     # libjpeg writes to file descriptor 2 itself, whatever TensorFlow's log level.
     with _bar(total) as advance, standard_error_aside():
@@ -150,7 +169,7 @@ def _looks(name: str, split: Split, kept: int) -> Iterator[Look]:
 
     def look(item: tuple[int, bytes | Exception]) -> Look:
         place, contents = item
-        label = split.classes[labels[place]] if labels[place] >= 0 else None
+        label = split.named(labels[place])
         facts = _facts(contents, thumbnail=place < kept)
         return Look(name, split.source.name(place), label, **facts)
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from lightnets.config.choices import MUCH
+from lightnets.config.tasks import DEFAULT
 from lightnets.data.dataset import Dataset
 from lightnets.data.load import SQUARE
 from lightnets.data.sources import layout, listing
@@ -31,6 +32,9 @@ _SHOWN = 20
 _HINTS = dict.fromkeys(listing.OTHER_SUFFIXES.values(), "; save them as PNG or JPEG")
 _HINTS["HEIC"] = "; pip install 'keras-lightnets[heif]' reads them"
 
+# What is counted, where it is no classes.
+_NOUNS = {"multi-label": ("label", "labels"), "regression": ("value", "values")}
+
 # Kind of finding to its lines.
 Kinds = dict[str, list[str]]
 Group = list[Look]
@@ -48,6 +52,7 @@ def findings(splits: dict[str, Split], dataset: Dataset) -> dict[str, Any]:
     every = {name for split in splits.values() for name in split.classes}
     missing = {name: sorted(every - set(split.classes)) for name, split in splits.items()}
     found: dict[str, Any] = {
+        "task": dataset.task,
         "splits": {name: _describe(split) for name, split in splits.items()},
         "copies": _names(copies),
         "copies_across_splits": _names(filter(_across, copies)),
@@ -85,7 +90,8 @@ def verdict(found: dict[str, Any]) -> str:
 
 def table(found: dict[str, Any]) -> tuple[list[str], list[list[Any]]]:
     """Returns the headers and the rows of a table of the splits."""
-    headers = ["split", "images", "classes", "fewest per class", "most per class"]
+    noun, nouns = _NOUNS.get(found["task"], ("class", "classes"))
+    headers = ["split", "images", nouns, f"fewest per {noun}", f"most per {noun}"]
     rows = []
     for name, split in found["splits"].items():
         counts = split["classes"].values()
@@ -147,14 +153,14 @@ def _to_remove(looks: Iterable[Look], copies: Iterable[Group]) -> list[str]:
 def _describe(split: Split) -> dict[str, Any]:
     looks = split.looks
     sizes = sorted((look.size for look in looks if look.size), key=math.prod)
-    labels = collections.Counter(look.label for look in looks)
+    counts = split.counts()
     lost = {look.name: round(SQUARE.cut_off(*look.size), 2) for look in looks if look.size}
     lost = dict(sorted(lost.items(), key=lambda item: -item[1]))
     return {
         "images": len(looks),
-        "classes": {name: labels[name] for name in split.classes},
-        "unlabelled": labels[None],
-        "empty_classes": [name for name in split.classes if not labels[name]],
+        "classes": counts,
+        "unlabelled": sum(look.label is None for look in looks),
+        "empty_classes": [name for name in split.classes if not counts[name]],
         "formats": dict(
             sorted(collections.Counter(look.kind or "unknown" for look in looks).items())
         ),
@@ -208,7 +214,7 @@ def _wrong(found: dict[str, Any], copies: Iterable[Group]) -> Kinds:
         kinds["damaged"] += [f"{path}: {reason}" for path, reason in split["damaged"].items()]
         kinds["no images"] += [f"{path}: no image, among the images" for path in split["no_images"]]
     every = {name for split in found["splits"].values() for name in split["classes"]}
-    if len(every) < 2:
+    if len(every) < 2 and found["task"] == DEFAULT:
         kinds["classes"].append(f"There is one class only ({some(sorted(every))})")
     for name, classes in found["class_names_that_differ"].items():
         text = f"{name}: lacks the classes {some(classes)}, which another split has"

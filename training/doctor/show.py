@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Sequence
 
@@ -11,8 +12,10 @@ import tensorflow as tf
 
 from lightnets.config import keys as configs
 from lightnets.config.keys import Config
+from lightnets.config.tasks import DEFAULT
 from lightnets.data import check
 from lightnets.data.load import load
+from lightnets.data.sources import targets
 from lightnets.support import console
 
 # A label below this share is not named under a mixed image.
@@ -63,12 +66,17 @@ def views(
 
 
 def write_grid(
-    path: pathlib.Path, pixels: np.ndarray, labels: np.ndarray, names: Sequence[str]
+    path: pathlib.Path,
+    pixels: np.ndarray,
+    labels: np.ndarray,
+    names: Sequence[str],
+    task: str = DEFAULT,
 ) -> None:
     """Writes a PNG file with a row for each image and a column for each epoch."""
     from lightnets.evaluation.report import drawable, new_figure, save_figure
 
     shown, style = drawable(names)
+    said = caption if task == DEFAULT else functools.partial(targets.words, task)
     rows, columns = pixels.shape[:2]
     figure = new_figure(1.7 * max(columns, 2), 1.8 * rows)
     axes = figure.subplots(rows, columns, squeeze=False)
@@ -76,7 +84,7 @@ def write_grid(
         for column in range(columns):
             axis = axes[row, column]
             axis.imshow(np.clip(pixels[row, column] / 255, 0, 1), interpolation="nearest")
-            axis.set_title(caption(labels[row, column], shown), fontsize=7, **style)
+            axis.set_title(said(labels[row, column], shown), fontsize=7, **style)
             axis.set_xticks([])
             axis.set_yticks([])
     save_figure(figure, path)

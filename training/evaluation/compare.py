@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from keras_lightnets.intervals import interval
 from lightnets.config import keys as configs
+from lightnets.config import tasks
 from lightnets.evaluation import report
 from lightnets.support import markup
 from lightnets.support.errors import UserError
@@ -55,6 +56,7 @@ def read(path: pathlib.Path) -> Ran:
     """
     try:
         config = configs.from_dict(configs.load(path / "config.yaml"), where="config.yaml")
+        of_classes = config.train.task == tasks.DEFAULT  # others are refused below, as whole runs
         results, history = (
             json.loads((path / f"{name}.json").read_text(encoding="utf-8"))
             for name in ("results", "history")
@@ -62,9 +64,9 @@ def read(path: pathlib.Path) -> Ran:
         size = (path / "weights" / "best.keras").stat().st_size
         kept = path / report.PREDICTIONS
         with kept.open(encoding="utf-8", newline="") if kept.is_file() else io.StringIO() as file:
-            rows = csv.DictReader(file)
+            rows = csv.DictReader(file) if of_classes else ()
             answers = {(row["image"], row["true"]): row["true"] == row["predicted"] for row in rows}
-        _ = results["accuracy"], results["images"]
+        _ = not of_classes or results["accuracy"], results["images"]
     except FileNotFoundError as error:
         raise UserError(
             f"The run {path} lacks {pathlib.Path(error.filename).name}. "
@@ -72,6 +74,7 @@ def read(path: pathlib.Path) -> Ran:
         ) from None
     except (ValueError, KeyError, TypeError, UserError) as error:
         raise UserError(f"A file of the run {path} is damaged: {error}") from None
+    tasks.check(config.train.task, "lightnets compare")
     return Ran(path, _flat(configs.to_dict(config)), results, history, answers, size)
 
 

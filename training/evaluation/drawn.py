@@ -21,13 +21,13 @@ def _pixels(contents: tf.Tensor) -> tf.Tensor:
     return preprocessing.decode_image(contents, to_png=pillow.png)
 
 
-def save(path: pathlib.Path, label: str, score: float, folder: pathlib.Path) -> None:
-    """Writes a copy of a picture as JPEG, with its class and probability in a bar above it.
+def save(path: pathlib.Path, label: str, ending: str, folder: pathlib.Path) -> None:
+    """Writes a copy of a picture as JPEG, with what is said of it in a bar above it.
 
     Args:
         path: An image file.
-        label: Its class.
-        score: The probability of that.
+        label: What is said of it, such as its class.
+        ending: What stands behind that, such as the probability.
         folder: Where to write; a name that is taken gets a number.
     """
     picture = Image.fromarray(_pixels(tf.constant(path.read_bytes())).numpy())
@@ -36,7 +36,7 @@ def save(path: pathlib.Path, label: str, score: float, folder: pathlib.Path) -> 
     family = style.get("fontfamily", [None])[-1]
     size = max(12, picture.width // 20)
     font = ImageFont.truetype(font_manager.findfont(family), size)
-    text = f"{name}  {score:.2f}"
+    text = f"{name}{ending}"
     while size > 6 and font.getlength(text) > picture.width - size:
         size -= 1
         font = font.font_variant(size=size)

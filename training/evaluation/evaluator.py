@@ -31,6 +31,8 @@ class Evaluator:
         splits: Splits,
         batch: int,
         strategy: tf.distribute.Strategy,
+        *,
+        dense: bool = False,
     ):
         """Prepares to evaluate.
 
@@ -40,6 +42,7 @@ class Evaluator:
             batch: Images in a global batch, a multiple of the replicas. The last batch is
                 filled up with images of weight 0, which are left out again.
             strategy: Where it is evaluated.
+            dense: Whether `predict` returns labels as they are, instead of class numbers.
         """
         self.model = model
         self._splits = splits
@@ -50,7 +53,8 @@ class Evaluator:
 
         def predict(images, labels, weights):
             probabilities = tf.cast(model(tf.cast(images, tf.float32), training=False), tf.float32)
-            outputs = (tf.argmax(labels, -1), probabilities, weights)
+            true = labels if dense else tf.argmax(labels, -1)
+            outputs = (true, probabilities, weights)
             if not self._several_workers:
                 return outputs
             # Inputs have no device, which gathering needs; copies have the replica's.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import pathlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -75,13 +75,8 @@ def write(
         pictures["Confusion matrix"] = run / "confusion_matrix.png"
     else:
         doubtful = [row for row in doubtful if row.source is splits.eval_source]
-    parts = [
-        *_headline(results, true, labels, chose=split is None and results["epochs"] > 1),
-        markup.lines(advice.in_place(results["advice"], run, config.data.dataset)),
-        markup.section(
-            "What was trained",
-            markup.table(("", ""), [*_facts(config, splits, results), *_environment(results)]),
-        ),
+    headline = _headline(results, true, labels, chose=split is None and results["epochs"] > 1)
+    sections = [
         markup.section(
             "Mistakes, the most certain first",
             *_mistakes(splits, true, probabilities, shown, model, known),
@@ -98,8 +93,38 @@ def write(
         ),
         markup.section("Calibration", *_calibration(true, probabilities)),
         markup.section("Images of none of the classes", *_rejection(results)),
+    ]
+    whole(config, splits, results, headline, sections, split, path)
+
+
+def whole(
+    config: Config,
+    splits: Splits,
+    results: Mapping[str, Any],
+    headline: Iterable[str],
+    sections: Iterable[str],
+    split: str | None,
+    path: pathlib.Path,
+) -> None:
+    """Writes a page of what all tasks share and, as HTML, what is of one.
+
+    Args:
+        config: Of the run.
+        splits: Its data.
+        results: See `write`.
+        headline: How well it does.
+        sections: Where it fails.
+        split: See `write`.
+        path: See `write`.
+    """
+    facts = [*_facts(config, splits, results), *_environment(results)]
+    parts = [
+        *headline,
+        markup.lines(advice.in_place(results["advice"], path.parent, config.data.dataset)),
+        markup.section("What was trained", markup.table(("", ""), facts)),
+        *sections,
         markup.section("What the network saw in training", _seen(config, splits)),
-        markup.section("Commands", f"<pre>{markup.text(_commands(run))}</pre>"),
+        markup.section("Commands", f"<pre>{markup.text(_commands(path.parent))}</pre>"),
     ]
     title = f"{config.model.label} on {pathlib.Path(config.data.dataset).name}"
     markup.write(path, title if split is None else f"{title}, {split}", parts)
@@ -129,7 +154,7 @@ def _facts(config: Config, splits: Splits, results: Mapping[str, Any]) -> list[t
     return [
         ("Data", config.data.dataset),
         ("Images", f"{splits.train_examples} to train on, {splits.eval_examples} held out"),
-        ("Classes", str(len(splits.labels))),
+        (splits.noun, str(len(splits.labels))),
         ("Network", f"{model.label}, images of {' x '.join(map(str, model.sides))} pixels"),
         ("Started from", model.weights or f"{'its own' if model.foreign else 'random'} weights"),
         *_teacher(config.distillation),
@@ -309,6 +334,14 @@ def _rejection(results: Mapping[str, Any]) -> Iterator[str]:
         yield from (f"<p>{markup.text(line)}</p>" for line in rejection.lines(about))
 
 
+def pictures(splits: Splits, places: np.ndarray, captions: Sequence[str]) -> str:
+    """Returns held-out images, each above a line and its file."""
+    images = splits.images(splits.eval_source, places)
+    names = [_below(splits, splits.eval_source.name(int(place))) for place in places]
+    lines = zip(captions, names, strict=True)
+    return markup.figures((_jpeg(image), own) for image, own in zip(images, lines, strict=True))
+
+
 def _below(splits: Splits, name: str) -> str:
     """Returns the name of a file as it is below the folder of the data set."""
     path, dataset = pathlib.Path(name), splits.config.data.dataset
@@ -323,7 +356,7 @@ def _seen(config: Config, splits: Splits) -> str:
     size = min(config.train.batch_size, splits.train_examples)  # as a run has it
     batch = next(iter(splits.train(global_batch=size)))
     images, labels, _ = (part.numpy()[:SEEN] for part in batch)
-    names = [splits.labels[label] for label in labels.argmax(-1)]
+    names = map(splits.words, labels)
     return markup.figures((_jpeg(image), [name]) for image, name in zip(images, names, strict=True))
 
 

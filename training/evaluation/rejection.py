@@ -8,6 +8,7 @@ import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from lightnets.config import tasks
 from lightnets.support.errors import UsageError, UserError, told
 from lightnets.support.words import count
 
@@ -88,6 +89,7 @@ def fit(
     from lightnets.data.sources.part import file_source
     from lightnets.evaluation import features
 
+    tasks.check(splits.config.train.task, "--reject")
     least = rules.least_images(coverage)
     if splits.eval_examples < least:
         raise UserError(

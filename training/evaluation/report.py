@@ -64,13 +64,6 @@ def per_class(
     ]
 
 
-def write_per_class(rows: Sequence[Mapping[str, Any]], path: pathlib.Path) -> None:
-    """Writes the rows of `per_class` as CSV."""
-    scores = ("precision", "recall", "f1")
-    shown = [[row["class"], *(f"{row[key]:.4f}" for key in scores), row["images"]] for row in rows]
-    write_text(path, csv_text(("class", *scores, "images"), shown))
-
-
 def write_predictions(
     sources: Iterable[AnySource],
     true: np.ndarray,
@@ -134,16 +127,18 @@ def write_confusion_matrix(
 
 @only_a_picture
 def write_curves(history: Sequence[Mapping[str, float]], path: pathlib.Path) -> None:
-    """Draws loss, accuracy and learning rate by epoch.
+    """Draws loss, the numbers of the task and learning rate by epoch.
 
     Args:
         history: One mapping an epoch with `epoch` and any of `loss`, `val_loss`, `accuracy`,
-            `val_accuracy`, `learning_rate`.
+            `val_accuracy`, `learning_rate`, ...
         path: PNG file to write.
     """
     panels = [
-        ("loss", {"loss": "training", "val_loss": "held out"}),
-        ("accuracy", {"accuracy": "training", "val_accuracy": "held out"}),
+        *(
+            (name.replace("_", " "), {name: "training", f"val_{name}": "held out"})
+            for name in ("loss", "accuracy", "mean_average_precision", "macro_f1", "mae", "r2")
+        ),
         ("learning rate", {"learning_rate": None}),
     ]
     panels = [panel for panel in panels if any(key in row for key in panel[1] for row in history)]

@@ -117,7 +117,11 @@ def guessing_loss(shares: np.ndarray, smoothing: float = 0.0) -> float:
 
 
 def predict_split(
-    predict: Callable[[np.ndarray], np.ndarray], splits: Splits, batch_size: int
+    predict: Callable[[np.ndarray], np.ndarray],
+    splits: Splits,
+    batch_size: int,
+    *,
+    dense: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Runs `predict` over the held-out images.
 
@@ -125,6 +129,7 @@ def predict_split(
         predict: uint8 images `(batch, height, width, 3)` to probabilities `(batch, classes)`.
         splits: The data; only `evaluation` is used.
         batch_size: Images in one call of `predict`; the last call has the rest.
+        dense: Whether labels are returned as they are, instead of class numbers.
 
     Returns:
         Class numbers `(examples,)` and float32 probabilities `(examples, classes)`.
@@ -134,6 +139,7 @@ def predict_split(
     steps = -(-splits.eval_examples // batch_size)
     for images, labels, weights in console.bar(batches, "Evaluating", steps):
         real = weights.numpy() > 0
-        true.append(labels.numpy()[real].argmax(-1))
+        known = labels.numpy()[real]
+        true.append(known if dense else known.argmax(-1))
         probabilities.append(predict(images.numpy()[real]))
     return np.concatenate(true), np.concatenate(probabilities).astype(np.float32)

@@ -33,6 +33,9 @@ _INITIAL_SCALE = 2.0**15
 _GROWTH_STEPS = 2000
 
 
+Judge = Callable[[tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
+
+
 class LoopState:
     """What a step changes besides weights and optimizer; part of every checkpoint.
 
@@ -106,6 +109,7 @@ class TrainStep:
         jit: bool = False,
         teacher: Callable[[tf.Tensor], tf.Tensor] | None = None,
         distillation: DistillationConfig | None = None,
+        judge: Judge | None = None,
     ):
         """Everything must have been made inside the scope of the strategy.
 
@@ -119,7 +123,10 @@ class TrainStep:
             jit: Compile forward and backward pass with XLA.
             teacher: Images to the float32 logits `(batch, classes)` that are learned, too.
             distillation: How much they count, and how soft they are.
+            judge: From labels and logits, float32 `(b, classes)`, to the loss of each sample and
+                the number that is summed up beside it, `(b,)`; None: cross-entropy and hits.
         """
+        self._judge = judge or self._of_classes
         self._model = model
         self._optimizer = optimizer
         self._state = state
@@ -222,7 +229,7 @@ class TrainStep:
         """Returns sums as `_accumulate`, one vector of the gradients of all variables, logits."""
         with recompute_activations(self._config.recompute), tf.GradientTape() as tape:
             logits = tf.cast(self._model(tf.cast(images, tf.float32), training=True), tf.float32)
-            losses = cross_entropy(labels, logits, self._config.label_smoothing)
+            losses, hits = self._judge(labels, logits)
             if taught is not None:
                 share = self._distillation.student_loss_weight
                 soft = distillation_loss(taught, logits, self._distillation.temperature)
@@ -233,9 +240,13 @@ class TrainStep:
         gradients: Any = tape.gradient(
             scaled, variables, unconnected_gradients=tf.UnconnectedGradients.ZERO
         )
-        hits = tf.cast(tf.equal(tf.argmax(labels, -1), tf.argmax(logits, -1)), tf.float32)
         sums = tf.stack([loss, tf.reduce_sum(weights), tf.reduce_sum(hits * weights)])
         return sums, _joined([tf.cast(gradient, tf.float32) for gradient in gradients]), logits
+
+    def _of_classes(self, labels: tf.Tensor, logits: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        losses = cross_entropy(labels, logits, self._config.label_smoothing)
+        hits = tf.cast(tf.equal(tf.argmax(labels, -1), tf.argmax(logits, -1)), tf.float32)
+        return losses, hits
 
     def _seed_dropout(self, part: int) -> None:
         """Seeds random layers by (seed, layer, step, replica, part), so that nothing is kept."""
@@ -337,8 +348,8 @@ def _leave_reduction_to_us(optimizer: keras.Optimizer) -> None:
     optimizer._all_reduce_sum_gradients = list
 
 
-def seen_so_far(state: LoopState) -> dict[str, float]:
-    """Returns mean loss and accuracy of the epoch so far."""
+def seen_so_far(state: LoopState, metric: str = "accuracy") -> dict[str, float]:
+    """Returns mean loss and accuracy, or what else is summed up, of the epoch so far."""
     loss, weight, hits = state.totals.numpy()
     weight = max(float(weight), 1e-9)
-    return {"loss": float(loss) / weight, "accuracy": float(hits) / weight}
+    return {"loss": float(loss) / weight, metric: float(hits) / weight}

@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,15 +35,17 @@ class Artifact:
         transform: From image files to its input, or None if it does not know.
         answer: uint8 images `(batch, height, width, 3)` to what it says of them.
         close: Ends the connection to a server.
+        task: What its numbers mean, for `lightnets.tasks.of`; None: it does not say.
     """
 
     labels: list[str] | None
     transform: EvalTransform | None
     answer: runtimes.Predict
     close: Callable[[], None] = lambda: None
+    task: Mapping[str, Any] | None = None
 
     def predict(self, images: np.ndarray) -> np.ndarray:
-        """Returns the float32 probabilities `(batch, classes)` of images."""
+        """Returns what it says of images: float32 probabilities, scores or values."""
         return self.answer(images).probabilities
 
 
@@ -84,12 +86,13 @@ def open(
         return _of_keras(networks.open(target), images)
     if path.is_dir():
         path = _find_model(path)
-    labels, transform = _about(path)
+    labels, transform, task = _about(path)
     if networks.is_weight_file(path):
         loaded = networks.load(path, None, None, transform_of)
         # What lies beside it is for a file that does not say it itself.
         labels, transform = loaded.labels or labels, loaded.transform or transform
-        return _of_keras(networks.Network(loaded.model, labels, transform), images)
+        known = networks.Network(loaded.model, labels, transform, loaded.task or task)
+        return _of_keras(known, images)
     load = _load_saved_model if path.is_dir() else runtimes.LOADERS.get(path.suffix)
     if load is None:
         raise UserError(
@@ -97,7 +100,7 @@ def open(
             f".h5, .pth, .safetensors, {', '.join(runtimes.LOADERS)} files."
         )
     try:
-        return Artifact(labels, transform, load(path))
+        return Artifact(labels, transform, load(path), task=task)
     except (OSError, ValueError, RuntimeError) as error:
         raise UserError(f"Cannot load {path}: {first_line(error)}") from None
 
@@ -105,7 +108,10 @@ def open(
 def _of_keras(network: networks.Network, images: int) -> Artifact:
     predict = _keras_predict(network.model, images)
     return Artifact(
-        network.labels, network.transform, lambda images: answers.answer(predict(images))
+        network.labels,
+        network.transform,
+        lambda images: answers.answer(predict(images)),
+        task=network.task,
     )
 
 
@@ -131,21 +137,23 @@ def _find_model(path: pathlib.Path) -> pathlib.Path:
     return models[0]
 
 
-def _about(path: pathlib.Path) -> tuple[list[str] | None, EvalTransform | None]:
-    """Reads class names and transform from beside a model, where there are any."""
+def _about(
+    path: pathlib.Path,
+) -> tuple[list[str] | None, EvalTransform | None, dict[str, Any] | None]:
+    """Reads class names, transform and task from beside a model, where there are any."""
     folder = path / "assets.extra" if path.is_dir() else path.parent
-    labels = transform = None
+    labels = transform = task = None
     try:
         with contextlib.suppress(FileNotFoundError):
             labels = class_names.read(folder)
         if (folder / "metadata.json").is_file():
             about = json.loads((folder / "metadata.json").read_text(encoding="utf-8"))
-            transform = EvalTransform.from_dict(about["transform"])
+            transform, task = EvalTransform.from_dict(about["transform"]), about.get("task")
         elif (folder / "transform.json").is_file():
             transform = EvalTransform.from_dict(json.loads((folder / "transform.json").read_text()))
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"The description in {folder} is damaged: {error}") from None
-    return labels, transform
+    return labels, transform, task
 
 
 def _keras_predict(model: Any, images: int) -> Callable[[np.ndarray], Any]:
@@ -198,9 +206,8 @@ def _open_url(url: str) -> Artifact:
             batch = images[start : start + _IMAGES_PER_REQUEST]
             with told(ClientError):
                 answer = client.predict({"images": batch})
-            if "probabilities" not in answer:
+            if not {"probabilities", "scores", "values"} & answer.keys():
                 raise UserError(f"{url} gives no `probabilities`.")
-            answer["probabilities"] = np.asarray(answer["probabilities"], np.float32)
             parts.append(answers.answer(answer))
         return answers.joined(parts)
 

@@ -11,6 +11,7 @@ import keras_lightnets
 from keras_lightnets.networks import create
 from keras_lightnets.networks.options import argument_names
 from keras_lightnets.weights import load as weights
+from lightnets import tasks
 from lightnets.config.keys import Config, ModelConfig
 from lightnets.data import Splits
 from lightnets.optimization import finetune
@@ -55,7 +56,7 @@ def _shaping(model: ModelConfig) -> dict[str, Any]:
 
 
 def build_model(config: Config, splits: Splits) -> keras.Model:
-    """Returns the network of `config`: 0..255 RGB images to probabilities of the labels."""
+    """Returns the network of `config`: 0..255 RGB images to what its task answers."""
     model = config.model
     arguments: dict[str, Any] = {
         "input_shape": (*model.sides, 3),
@@ -81,4 +82,4 @@ def build_model(config: Config, splits: Splits) -> keras.Model:
     notes = weights.notes(network)
     notes.update(class_names=list(splits.labels), transform=splits.transform.to_dict())
     notes.pop("weights", None)  # they will be others
-    return network
+    return tasks.of_run(config, splits).finish(network)

@@ -6,6 +6,7 @@ import math
 import pathlib
 from typing import Any
 
+from lightnets.config.tasks import LOWER
 from lightnets.support.errors import UsageError
 from lightnets.support.writing import csv_text, write_json, write_text
 
@@ -22,7 +23,7 @@ class History:
 
     def __init__(self, monitor: str):
         self.monitor = monitor
-        self._sign = -1 if "loss" in monitor else 1  # a lower loss is better
+        self._sign = -1 if monitor.endswith(LOWER) else 1
         self.values: dict[str, Any] = {"rows": []}
 
     @property

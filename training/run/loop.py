@@ -15,9 +15,10 @@ import keras
 import numpy as np
 
 from keras_lightnets.export import model_card
+from keras_lightnets.export import tasks as answers
 from keras_lightnets.networks import complexity
 from lightnets.distribution.workers import resume_command
-from lightnets.evaluation import advice, page, report, scoring
+from lightnets.evaluation import page, report
 from lightnets.optimization import batch_norm
 from lightnets.optimization.step import seen_so_far
 from lightnets.run import directory, foreign
@@ -28,13 +29,14 @@ from lightnets.support.interrupts import Interrupted, Interrupts
 from lightnets.support.progress import Progress
 from lightnets.support.words import command, count
 from lightnets.support.writing import write_json, write_text
+from lightnets.tasks.task import Task
 
 _SIGNAL, _TIME = 0, 1  # places in the vector of reasons to stop
 # Before so many steps a loss that has not moved says nothing.
 _STEPS_TO_MOVE = 20
 
 
-Predictions = tuple[np.ndarray, np.ndarray]  # true classes, probabilities
+Predictions = tuple[np.ndarray, np.ndarray]  # what is true, what the network says
 
 
 class Loop:
@@ -51,6 +53,7 @@ class Loop:
             training.steps_per_epoch,
             self.options.batch_size,
             shown=training.chief,
+            columns=training.task.columns,
         )
         self.deadline = math.inf
         if self.options.time_limit_minutes:
@@ -219,10 +222,12 @@ class Loop:
             true, probabilities = training.evaluate(self._interrupt_together, self.epoch)
         else:
             true, probabilities = self._predict()
-        numbers = scoring.score(true, probabilities)
+        task = training.task.fitted(true, probabilities)
+        numbers = task.score(true, probabilities)
         if not math.isfinite(numbers["loss"]):
             self._stop_not_finite(f"The held-out loss is not finite after step {self.step}")
-        row = {"epoch": self.epoch + 1, "step": self.step, **seen_so_far(training.state)}
+        metric = next(iter(task.columns))
+        row = {"epoch": self.epoch + 1, "step": self.step, **seen_so_far(training.state, metric)}
         row["learning_rate"] = float(keras.ops.convert_to_numpy(training.optimizer.learning_rate))
         row |= {f"val_{key}": value for key, value in numbers.items() if key != "images"}
         if training.state.scaled:
@@ -231,7 +236,7 @@ class Loop:
         best = self.history.add(row)
         if training.chief:
             if best:
-                self._save_weights("best")
+                self._save_weights("best", task)
             self.history.write(self.out)
             directory.note_seconds(self.out, time.monotonic() - self.began)
             if self.tensorboard is not None:
@@ -253,13 +258,10 @@ class Loop:
         config = self.training.config
         if self.training.teacher is not None:  # the loss is not that of the labels
             return
-        classes = len(self.training.splits.labels)
-        shares = np.bincount(true, minlength=classes) / len(true)
+        task, classes = self.training.task, len(self.training.splits.labels)
         # In a short first epoch the loss of training is mostly that of its start.
-        learned = row["val_loss"] < 0.99 * scoring.guessing_loss(shares)
-        if config.data.class_weights == "balanced":
-            shares = np.full(classes, 1 / classes)
-        guessing = scoring.guessing_loss(shares, self.options.label_smoothing)
+        learned = row["val_loss"] < 0.99 * task.guessing(true, classes)
+        guessing = task.guessing(true, classes, config)
         moved = learned or row["loss"] < 0.99 * guessing
         if self.stuck or moved or self.step < _STEPS_TO_MOVE:
             return
@@ -269,7 +271,7 @@ class Loop:
             f"Warning: the loss has not moved; that of guessing is {guessing:.3g}. If the next "
             f"epoch does not lower it, try --set optimizer.learning_rate={rate / 10:g} (now "
             f"{rate:g}) or --set optimizer.global_clipnorm=1, and check that each picture has the "
-            "right class: " + command("data", "show", config.data.dataset)
+            "right class: " + command("data", "show", config.data.dataset, *task.flags)
         )
 
     def _finish(self, stopped: str | None, way_on: str) -> tuple[dict[str, Any], Predictions]:
@@ -277,7 +279,8 @@ class Loop:
         training = self.training
         if stopped:
             self.progress.say(f"Stopped: {stopped}. {way_on}")
-        last = scoring.score(*self._predict())
+        task = training.task.fitted(*self._predict())
+        last = task.score(*self._predict())
         results = {
             "best_epoch": self.history.best and self.history.best["epoch"],
             "epochs": self.epoch,
@@ -287,9 +290,9 @@ class Loop:
             "last": last,
         }
         if training.chief:
-            self._save_weights("last")
+            self._save_weights("last", task)
             if self.history.best is None:  # the time was up before the first epoch was
-                self._save_weights("best")
+                self._save_weights("best", task)
         if self.options.reestimate_bn_batches:
             results["reestimated"] = self._reestimate()
         training.agree(0)  # the files are there for all
@@ -297,14 +300,19 @@ class Loop:
         network = training.evaluator.model
         results["parameters"] = complexity.count_parameters(network)[0]
         results["macs"] = complexity.count_macs(network)
-        results = {**scoring.score(*predictions), **results}
-        results["advice"] = self._advice(*predictions)
+        task = training.task.fitted(*predictions)
+        results = {**task.score(*predictions), **results}
+        rows, config = self.history.rows, training.config
+        results["advice"] = [*task.advice(config, training.splits, rows, *predictions)]
         if training.chief:
             write_json(self.out / "results.json", results)
         # Before the report, which takes its time and can be interrupted.
-        self.progress.say(
-            f"Held out: accuracy {results['accuracy']:.4f}, loss {results['loss']:.4f}"
-        )
+        numbers = [
+            f"{key.replace('_', ' ')} {value:.4f}"
+            for key, value in results.items()
+            if isinstance(value, float) and not key.startswith("top_")
+        ]
+        self.progress.say(f"Held out: {', '.join(numbers)}")
         return results, predictions
 
     def _predict_by_the_best(self) -> Predictions:
@@ -316,46 +324,38 @@ class Loop:
         directory.load_weights(evaluator.model, self._weights("best"))
         return evaluator.predict(self._interrupt_together)
 
-    def _advice(self, true: np.ndarray, probabilities: np.ndarray) -> list[str]:
-        config, splits = self.training.config, self.training.splits
-        lines = advice.of_predictions(splits.labels, true, probabilities.argmax(-1))
-        each = splits.train_examples / len(splits.labels)
-        return [
-            *lines,
-            *(advice.of_training(config, self.history.rows, each) if self.epoch else ()),
-        ]
-
     def _reestimate(self) -> dict[str, Any]:
         """Measures batch norm's statistics on training data; keeps them if that is better."""
         evaluator = self.training.evaluator
         evaluator.reestimate_batch_norm(self.options.reestimate_bn_batches, self.options.batch_size)
-        numbers = scoring.score(*evaluator.predict(self._interrupt_together))
+        predictions = evaluator.predict(self._interrupt_together)
+        task = self.training.task.fitted(*predictions)
+        numbers = task.score(*predictions)
         row = {f"val_{key}": value for key, value in numbers.items()}
         kept = self.history.beats_best(row)
         if self.training.chief:
-            self._save_weights("last")
+            self._save_weights("last", task)
             if kept:
-                self._save_weights("best")
+                self._save_weights("best", task)
         return {**numbers, "is_best": kept}
 
     def _report(self, results: dict[str, Any], true: np.ndarray, probabilities: np.ndarray) -> None:
         labels = self.training.splits.labels
         sources = [self.training.splits.eval_source]
-        report.write_predictions(
-            sources, true, probabilities, labels, self.out / report.PREDICTIONS
-        )
-        rows = report.per_class(true, probabilities, labels)
-        report.write_per_class(rows, self.out / "per_class.csv")
-        report.write_confusion_matrix(
-            true, probabilities, labels, self.out / "confusion_matrix.png"
-        )
+        task = self.training.task.fitted(true, probabilities)
+        predictions = self.out / report.PREDICTIONS
+        task.write_predictions(sources, true, probabilities, labels, predictions)
+        rows = task.rows(true, probabilities, labels)
+        task.write_rows(rows, self.out)
+        task.draw(true, probabilities, labels, self.out)
         report.write_curves(self.history.rows, self.out / "curves.png")
         config, splits = self.training.config, self.training.splits
         environment = json.loads((self.out / directory.ENVIRONMENT).read_text())
-        results = {**results, "per_class": rows, "environment": environment}
+        results = {**results, task.table: rows, "environment": environment}
         # The others would wait for what is computed here alone.
         model = None if self.training.members else self.training.evaluator.model
-        page.write(config, splits, results, true, probabilities, model, None, self.out / page.NAME)
+        file = self.out / page.NAME
+        task.write_page(config, splits, results, true, probabilities, model, None, file)
         dataset = pathlib.Path(config.data.dataset).name
         card = model_card.render(
             config.model.label,
@@ -366,10 +366,12 @@ class Loop:
             data=f"{dataset}, {splits.train_examples} images to train on",
             weights=model_card.weights_of(self.training.evaluator.model, config.model.weights),
             chose=results["epochs"] > 1,
+            card=answers.of(task.about()).card,
         )
         write_text(self.out / model_card.NAME, card)
 
-    def _save_weights(self, name: str) -> None:
+    def _save_weights(self, name: str, task: Task) -> None:
+        task.note(self.training.evaluator.model)
         directory.save_network(self.training.evaluator.model, self._weights(name))
 
     def _weights(self, name: str) -> pathlib.Path:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import pathlib
 import re
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from keras_lightnets.catalogue.published import WeightsRow
 from keras_lightnets.catalogue.registry import find, list_models, model_info, published
@@ -27,11 +28,13 @@ class Network(NamedTuple):
         model: From 0..255 RGB images to probabilities.
         labels: Class names in the order of the output, or None.
         transform: From image files to its input, or None.
+        task: What its numbers mean, for `lightnets.tasks.of`; None: it is a classifier.
     """
 
     model: keras.Model
     labels: list[str] | None
     transform: EvalTransform | None
+    task: Mapping[str, Any] | None = None
 
 
 def add_arguments(parser: argparse.ArgumentParser, of_run: str = "") -> None:
@@ -115,8 +118,11 @@ def open(target: str) -> Network:
     """
     path = pathlib.Path(target)
     if path.is_dir():
+        from keras_lightnets.layers.notes import notes
+
         run = Run.open(path)
-        return Network(run.model(), run.labels, run.transform)
+        model = run.model()
+        return Network(model, run.labels, run.transform, notes(model).get("task"))
     return load(path, None, None, None) if path.exists() else load(None, target, None, None)
 
 
@@ -160,7 +166,8 @@ def load(
             f"--transform-of {transform_of} makes images of size {transform.image_size}, but the "
             f"model takes {size}."
         )
-    return Network(model, labels, transform or weights_lib.evaluation_transform(model))
+    transform = transform or weights_lib.evaluation_transform(model)
+    return Network(model, labels, transform, weights_lib.notes(model).get("task"))
 
 
 def no_transform(target: str) -> UserError:

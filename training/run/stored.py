@@ -137,12 +137,9 @@ class Stored:
             )
             view = step // (images // global_batch) % number
             mine = tf.gather(labels, positions)
-            one_hot = tf.one_hot(mine, len(self.splits.labels))
-            return (
-                tf.gather(rows, view * images + positions),
-                one_hot,
-                tf.gather(class_weights, mine),
-            )
+            dense = self.splits.dense(mine)
+            weights = self.splits.weights(mine, dense, class_weights)
+            return tf.gather(rows, view * images + positions), dense, weights
 
         steps = tf.data.Dataset.range(start_step, tf.int64.max)
         return steps.map(batch).with_options(pipeline.options())
@@ -151,13 +148,13 @@ class Stored:
         """Returns one pass over the held-out images, as `Splits.evaluation`."""
         images = len(self.held_out)
         rows, labels = tf.constant(self.held_out), self.splits.eval_source.read_labels()
-        one_hot = tf.one_hot(labels, len(self.splits.labels))
+        dense = self.splits.dense(tf.constant(labels))
 
         def batch(step):
             positions, weights = order.positions_of_pass(
                 step, examples=images, global_batch=global_batch, shard=shard, shards=shards
             )
-            return tf.gather(rows, positions), tf.gather(one_hot, positions), weights
+            return tf.gather(rows, positions), tf.gather(dense, positions), weights
 
         steps = order.steps_of_pass(images, global_batch)
         return steps.map(batch).with_options(pipeline.options())

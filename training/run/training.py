@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 import keras_lightnets
-from lightnets import data
+from lightnets import data, tasks
 from lightnets.config.keys import APPLICATIONS, Config
 from lightnets.distribution import strategy, workers
 from lightnets.evaluation.evaluator import Evaluator, distribute
@@ -42,6 +42,7 @@ class Training:
         splits: The data.
         model: What is trained: images to logits.
         evaluator: Holds the copy that is evaluated and saved.
+        task: What the network is to answer.
         state: Step, sums and loss scale.
         steps_per_epoch: Global batches in an epoch.
         teacher: Whose answers are learned, too, or None.
@@ -107,7 +108,10 @@ class Training:
             evaluated = self._quantized(evaluated)
         if config.model.foreign and self.resume and self.out:
             foreign.check(self.out, evaluated, config.model.name)
-        self.evaluator = Evaluator(evaluated, self.splits, batch, self.strategy)
+        self.task = tasks.of_run(config, self.splits)
+        self.task.note(evaluated)
+        dense = self.task.dense
+        self.evaluator = Evaluator(evaluated, self.splits, batch, self.strategy, dense=dense)
         with _dtype_policy(self.policy):
             trained = (
                 build.build_model(config, self.splits)
@@ -171,6 +175,7 @@ class Training:
                 self._jit,
                 self.teacher and self.teacher.logits,
                 self.config.distillation,
+                self.task.judge,
             )
             self._steps = self._graph(step)
 
@@ -224,7 +229,8 @@ class Training:
         found = stored.store(out / stored.NAME, self.config, self.splits, backbones)
         images: Any = found
         batch = strategy.eval_batch(self.config.train, self.replicas)
-        self._head = Evaluator(self._evaluated.head, images, batch, self.strategy)
+        head, dense = self._evaluated.head, self.task.dense
+        self._head = Evaluator(head, images, batch, self.strategy, dense=dense)
         return found
 
     def evaluate(
@@ -237,7 +243,7 @@ class Training:
             epoch: That has just ended; stored features stand for its images. None: the images.
 
         Returns:
-            True classes `(images,)` and probabilities `(images, classes)`.
+            What is true, and what the network says; see `Task`.
         """
         self.evaluator.copy(self.model, self.average.by_path() if self.average else {})
         on_features = epoch is not None and epoch < self.head_epochs

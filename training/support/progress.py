@@ -10,22 +10,32 @@ from typing import Any
 from keras_lightnets.text import visible
 from lightnets.support import console
 
-# What the table shows of a row of the history, which has more; and how wide. No number is wider
-# than 8, and all of a row fits 80 columns.
-_COLUMNS = {
-    "loss": ("loss", 9),
-    "accuracy": ("acc", 8),
-    "val_loss": ("val_loss", 9),
-    "val_accuracy": ("val_acc", 9),
-    "learning_rate": ("rate", 9),
-}
+# Numbers of the history that the table shows in the middle, which has more, with their titles.
+_OF_CLASSES = {"accuracy": "acc", "val_accuracy": "val_acc"}
 _SPEED_WIDTH = 10
 
 
 class Progress:
     """Shows the progress of training; silent unless `shown` (workers other than the first)."""
 
-    def __init__(self, epochs: int, steps_per_epoch: int, batch: int, *, shown: bool = True):
+    def __init__(
+        self,
+        epochs: int,
+        steps_per_epoch: int,
+        batch: int,
+        *,
+        shown: bool = True,
+        columns: Mapping[str, str] = _OF_CLASSES,
+    ):
+        training, held_out = columns.items()
+        # Each with its title and width. No number is wider than 8, all of a row fits 80 columns.
+        self._columns = {
+            "loss": ("loss", 9),
+            training[0]: (training[1], 8),
+            "val_loss": ("val_loss", 9),
+            held_out[0]: (held_out[1], 9),
+            "learning_rate": ("rate", 9),
+        }
         self._epochs = epochs
         self._steps_per_epoch = steps_per_epoch
         self._batch = batch
@@ -84,11 +94,11 @@ class Progress:
         """
         first = max(len("epoch"), len(f"{self._epochs}/{self._epochs}"))
         if not self._has_header:
-            titles = [f"{title:>{width}}" for title, width in _COLUMNS.values()]
+            titles = [f"{title:>{width}}" for title, width in self._columns.values()]
             self.say("epoch".ljust(first) + "".join(titles) + f"{'images/s':>{_SPEED_WIDTH}}  left")
             self._has_header = True
         parts = [f"{row['epoch']}/{self._epochs}".ljust(first)]
-        parts += [f"{_short(row[key]):>{width}}" for key, (_, width) in _COLUMNS.items()]
+        parts += [f"{_short(row[key]):>{width}}" for key, (_, width) in self._columns.items()]
         speed, notes = "", []
         if self._steps:
             speed = f"{self._steps * self._batch / max(self._seconds, 1e-9):.0f}"

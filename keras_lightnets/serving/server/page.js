@@ -26,7 +26,11 @@ async function answers(file) {
   const response = await fetch(url, { method: "POST", body: JSON.stringify(body) });
   const answer = await response.json();
   if (!response.ok) throw new Error(answer.error);
-  const { valid, known, classes, scores } = answer.predictions[0];
+  const { valid, known, classes, names, scores, present, values } = answer.predictions[0];
   if (valid === false) throw new Error("The server cannot read this file as a picture.");
-  return { rows: classes.map((label, place) => [label, scores[place]]), known };
+  const numbers = scores ?? values;
+  const rows = (classes ?? names).map((label, place) => [
+    present?.[place] ? `${label}: yes` : label, numbers[place], scores ? numbers[place] : 0]);
+  if (present) rows.sort((one, two) => two[1] - one[1]);
+  return { rows, known };
 }

@@ -2,50 +2,49 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import itertools
 import json
 import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
-import numpy as np
-
-from lightnets.data.sources import listing
+from lightnets.config.tasks import DEFAULT
+from lightnets.data.sources import listing, targets
 from lightnets.data.sources.part import Part, Tree, file_source
 from lightnets.support.errors import UserError
 
 _PATHS = ("path", "file", "filename", "image", "image_path")
-_LABELS = ("label", "class", "category", "target")
 
-
-# Line, path, label and split, each as text; a plain tuple, because there may be a million.
-_Row = tuple[int, str, str, str]
+# Line, path, what stands of its label, and split; a plain tuple, because there may be a million.
+# The label is text, or with columns of its own what stands in each.
+_Row = tuple[int, str, Any, str]
 
 
 class _LineError(Exception):
     """What is wrong with a line: its number, and the rest of the sentence."""
 
 
-def read_list(path: pathlib.Path) -> Tree:
+def read_list(path: pathlib.Path, task: str = DEFAULT, chosen: str | None = None) -> Tree:
     """Reads a CSV (with a header) or JSONL file of paths and labels.
 
     Columns or keys: `path` (or file, filename, image), relative to the list's folder; `label`
-    (or class); and, if the list holds several splits, `split`. Spaces around labels and splits do
-    not count.
+    (or class), or what another task learns; and, if the list holds several splits, `split`.
+    Spaces around labels and splits do not count.
+
+    Args:
+        path: The file.
+        task: What is learned, see `lightnets.config.tasks`.
+        chosen: Columns of what is learned, with commas; None: all that are left.
 
     Raises:
         UserError: The file cannot be read, or a row lacks a value; the row is named.
     """
-    rows = _jsonl_rows(path) if path.suffix.lower() == ".jsonl" else _csv_rows(path)
-    try:
-        paths, labels = _by_split(path, rows)
-    except _LineError as error:
-        raise UserError(f"Line {error.args[0]} of {path} {error.args[1]}") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 ({error.reason}). Save it as UTF-8.") from None
-    except OSError as error:
-        raise UserError(f"Cannot read {path}: {error.strerror}.") from None
+    with _told(path):
+        reading = targets.reading(task, _others(path), chosen, str(path))
+        paths, values = _by_split(path, _rows(path, reading.columns), reading.parse)
     if not paths:
         raise UserError(f"{path} lists no images.")
     if sum(map(len, paths.values())) <= listing.UNASKED_LIMIT:
@@ -53,26 +52,70 @@ def read_list(path: pathlib.Path) -> Tree:
             # Files that are missing are named later, all at once.
             if (what := listing.obstacle(file)) and os.path.exists(file):  # noqa: PTH110
                 raise UserError(f"{path} lists {file}, which is {what}.")
-    parts = {split or "train": _part(files, labels[split]) for split, files in paths.items()}
+    found = reading.found(values)
+    if not any(labels.any() or labels.ndim == 1 for labels, _ in found.values()):
+        raise UserError(f"{path} gives no image a label.")
+    parts = {
+        split or "train": Part(file_source(files, found[split][0]), found[split][1])
+        for split, files in paths.items()
+    }
     return Tree(parts, "" not in paths, {})
 
 
+def guess_task(path: pathlib.Path) -> str:
+    """Returns the task that a list seems to be for."""
+    with _told(path):
+        columns = _others(path)
+        return targets.guessed(columns, [row[2] for row in _rows(path, columns)])
+
+
+@contextlib.contextmanager
+def _told(path: pathlib.Path) -> Iterator[None]:
+    """Raises UserError in place of what is wrong with a list."""
+    try:
+        yield
+    except _LineError as error:
+        raise UserError(f"Line {error.args[0]} of {path} {error.args[1]}") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 ({error.reason}). Save it as UTF-8.") from None
+    except OSError as error:
+        raise UserError(f"Cannot read {path}: {error.strerror}.") from None
+
+
+def _rows(path: pathlib.Path, columns: Sequence[str] | None) -> Iterator[_Row]:
+    rows = _jsonl_rows if path.suffix.lower() == ".jsonl" else _csv_rows
+    return rows(path, columns)
+
+
+def _others(path: pathlib.Path) -> list[str]:
+    """Returns the names of all columns but those of paths and splits."""
+    names: list[str] = []  # what is wrong is named with its line when the rows are read
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        if path.suffix.lower() == ".jsonl":
+            with contextlib.suppress(ValueError, RecursionError):
+                row = json.loads(next((line for line in file if line.strip()), "{}"))
+                names = list(row) if isinstance(row, dict) else []
+        else:
+            with contextlib.suppress(csv.Error):
+                names = [name.strip() for name in next(csv.reader(file), [])]
+    return [name for name in names if name and name.lower() not in (*_PATHS, "split")]
+
+
 def _by_split(
-    path: pathlib.Path, rows: Iterator[_Row]
-) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+    path: pathlib.Path, rows: Iterator[_Row], parse: Callable[[Any], Any]
+) -> tuple[dict[str, list[str]], dict[str, list[Any]]]:
     """Returns the paths and the labels of each split, which is "" where none is named."""
     folder = os.path.join(str(path.parent), "")  # noqa: PTH118 (a text with a separator at its end)
     paths: dict[str, list[str]] = {}
-    labels: dict[str, list[str]] = {}
-    shared: dict[str, str] = {}  # one string object per class, however many rows
+    values: dict[str, list[Any]] = {}
     backslashes = os.sep == "\\"
     for line, file, label, split in rows:
-        if not file or not label:
+        if not file or label == "":
             raise _LineError(line, "has an empty path or label.")
-        if "\n" in label and "," in label.partition("\n")[2]:
-            raise _LineError(
-                line, f"has a label that goes on in the next line: {label[:40]!r}. Is a quote open?"
-            )
+        try:
+            value = parse(label)
+        except ValueError as error:
+            raise _LineError(line, str(error)) from None
         if paths and ("" in paths) != (not split):
             raise UserError(f"{path} names a split for some images only; see line {line}.")
         # Not os.path.join, which takes 2 of the 10 seconds that a million rows take.
@@ -82,40 +125,35 @@ def _by_split(
             if not os.path.lexists(whole):
                 raise _LineError(line, f"names {file}, which is not there. Separate folders by /.")
         paths.setdefault(split, []).append(whole)
-        labels.setdefault(split, []).append(shared.setdefault(label, label))
-    return paths, labels
+        values.setdefault(split, []).append(value)
+    return paths, values
 
 
-def _part(paths: list[str], names: list[str]) -> Part:
-    numeric = all(name.removeprefix("-").isdecimal() for name in set(names))
-    classes = sorted(set(names), key=(lambda name: (int(name), name)) if numeric else None)
-    index = {name: number for number, name in enumerate(classes)}
-    labels = np.fromiter((index[name] for name in names), np.int32, len(names))
-    return Part(file_source(paths, labels), classes)
-
-
-def _csv_rows(path: pathlib.Path) -> Iterator[_Row]:
+def _csv_rows(path: pathlib.Path, columns: Sequence[str] | None) -> Iterator[_Row]:
     with path.open(newline="", encoding="utf-8-sig") as file:
         # Strict: else a quote that is not closed swallows the lines behind it.
         reader = csv.reader(file, strict=True)
         line = 1
         try:
-            header = [name.strip().lower() for name in next(reader, [])]
+            names = [name.strip() for name in next(reader, [])]
+            header = [name.lower() for name in names]
             at_path, at_label, at_split = (
                 next((header.index(name) for name in choices if name in header), None)
-                for choices in (_PATHS, _LABELS, ("split",))
+                for choices in (_PATHS, targets.LABELS, ("split",))
             )
-            if at_path is None or at_label is None:
+            if at_path is None or (columns is None and at_label is None):
                 raise UserError(
                     f"The first line of {path} must name the columns `path` and `label`. "
-                    f"Received: {','.join(header)[:80]!r}."
+                    f"Received: {','.join(header)[:80]!r}.{_OTHER_TASKS}"
                 )
-            least = max(at_path, at_label, at_split or 0)
+            places = [at_label or 0] if columns is None else [names.index(one) for one in columns]
+            least = max(at_path, at_split or 0, *places)
             line = reader.line_num + 1
             for row in reader:
                 if len(row) > least:
                     split = "" if at_split is None else row[at_split].strip().lower()
-                    yield line, row[at_path], row[at_label].strip(), split
+                    cells = [row[place].strip() for place in places]
+                    yield line, row[at_path], cells[0] if columns is None else cells, split
                 elif row:
                     raise _LineError(line, "lacks a column.")
                 line = reader.line_num + 1
@@ -125,7 +163,10 @@ def _csv_rows(path: pathlib.Path) -> Iterator[_Row]:
             ) from None
 
 
-def _jsonl_rows(path: pathlib.Path) -> Iterator[_Row]:
+_OTHER_TASKS = " Numbers or several labels of an image are for --task regression or multi-label."
+
+
+def _jsonl_rows(path: pathlib.Path, columns: Sequence[str] | None) -> Iterator[_Row]:
     with path.open(encoding="utf-8-sig") as file:
         for line, text in enumerate(file, 1):
             if not text.strip():
@@ -137,8 +178,10 @@ def _jsonl_rows(path: pathlib.Path) -> Iterator[_Row]:
             row = row if isinstance(row, dict) else {}
             found, label, split = (
                 next((row[name] for name in choices if name in row), None)
-                for choices in (_PATHS, _LABELS, ("split",))
+                for choices in (_PATHS, targets.LABELS, ("split",))
             )
+            cells = None if columns is None else [row.get(name) for name in columns]
+            label = label if cells is None else ""
             if found is None or label is None:
                 raise _LineError(line, 'needs the keys "path" and "label".')
             for value in (found, label, "" if split is None else split):
@@ -149,4 +192,4 @@ def _jsonl_rows(path: pathlib.Path) -> Iterator[_Row]:
                         f"Received: {json.dumps(value)[:80]}.",
                     )
             split = "" if split is None else str(split)
-            yield line, str(found), str(label).strip(), split.strip().lower()
+            yield line, str(found), cells or str(label).strip(), split.strip().lower()

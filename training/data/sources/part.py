@@ -72,16 +72,17 @@ class Tree(NamedTuple):
 
 
 def file_source(paths: list[str], labels: np.ndarray) -> Source:
-    """Returns the pipeline's view of files, with a label each."""
+    """Returns the pipeline's view of files, with a class number each, or several numbers."""
     # Bytes: a file's name need not be UTF-8.
     all_paths = tf.constant(list(map(os.fsencode, paths)), tf.string)
-    all_labels = tf.constant(labels, tf.int64)
+    labels = labels if labels.dtype == np.float32 else np.asarray(labels, np.int64)
+    all_labels = tf.constant(labels)
 
     def lookup(positions: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         return tf.gather(all_paths, positions), tf.gather(all_labels, positions)
 
     def fingerprint() -> str:
-        state = hashlib.sha256()
+        state = hashlib.sha256(labels.tobytes())
         for path in paths:
             try:
                 info = os.stat(path)  # noqa: PTH116 (a million of them: Path costs as much)
@@ -96,6 +97,6 @@ def file_source(paths: list[str], labels: np.ndarray) -> Source:
         lookup=lookup,
         open=lambda reference: (tf.io.read_file(reference[0]), reference[1]),
         name=paths.__getitem__,
-        read_labels=lambda: np.asarray(labels, np.int64),
+        read_labels=lambda: labels,
         fingerprint=fingerprint,
     )

@@ -1,0 +1,128 @@
+"""Lists of several labels or numbers an image: what is read, and what is wrong with its line."""
+
+import json
+
+import numpy as np
+import pytest
+
+from lightnets.config import keys as configs
+from lightnets.data.dataset import find, relabelled
+from lightnets.data.sources import lists
+from lightnets.support.errors import UserError
+
+NAN = np.nan
+
+
+def read(folder, lines, task, targets=None, suffix="csv"):
+    """Returns the training split of a list."""
+    path = folder / f"list.{suffix}"
+    text = lines if isinstance(lines, str) else "\n".join(map(json.dumps, lines))
+    path.write_text(text.replace(" ", "") if suffix == "csv" else text)
+    return lists.read_list(path, task, targets).parts["train"]
+
+
+@pytest.mark.parametrize(
+    ("suffix", "lines"),
+    [
+        ("csv", "path,labels\na.png,cat;dog\nb.png,\nc.png,dog\n"),
+        ("csv", "path,cat,dog\na.png,1,1\nb.png,0,0\nc.png,0,1\n"),
+        (
+            "jsonl",
+            [
+                {"path": "a.png", "labels": ["dog", "cat"]},
+                {"path": "b.png", "labels": []},
+                {"path": "c.png", "labels": ["dog"]},
+            ],
+        ),
+        (
+            "jsonl",
+            [
+                {"path": "a.png", "cat": 1, "dog": True},
+                {"path": "b.png", "cat": False, "dog": 0},
+                {"path": "c.png", "cat": 0, "dog": 1},
+            ],
+        ),
+    ],
+)
+def test_several_labels_are_read_alike_from_each_form(tmp_path, suffix, lines):
+    part = read(tmp_path, lines, "multi-label", suffix=suffix)
+    assert part.classes == ["cat", "dog"]
+    assert part.source.read_labels().tolist() == [[1, 1], [0, 0], [0, 1]]
+    assert lists.guess_task(tmp_path / f"list.{suffix}") == "multi-label"
+
+
+def test_an_empty_cell_of_a_table_is_not_known(tmp_path):
+    # Mutation: 0 in its place.
+    part = read(tmp_path, "path,cat,dog\na.png,1,\nb.png,,0\n", "multi-label")
+    np.testing.assert_array_equal(part.source.read_labels(), [[1, NAN], [NAN, 0]])
+
+
+def test_numbers_are_all_other_columns_or_those_that_are_named(tmp_path):
+    text = "path,age,height,split\na.png,3,1.5,train\nb.png,-2e1,0,val\n"
+    part = read(tmp_path, text, "regression")
+    assert part.classes == ["age", "height"]
+    assert part.source.read_labels().tolist() == [[3, 1.5]]
+    assert lists.guess_task(tmp_path / "list.csv") == "regression"
+    assert read(tmp_path, text, "regression", "height").classes == ["height"]
+
+
+@pytest.mark.parametrize(
+    ("task", "text", "message"),
+    [
+        (
+            "regression",
+            "path,age\na.png,3\nb.png,old\n",
+            r"Line 3 of .* says 'old' of 'age', which",
+        ),
+        ("regression", "path,age\na.png,nan\n", r"Line 2 of .* says 'nan' of 'age', which is no"),
+        ("regression", "path,age\na.png,\n", r"Line 2 of .* says '' of 'age', which is no number"),
+        ("regression", "path\na.png\n", r"list.csv has no column for --task regression beside"),
+        ("multi-label", "path,cat\na.png,yes\n", r"Line 2 of .* says 'yes' of 'cat': 1, 0, or not"),
+        ("multi-label", "path,cat\na.png,0\n", r"list.csv gives no image a label"),
+        ("multi-label", "path,labels\na.png,\n", r"list.csv gives no image a label"),
+        (
+            "multi-label",
+            "path,labels,cat\na.png,cat,1\n",
+            r"in the column 'labels' and columns bes",
+        ),
+        ("classification", "path,age\na.png,3\n", r"columns `path` and `label`.*--task regression"),
+        ("multi-label", "path,cat\na.png\n", r"Line 2 of .* lacks a column"),
+    ],
+)
+def test_what_is_wrong_is_named(tmp_path, task, text, message):
+    with pytest.raises(UserError, match=message):
+        read(tmp_path, text, task)
+
+
+def test_wrong_columns_and_wrong_lists_are_named(tmp_path):
+    with pytest.raises(UserError, match=r"has no column 'weight'. It has: age"):
+        read(tmp_path, "path,age\na.png,3\n", "regression", "age,weight")
+    rows = [{"path": "a.png", "labels": ["cat"]}, {"path": "b.png", "labels": 7}]
+    with pytest.raises(UserError, match=r"Line 2 of .* has labels that are no list. Received: '7'"):
+        read(tmp_path, rows, "multi-label", suffix="jsonl")
+
+
+def test_a_folder_of_classes_has_no_numbers(tmp_path):
+    (tmp_path / "cat").mkdir()
+    with pytest.raises(UserError, match=r"--task regression takes a CSV or JSONL list"):
+        find(configs.DataConfig(dataset=str(tmp_path)), "regression")
+
+
+def test_labels_of_other_data_are_mapped_by_name(tmp_path):
+    # Mutation: columns taken by number.
+    part = read(tmp_path, "path,dog,cat\na.png,1,0\n", "multi-label")
+    moved = relabelled(part.source, part.classes, ["cat", "cow", "dog"], "It", "the network")
+    np.testing.assert_array_equal(moved.read_labels(), [[0, NAN, 1]])
+    (tmp_path / "a.png").write_bytes(b"x")
+    reference = next(iter(moved.references(1)))[0]
+    np.testing.assert_array_equal(moved.open([part[0] for part in reference])[1], [0, NAN, 1])
+    with pytest.raises(UserError, match=r"It has classes that the network lacks: dog"):
+        relabelled(part.source, part.classes, ["cat"], "It", "the network")
+
+
+def test_numbers_that_other_data_lacks_are_named(tmp_path):
+    path = tmp_path / "list.csv"
+    path.write_text("path,age\na.png,3\n")
+    dataset = find(configs.DataConfig(dataset=str(path)), "regression")
+    with pytest.raises(UserError, match=r"lacks the column height, which the network has"):
+        dataset.labelled("train", ["age", "height"], "the network")
