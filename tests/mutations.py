@@ -191,6 +191,20 @@ MUTATIONS = (
         "test_aware.py::test_tensors_that_meet_share_a_range",
     ),
     Mutation(
+        "biases that lie between the whole numbers of the file",
+        "keras_lightnets/layers/fake_quantization.py",
+        "if self._step is None or self._bias is None:",
+        "if True:",
+        "test_aware.py::test_biases_are_those_of_the_file",
+    ),
+    Mutation(
+        "training for int8 starts from channels of unequal size",
+        "keras_lightnets/quantization/aware.py",
+        "    equalize(flat)\n",
+        "",
+        "test_equalization.py::test_training_for_int8_brings_it_back",
+    ),
+    Mutation(
         "a run for int8 that forgets the settings of the run it starts from",
         "training/config/resolve.py",
         "config = configs.update(config, base,",

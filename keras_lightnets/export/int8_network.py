@@ -43,7 +43,7 @@ def int8_model(
         model: As for `inference_model`; floating point, or made by `quantize_aware`.
         images: Pixels `(n, height, width, 3)`, uint8, like those to classify; None: only for a
             model that knows its ranges.
-        equalize: Whether channels are made equally large and biases corrected before.
+        equalize: Whether biases are corrected before; channels are made equally large anyway.
 
     Raises:
         ExportError: This processor has no instructions for int8, there are no images, a layer gives
@@ -92,7 +92,7 @@ def with_int8_maps(network: keras.Model) -> keras.Model:
         rebuilt = keras.layers.Dense if isinstance(layer, keras.layers.Dense) else type(layer)
         clone = rebuilt.from_config(config)
 
-        def call(x: Any, **options: Any) -> Any:
+        def call(x: Any, step: Any = None, **options: Any) -> Any:
             x = keras.tree.flatten(x)[0]
             done = isinstance(layer, fake.FakeQuantize) or len(x.shape) == 4
             return x if done and not _is_pooling(layer) else clone(x, **options)
@@ -165,7 +165,7 @@ def _form(layer: Any) -> Callable[..., Any]:
     if isinstance(layer, fake.FakeQuantize):
         return functools.partial(_rounded, limits=_limits(layer))
     if isinstance(layer, keras.layers.Rescaling):
-        return lambda x: _computed(x).rescaled(layer.scale, layer.offset)
+        return lambda x, step=None: _computed(x).rescaled(layer.scale, layer.offset)
     if isinstance(layer, keras.layers.ZeroPadding2D):
         return lambda x: _Padded(_computed(x), layer.padding)
     if isinstance(layer, keras.layers.Add):
@@ -192,21 +192,22 @@ def _is_known(layer: Any) -> bool:
 
 
 def _limits(layer: fake.FakeQuantize) -> tuple[float, float]:
-    if layer.limits is not None:
-        low, high = layer.limits
-        return low, high
-    low, high = map(keras.ops.convert_to_numpy, (layer.moving_min, layer.moving_max))
-    return float(low.min()), float(high.max())
+    low, high = layer.ends()
+    return float(low), float(high)
 
 
-def _rounded(x: Any, limits: tuple[float, float], member: int = 0) -> Any:
+def _rounded(x: Any, limits: tuple[float, float], member: int | None = 0) -> Any:
+    if member is None:  # what lies between two levels is known from the levels themselves
+        return x
     if isinstance(x, _Convolution):
         return dataclasses.replace(x, limits=limits)
     # Pixels that were scaled are as exact as they were.
     return x if isinstance(x, Levels) else quantized(x, limits)
 
 
-def _convolved(layer: Any, kernel: np.ndarray, bias: np.ndarray, x: Any) -> _Convolution:
+def _convolved(
+    layer: Any, kernel: np.ndarray, bias: np.ndarray, x: Any, step: Any = None
+) -> _Convolution:
     padding = getattr(layer, "pads", None) or layer.padding
     if isinstance(x, _Padded):
         x, padding = x.inside, x.padding

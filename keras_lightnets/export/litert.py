@@ -116,7 +116,8 @@ def traced(network: keras.Model, batch: int | None = None, form: Form = "native"
 def layer_outputs(network: keras.Model) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
     """Returns a function from images to what each layer gives, by `tensor_name`, in their order."""
     calls = reversed(calls_of(network))  # Keras lists the last one first
-    tensors = [tensor for node in calls for tensor in node.outputs]
+    # Without numbers that are not of an image, such as the step between two levels.
+    tensors = [tensor for node in calls for tensor in node.outputs if tensor.shape]
     outputs = {tensor_name(tensor): tensor for tensor in tensors}
     model = keras.Model(network.inputs, list(outputs.values()))
     run = tf.function(lambda images: model(images, training=False), autograph=False)

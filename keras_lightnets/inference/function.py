@@ -213,7 +213,7 @@ def features_model(model: keras.Model) -> keras.Model:
     heads = heads or [layer for layer in model.layers if isinstance(layer, keras.layers.Dense)][-1:]
     if not heads:
         raise ExportError(f"No classifier was found in {model.name!r}: no features to export.")
-    features = heads[0].input
+    features = keras.tree.flatten(heads[0].input)[0]  # a quantized layer has its step, too
     if len(features.shape) == 4:
         features = keras.layers.GlobalAveragePooling2D(dtype="float32")(features)
     return keras.Model(model.inputs[0], features, name=f"{model.name}_features")

@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_lightnets import layers as ours
+from keras_lightnets.inference.equalization import equalize
 from keras_lightnets.inference.folding import (
     as_functional,
     calls_of,
@@ -56,9 +57,11 @@ _UNIT = {keras.activations.softmax: (0.0, 255 / 256), keras.activations.sigmoid:
 def quantize_aware(model: keras.Model, images: np.ndarray) -> keras.Model:
     """Returns a copy of `model` that trains, and answers, as its int8 LiteRT file will compute.
 
-    Batch norms are folded into the convolutions before them. Weights are rounded to int8 per output
-    channel, activations to 256 levels of a range, wherever LiteRT rounds; gradients pass as if they
-    were not. The ranges begin as those of `images` and follow the activations in training.
+    Batch norms are folded into the convolutions before them, and channels that differ in size made
+    equally large where that changes no bit in float. Weights are rounded to int8 per output
+    channel, activations to 256 levels of a range, wherever LiteRT rounds, biases to steps of their
+    products; gradients pass as if they were not. The ranges begin as those of `images` and follow
+    the activations in training.
 
         network = keras_lightnets.quantize_aware(model, images[:256])
         network.compile(keras.optimizers.Adam(1e-5), "categorical_crossentropy")
@@ -81,7 +84,8 @@ def quantize_aware(model: keras.Model, images: np.ndarray) -> keras.Model:
     if not (len(images) and tf.TensorShape(shape).is_compatible_with(np.shape(images))):
         raise ValueError(f"Ranges begin as those of `images` {shape}. Received: {np.shape(images)}")
     flat = fold_batch_norm(_flat(model))
-    rounding = _rounding(flat, images)
+    equalize(flat)
+    rounding, range_of = _rounding(flat, images)
 
     def rounded(name: str, x: Any) -> Any:
         if name not in rounding:
@@ -95,6 +99,8 @@ def quantize_aware(model: keras.Model, images: np.ndarray) -> keras.Model:
         clone = _QUANTIZED.get(type(layer), type(layer)).from_config(config)
 
         def call(*inputs: Any, **options: Any) -> Any:
+            if type(layer) in _QUANTIZED:
+                options["step"] = range_of[id(layer.input)](*inputs, member=None)
             return rounded(layer.name, clone(*inputs, **options))
 
         call.set_weights = clone.set_weights
@@ -132,8 +138,10 @@ def _flat(model: keras.Model) -> keras.Model:
     return flat
 
 
-def _rounding(model: keras.Model, images: np.ndarray) -> dict[str, tuple[fake.FakeQuantize, int]]:
-    """Layer -> what rounds its output, and which of its members that is."""
+def _rounding(
+    model: keras.Model, images: np.ndarray
+) -> tuple[dict[str, tuple[fake.FakeQuantize, int]], dict[int, fake.FakeQuantize]]:
+    """Layer -> what rounds its output, and which of its members that is; tensor -> its range."""
     nodes = calls_of(model)
     kinds = {node.operation.name: _kind(node.operation) for node in nodes}
     together = _together(nodes, kinds)
@@ -142,15 +150,17 @@ def _rounding(model: keras.Model, images: np.ndarray) -> dict[str, tuple[fake.Fa
     groups = defaultdict(list)
     for name, tensor in tensors.items():
         groups[together[id(tensor)]].append(name)
-    rounding = {}
+    rounding, ranges = {}, {}
     for first, *others in groups.values():
         names = [first, *others]
         limits = None if others else _limits(model.get_layer(first), images.dtype)
         quantize = fake.FakeQuantize(len(names), limits, dtype="float32", name=f"{first}_range")
         if limits is None:
-            quantize.set_weights(_ends(names, [measured[name] for name in names]))
+            quantize.set_weights(_moments(names, [measured[name] for name in names]))
         rounding |= {name: (quantize, member) for member, name in enumerate(names)}
-    return rounding
+        ranges[together[id(tensors[first])]] = quantize
+    range_of = {tensor: ranges[group] for tensor, group in together.items() if group in ranges}
+    return rounding, range_of
 
 
 def _together(nodes: list[Any], kinds: dict[str, str]) -> dict[int, int]:
@@ -216,31 +226,33 @@ def _limits(layer: Any, dtype: Any) -> tuple[float, float] | None:
 
 
 def _measure(model: keras.Model, tensors: dict[str, Any], images: np.ndarray) -> dict[str, Any]:
-    """Layer -> means over images of the smallest and the largest value of its output."""
+    """Layer -> the `moments` of its output."""
     probe = keras.Model(model.inputs, list(tensors.values()))
 
     @tf.function
-    def ends(batch: tf.Tensor) -> list[Any]:
-        return [fake.ends(x) for x in keras.tree.flatten(probe(batch, training=False))]
+    def moments(batch: tf.Tensor) -> list[Any]:
+        return [fake.moments(x) for x in keras.tree.flatten(probe(batch, training=False))]
 
-    sums = np.zeros((len(tensors), 2))
+    sums = np.zeros((len(tensors), 4))
     for start in range(0, len(images), _BATCH):
         batch = images[start : start + _BATCH].astype(model.inputs[0].dtype)
-        sums += len(batch) * np.array(ends(tf.constant(batch)))
+        sums += len(batch) * np.array(moments(tf.constant(batch)))
     return dict(zip(tensors, sums / len(images), strict=True))
 
 
-def _ends(names: list[str], measured: list[np.ndarray]) -> list[np.ndarray]:
-    """The ends of the ranges of layers whose outputs share one."""
-    ends = np.stack(measured, axis=1).astype("float32")
-    if not np.isfinite(ends).all():
+def _moments(names: list[str], measured: list[np.ndarray]) -> list[np.ndarray]:
+    """Those of layers whose outputs share a range, as it holds them."""
+    low, high, *squares = np.stack(measured, axis=1)
+    variances = np.maximum(np.array(squares) - np.array([low, high]) ** 2, 0)
+    moments = np.array([low, high, *variances], "float32")
+    if not np.isfinite(moments).all():
         raise ValueError(
             f"Outputs of the layer {names[0]!r} are not finite numbers for these images: look for "
             "NaN in the images and in the weights."
         )
-    if not ends.any():
+    if not moments.any():
         raise ValueError(
             f"All outputs of the layer {names[0]!r} are zero for these images: there is no range "
             "to quantize. Give other images, or train the network first."
         )
-    return list(ends)
+    return list(moments)

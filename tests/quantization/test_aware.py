@@ -15,6 +15,7 @@ from keras_lightnets.layers import (
     DepthwiseConv2D,
     FakeQuantize,
     FusedBatchNormalization,
+    fake_quantization,
 )
 from tests import toy
 
@@ -75,6 +76,16 @@ def interpreter(trained):
     return runtimes.litert_interpreter(litert.int8_file(network, examples(1, 32)[0]))
 
 
+def levels(interpreter, images):
+    (given,), (output,) = interpreter.get_input_details(), interpreter.get_output_details()
+    answers = []
+    for image in images:
+        interpreter.set_tensor(given["index"], image[None])
+        interpreter.invoke()
+        answers.append(interpreter.get_tensor(output["index"])[0])
+    return np.array(answers)
+
+
 def test_the_file_computes_what_training_computed(trained, interpreter):
     # Mutations: `keepdims=True` left out of a scale; ranges of a concatenation not shared; a ReLU
     # rounded twice.
@@ -83,15 +94,31 @@ def test_the_file_computes_what_training_computed(trained, interpreter):
     assert given["dtype"] == output["dtype"] == np.uint8
     assert given["quantization"] == (1.0, 0)
     assert output["quantization"] == (1 / 256, 0)
-    answers = []
     images, labels = examples(2, 500)
-    for image in images:
-        interpreter.set_tensor(given["index"], image[None])
-        interpreter.invoke()
-        answers.append(interpreter.get_tensor(output["index"])[0] / 256)
+    answers = levels(interpreter, images) / 256
     expected = quantized.predict(images.astype("float32"), verbose=0)
     assert np.mean(np.abs(answers - expected) <= 1 / 256) >= 0.999
     assert np.mean(np.argmax(answers, 1) == labels.argmax(1)) > 0.9
+
+
+def test_biases_are_those_of_the_file():
+    # Mutations: the bias of the convolution, or the offset of the pixels, not rounded: 0.07 % of
+    # the numbers of the map then lie on another level.
+    keras.utils.set_random_seed(2)
+    convolution = L.Conv2D(32, 1, activation="relu", bias_initializer="random_normal")
+    images = np.random.default_rng(0).integers(0, 256, (64, 8, 8, 3)).astype("uint8")
+    model = kl.quantize_aware(small(L.Rescaling(1 / 58, -2.1), convolution), images)
+    interpreter = runtimes.litert_interpreter(litert.int8_file(model, images))
+    scale, zero = interpreter.get_output_details()[0]["quantization"]
+    expected = model.predict(images.astype("float32"), verbose=0) / scale + zero
+    assert np.mean(levels(interpreter, images) != np.rint(expected)) < 1e-4
+
+
+def test_a_range_reaches_beyond_the_mean_of_what_images_have():
+    layer = FakeQuantize()
+    moments = fake_quantization.moments(np.float32([[0, 1], [-1, 3]]), (-0.5, 2))
+    layer.set_weights([np.array([moment]) for moment in moments])
+    np.testing.assert_allclose(layer.ends(), [-0.5 - 2 * 0.5, 2 + 2 * 1])
 
 
 def test_an_onnx_file_keeps_the_ranges_of_training(trained, tmp_path):
@@ -140,9 +167,9 @@ def test_training_moves_weights_and_ranges(trained):
     after = {v.path: v.numpy() for v in quantized.variables if "seed" not in v.path}
     still = [path for path, old in zip(after, before, strict=False) if (after[path] == old).all()]
     # The smallest value behind a ReLU is always 0.
-    assert [path for path in still if not path.endswith("moving_min")] == []
-    ends = {layer.name: layer.get_weights() for layer in quantized.layers if _moves(layer)}
-    assert all((high > low).all() and (low <= 0).all() for low, high in ends.values())
+    assert [path for path in still if not path.endswith(("/min", "/min_variance"))] == []
+    ends = [layer.ends() for layer in quantized.layers if _moves(layer)]
+    assert all(high > low and low <= 0 for low, high in ends)
 
 
 def _moves(layer):

@@ -109,8 +109,9 @@ def test_replicas_train_for_int8_as_one_device_does(tmp_path):
     (one, ours), (two, theirs) = runs
     assert two["last"]["loss"] == pytest.approx(one["last"]["loss"], abs=5e-4)
     for mine, other in zip(ours, theirs, strict=True):
-        # A number between two levels may round either way.
-        np.testing.assert_allclose(mine, other, rtol=0, atol=5e-4)
+        # A number between two levels may round either way, which few weights feel.
+        np.testing.assert_allclose(mine, other, rtol=0, atol=5e-3)
+        assert np.abs(mine - other).mean() < 6e-4
 
 
 @pytest.mark.slow

@@ -30,7 +30,7 @@ def maps(model: keras.Model) -> Callable[[np.ndarray, np.ndarray], np.ndarray] |
     # Where the classes were there before the pooling, it is the last one.
     pooling: Any = next((one for one in reversed(model.layers) if isinstance(one, POOLING)), None)
     if kernel is not None:
-        pooled = top.input
+        pooled = keras.tree.flatten(top.input)[0]  # a quantized one has its step, too
         while isinstance(_maker(pooled), keras.layers.Dropout):
             pooled = _maker(pooled).input
         pooling = _maker(pooled)
