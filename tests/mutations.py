@@ -29,6 +29,41 @@ def _count(key: str) -> str:
 
 MUTATIONS = (
     Mutation(
+        "several labels: what is not known counts as absent",
+        "training/tasks/multi_label.py",
+        "share = tf.cast(known, tf.float32)",
+        "share = tf.ones_like(labels)",
+        "test_tasks.py::test_what_is_not_known_counts_in_no_loss_and_no_number",
+    ),
+    Mutation(
+        "several labels: thresholds of the run are not kept",
+        "training/run/loop.py",
+        "task.note(self.training.evaluator.model)",
+        "pass",
+        "test_other_tasks.py::test_from_a_list_to_answers[multi-label-labels]",
+    ),
+    Mutation(
+        "numbers: the loss is in the user's units",
+        "training/tasks/regression.py",
+        "tf.abs((labels - mean) / std - logits)",
+        "tf.abs(labels - mean - logits)",
+        "test_tasks.py::test_values_are_learned_in_standard_deviations_and_told_in_units",
+    ),
+    Mutation(
+        "labels of other data are taken by place",
+        "training/data/dataset.py",
+        "np.insert(labels, len(own), np.nan, axis=1)[:, column]",
+        "labels",
+        "test_lists.py::test_labels_of_other_data_are_mapped_by_name",
+    ),
+    Mutation(
+        "values of an export are compared in the user's units",
+        "keras_lightnets/export/tasks.py",
+        "expected / std, received / std)",
+        "expected, received)",
+        "test_tasks.py::test_the_gate_of_scores_looks_at_each_label_and_of_values_at_their_spread",
+    ),
+    Mutation(
         "Ctrl-C at the report of a finished run says nothing of it",
         "training/run/loop.py",
         "except KeyboardInterrupt:",
@@ -1642,8 +1677,8 @@ MUTATIONS = (
     Mutation(
         "images without labels are evaluated on",
         "training/data/sources/tfds.py",
-        "source.references(1).take(1), source)) >= 0",
-        "source.references(1).take(1), source)) >= -1",
+        "isinstance(label, list) or label >= 0",
+        "isinstance(label, list) or label >= -1",
         "test_tfds_sets.py::test_a_split_without_labels_is_not_trained_or_evaluated_on",
     ),
     Mutation(

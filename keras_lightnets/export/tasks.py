@@ -167,7 +167,8 @@ class MultiLabel(Classification):
         rejection: Any,
     ) -> Card:
         rows = []
-        for k, name in enumerate(labels) if true is not None else ():
+        true = np.empty((0, len(labels))) if true is None else true
+        for k, name in enumerate(labels) if len(true) else ():
             known = ~np.isnan(true[:, k])
             right, said = true[known, k] == 1, self.present(numbers)[known, k]
             shares = [f"{np.sum(right & said) / max(n.sum(), 1):.3f}" for n in (said, right)]
@@ -250,7 +251,8 @@ class Regression(Classification):
         rejection: Any,
     ) -> Card:
         rows = []
-        for k, name in enumerate(labels) if true is not None else ():
+        true = np.empty((0, len(labels))) if true is None else true
+        for k, name in enumerate(labels) if len(true) else ():
             mean, low, high = of_mean(abs(true[:, k] - numbers[:, k]))
             deviation = f"{self.std[k]:.4g}"
             rows.append([name, f"{mean:.4g}", f"{low:.4g} to {high:.4g}", deviation, len(true)])

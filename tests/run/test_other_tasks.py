@@ -171,6 +171,8 @@ def test_from_a_list_to_answers(tmp_path, capsys, task, name):
     keys = {"multi-label": ("mean_average_precision", "macro_f1"), "regression": ("mae", "r2")}
     for key in (*keys[task], "loss"):
         assert told[key] == pytest.approx(kept[key], abs=1e-5)
+    again = json.loads(command("evaluate", run, "--split", "val", "--json"))
+    assert again["loss"] == pytest.approx(told["loss"])
     model = keras.models.load_model(run / "weights" / "best.keras", compile=False)
     assert notes(model)["task"]["name"] == task
     if task == "multi-label":
@@ -193,3 +195,46 @@ def test_from_a_list_to_answers(tmp_path, capsys, task, name):
     ):
         assert cli.main([*map(str, words)]) == 2
         assert message in capsys.readouterr().err
+
+
+def digits(folder, sides):
+    """Writes 30 pixels high pictures of as many digits side by side as asked for, with a list."""
+    from sklearn.datasets import load_digits
+
+    found, rng = load_digits(), np.random.default_rng(0)
+    order = rng.permutation(len(found.images))
+    parts = {"train": order[:1300], "val": order[1300:]}
+    large = [
+        Image.fromarray((255 - 15.9 * image).astype("uint8")).resize((30, 30))
+        for image in found.images
+    ]
+    rows = []
+    for split, own in parts.items():
+        chosen = own[:, None]
+        if sides == 2:
+            chosen = rng.choice(own, (2400 if split == "train" else 600, 2))
+        for number, places in enumerate(chosen):
+            name = f"{split}{number}.png"
+            Image.fromarray(np.hstack([large[place] for place in places])).save(folder / name)
+            told = ";".join(sorted({str(found.target[place]) for place in places}))
+            rows.append([name, told, split])
+    with (folder / "list.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["path", "label", "split"], *rows])
+    return folder / "list.csv"
+
+
+@pytest.mark.nightly
+def test_both_digits_of_a_pair_are_told(tmp_path):
+    data, run = digits(tmp_path, 2), tmp_path / "run"
+    flags = ["--task", "multi-label", "--recipe", "digits", "--alpha", 0.5, "--epochs", 6]
+    flags += ["--image-size", "32x64", "--resize", "pad", "--devices", "cpu:1"]
+    command("train", data, *flags, "--out", run)
+    assert json.loads((run / "results.json").read_text())["mean_average_precision"] >= 0.98
+
+
+@pytest.mark.nightly
+def test_the_value_of_a_digit_is_told(tmp_path):
+    data, run = digits(tmp_path, 1), tmp_path / "run"
+    flags = ["--task", "regression", "--recipe", "digits", "--epochs", 25, "--devices", "cpu:1"]
+    command("train", data, *flags, "--set", "train.loss=huber", "--out", run)
+    assert json.loads((run / "results.json").read_text())["mae"] <= 0.25

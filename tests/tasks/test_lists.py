@@ -85,7 +85,7 @@ def test_numbers_are_all_other_columns_or_those_that_are_named(tmp_path):
             "path,labels,cat\na.png,cat,1\n",
             r"in the column 'labels' and columns bes",
         ),
-        ("classification", "path,age\na.png,3\n", r"columns `path` and `label`.*--task regression"),
+        ("classification", "path,age\na.png,3\n", r"columns `path` and `label`.* train --task"),
         ("multi-label", "path,cat\na.png\n", r"Line 2 of .* lacks a column"),
     ],
 )

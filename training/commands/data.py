@@ -128,11 +128,16 @@ def _guessed(config: configs.Config) -> str:
     return lists.guess_task(path) if is_list else DEFAULT
 
 
+def _task_flags(config: configs.Config) -> list[str]:
+    task = config.train.task
+    return [] if task == DEFAULT else ["--task", task]
+
+
 def _next(
     args: argparse.Namespace, config: configs.Config, remove: list[str], wrong: list[str]
 ) -> Iterator[str]:
     """Yields what was written, how to use it, and the command that goes on."""
-    dataset, task = config.data.dataset, config.train.task
+    dataset = config.data.dataset
     if args.page:
         yield f"Page: {args.page}"
     if args.fix_list and remove:
@@ -145,7 +150,7 @@ def _next(
     elif wrong:
         yield f"When it is mended: {command('data', 'check', dataset)}"
     else:
-        yield f"Next: {command('train', dataset, *([] if task == DEFAULT else ['--task', task]))}"
+        yield f"Next: {command('train', dataset, *_task_flags(config))}"
 
 
 def _write_list(path: pathlib.Path, names: list[str], *, null: bool) -> None:
@@ -172,7 +177,7 @@ def _show(args: argparse.Namespace) -> int:
     )
     show.write_grid(args.out, pixels, labels, names, config.train.task)
     console.line(f"{args.out}: recipe {config.recipe}, images of {config.model.image_size} pixels")
-    console.line(f"Next: {command('train', config.data.dataset)}")
+    console.line(f"Next: {command('train', config.data.dataset, *_task_flags(config))}")
     return 0
 
 

@@ -344,9 +344,10 @@ def pictures(splits: Splits, places: np.ndarray, captions: Sequence[str]) -> str
 
 def _below(splits: Splits, name: str) -> str:
     """Returns the name of a file as it is below the folder of the data set."""
-    path, dataset = pathlib.Path(name), splits.config.data.dataset
-    below = path.is_absolute() and path.is_relative_to(dataset)
-    return str(path.relative_to(dataset)) if below else name
+    path, folder = pathlib.Path(name), pathlib.Path(splits.config.data.dataset)
+    folder = folder.parent if folder.is_file() else folder  # of a list
+    below = path.is_absolute() and path.is_relative_to(folder)
+    return str(path.relative_to(folder)) if below else name
 
 
 def _seen(config: Config, splits: Splits) -> str:

@@ -25,7 +25,9 @@ class Classification(Task):
     mistakes = "Most certain mistakes"
     columns: ClassVar[dict[str, str]] = {"accuracy": "acc", "val_accuracy": "val_acc"}
 
-    flags = ()
+    @property
+    def flags(self) -> tuple[str, ...]:
+        return ()
 
     def score(self, true: np.ndarray, numbers: np.ndarray, top: int = 5) -> dict[str, Any]:
         return scoring.score(true, numbers, top)
@@ -58,7 +60,7 @@ class Classification(Task):
         return scoring.mistakes(true, numbers)
 
     def words(self, true: Any, numbers: np.ndarray, labels: Sequence[str]) -> str:
-        said = numbers.argmax()
+        said = int(numbers.argmax())
         return f"{labels[true]}, taken for {labels[said]} ({numbers[said]:.4f})"
 
     def draw(
@@ -82,7 +84,7 @@ class Classification(Task):
         page.write(*arguments)
 
     def answer(self, numbers: np.ndarray, labels: Sequence[str], known: Any, top: int) -> Classes:
-        order = numbers.argsort()[::-1][:top]
+        order: list[int] = numbers.argsort()[::-1][:top].tolist()
         best = Classes((labels[number], float(numbers[number])) for number in order)
         best.known = known
         return best

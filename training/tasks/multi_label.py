@@ -57,9 +57,8 @@ class MultiLabel(Task):
         share = tf.cast(known, tf.float32)
         # What an image counts is the share of its labels that is known, so each label counts alike.
         share /= tf.maximum(tf.reduce_sum(share, -1, keepdims=True), 1.0)
-        return tuple(
-            tf.reduce_sum(share * each, -1) for each in (losses, tf.cast(right, tf.float32))
-        )
+        hits = tf.reduce_sum(share * tf.cast(right, tf.float32), -1)
+        return tf.reduce_sum(share * losses, -1), hits
 
     def fitted(self, true: np.ndarray, numbers: np.ndarray) -> MultiLabel:
         return MultiLabel(tuple(map(_threshold, true.T, numbers.T)))
@@ -146,7 +145,7 @@ class MultiLabel(Task):
         present = self.present(numbers)
 
         def named(row: np.ndarray) -> str:
-            return ";".join(labels[k] for k in np.flatnonzero(row))
+            return ";".join(labels[int(k)] for k in np.flatnonzero(row))
 
         cells = (
             (named(right == 1), named(said), *(f"{score:.6f}" for score in scores))
@@ -171,7 +170,8 @@ class MultiLabel(Task):
         return {"names": list(labels), "scores": numbers.tolist(), "present": present}
 
     def _said(self, labels: Sequence[str], scores: np.ndarray) -> list[str]:
-        return [f"{labels[k]} {scores[k]:.2f}" for k in np.flatnonzero(self.present(scores))]
+        held = np.flatnonzero(self.present(scores)).tolist()
+        return [f"{labels[k]} {scores[k]:.2f}" for k in held]
 
     def shown(self, answers: Sequence[tuple[str, dict[str, Any]]], *, exact: bool) -> Shown:
         names = answers[0][1]["names"] if answers else []

@@ -222,10 +222,11 @@ def _write_page(
     from lightnets.evaluation import page  # imports TensorFlow
 
     labels, rows, worst = splits.labels, results[task.table], task.worst(true, numbers)[:_SHOWN]
+    header = tuple(key.replace("_", " ") for key in rows[0])
     said = [task.words(true[k], numbers[k], labels) for k in worst]
     drawn = {"Course of training": "curves.png"} | ({} if split else {"Answers": "answers.png"})
     sections = [
-        markup.section(splits.noun, markup.table(tuple(rows[0]), [[*r.values()] for r in rows])),
+        markup.section(splits.noun, markup.table(header, [[*row.values()] for row in rows])),
         *(
             markup.section(what, markup.drawn(file.read_bytes(), what))
             for what, name in drawn.items()

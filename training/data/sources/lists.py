@@ -163,7 +163,7 @@ def _csv_rows(path: pathlib.Path, columns: Sequence[str] | None) -> Iterator[_Ro
             ) from None
 
 
-_OTHER_TASKS = " Numbers or several labels of an image are for --task regression or multi-label."
+_OTHER_TASKS = " Numbers or several labels of an image are for lightnets train --task."
 
 
 def _jsonl_rows(path: pathlib.Path, columns: Sequence[str] | None) -> Iterator[_Row]:

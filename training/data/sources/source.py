@@ -118,7 +118,7 @@ class Source:
         return order.steps_of_pass(self.count, global_batch).map(look_up)
 
 
-def labels_of(references: tf.data.Dataset, source: Any) -> Iterator[int]:
+def labels_of(references: tf.data.Dataset, source: Any) -> Iterator[Any]:
     """Yields the labels of one pass over a source without decoding."""
     pairs = references.unbatch().map(lambda reference, weight: (source.open(reference)[1], weight))
     for labels, weights in pairs.batch(1024).as_numpy_iterator():

@@ -84,7 +84,7 @@ def words(task: str, row: np.ndarray, names: Sequence[str]) -> str:
     if task == "regression":
         return ", ".join(f"{name} {value:.4g}" for name, value in zip(names, row, strict=True))
     if task == "multi-label":
-        return ", ".join(names[k] for k in np.flatnonzero(row > 0.5)) or "none"
+        return ", ".join(names[int(k)] for k in np.flatnonzero(row > 0.5)) or "none"
     return names[int(row.argmax())]
 
 

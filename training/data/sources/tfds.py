@@ -217,7 +217,8 @@ def feature_keys(builder: tfds.core.DatasetBuilder) -> tuple[str, str]:
 
 def is_labelled(source: AnySource) -> bool:
     """Whether a split has labels, by its first example: splits are labelled as a whole."""
-    return next(labels_of(source.references(1).take(1), source)) >= 0
+    label = next(labels_of(source.references(1).take(1), source))
+    return isinstance(label, list) or label >= 0  # several labels or numbers are those of a list
 
 
 def check_labelled(source: AnySource) -> None:
