@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import collections
+import os
+import pathlib
+import re
 
 import keras
 import tensorflow as tf
@@ -194,6 +197,21 @@ def lowered(family: str, policy: str, **keys) -> str:
     """Forward and backward pass of a step as XLA gets it for a GPU, its HLO."""
     backward, specs = backward_pass(network(family, policy), policy, BATCH, **keys)
     return backward.experimental_get_compiler_ir(*specs)(stage="hlo", platform_name="GPU")
+
+
+def temporary_bytes(folder: str, family: str, policy: str, **keys) -> int:
+    """What forward and backward pass need besides arguments and results, as XLA reports it.
+
+    Of the compiler for CPUs, which compiles without a device. It removes barriers first, unlike the
+    one for GPUs; that is switched off.
+    """
+    passes = "cse_barrier_expander"
+    os.environ["XLA_FLAGS"] = f"--xla_dump_to={folder} --xla_disable_hlo_passes={passes}"
+    backward, specs = backward_pass(network(family, policy, size=96), policy, batch=32, **keys)
+    backward.experimental_get_compiler_ir(*specs)(stage="optimized_hlo")
+    (report,) = pathlib.Path(folder).glob("*memory-usage-report.txt")
+    found = re.search(r"size ([\d.]+)MiB, preallocated-temp", report.read_text())
+    return round(float(found[1]) * 2**20)
 
 
 def backward_pass(model: keras.Model, policy: str, batch: int, **keys):

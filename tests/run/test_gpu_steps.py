@@ -65,3 +65,19 @@ def test_xla_takes_the_step_for_a_gpu(family):
     again = hlo.count(" batch-norm-inference(")
     assert again == hlo.count(" opt-barrier(")
     assert again > 10 or family == "squeezenet"  # which has none
+
+
+@pytest.mark.slow
+def test_under_xla_too_recomputation_saves_memory(tmp_path):
+    plain, recomputed = (
+        processes.call(
+            gpu_steps.temporary_bytes,
+            str(tmp_path / str(recompute)),
+            "mobilenet_v2",
+            "float32",
+            recompute=recompute,
+            timeout=600,
+        )
+        for recompute in (False, True)
+    )
+    assert recomputed < 0.7 * plain
