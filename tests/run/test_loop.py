@@ -276,11 +276,13 @@ def test_too_little_memory_is_explained(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("devices", ["cpu:1", "cpu:2"])
-def test_xla_changes_the_result_by_rounding_only(tmp_path, devices):
+@pytest.mark.parametrize(
+    ("devices", "keys"), [("cpu:1", {"optimizer__name": "muon", "ema": 0.9}), ("cpu:2", {})]
+)
+def test_xla_changes_the_result_by_rounding_only(tmp_path, devices, keys):
     for jit in ("off", "on"):
         # Without dropout, whose masks XLA draws by another generator.
-        config = toy.config(jit=jit, devices=devices, model__dropout_rate=0.0)
+        config = toy.config(jit=jit, devices=devices, model__dropout_rate=0.0, **keys)
         processes.call(toy.run, config, tmp_path / jit)
     off, on = (
         processes.call(toy.weights_of, tmp_path / jit / "weights" / "last.keras")

@@ -120,7 +120,7 @@ class TrainStep:
             config: Accumulation, label smoothing, seed.
             clipping: `global_clipnorm`, `clipnorm`, `clipvalue`.
             average: Updated after the weights.
-            jit: Compile forward and backward pass with XLA.
+            jit: Compile forward and backward pass with XLA; of one replica the update, too.
             teacher: Images to the float32 logits `(batch, classes)` that are learned, too.
             distillation: How much they count, and how soft they are.
             judge: From labels and logits, float32 `(b, classes)`, to the loss of each sample and
@@ -139,6 +139,7 @@ class TrainStep:
         self._statistics = batch_norm.statistics(model)
         self._ranges = batch_norm.ranges(model)
         self._backward = tf.function(self._gradients, jit_compile=True) if jit else self._gradients
+        self._compiled_update = tf.function(self._update, jit_compile=True) if jit else None
         _leave_reduction_to_us(optimizer)
 
     def __call__(
@@ -165,28 +166,43 @@ class TrainStep:
             if the step was not finite.
         """
         # With a loss scale a step may have to be undone, batch-norm statistics included.
-        undo = self._snapshot() if self._state.scaled else []
+        undo = [tf.identity(variable) for variable in self._changed if self._state.scaled]
         replicas = tf.distribute.get_replica_context().num_replicas_in_sync
         batch = tf.cast(tf.shape(images)[0] * replicas, tf.float32)
         sums, gradient = self._accumulate(images, labels, weights, batch, observe)
         # The identity places the input on the device of the replica; the sum needs one.
         values = [sums, tf.identity(stop), gradient]
-        statistics = [v.value for v in self._statistics] if replicas > 1 else []
-        values += [_joined(statistics) / replicas] if statistics else []
+        if replicas > 1 and self._statistics:
+            values.append(_joined([v.value for v in self._statistics]) / replicas)
         sums, stop, gradient, *means = _sum_over_replicas(values)
 
+        # Replicas update together, which XLA does not compile.
+        update = self._compiled_update if replicas == 1 else None
+        return stop, (update or self._update)(batch, sums, gradient, means, undo)
+
+    def _update(self, batch, sums, gradient, means, undo):
+        """Updates all that a step changes; returns the sums, or zeros of a step to be skipped.
+
+        Args:
+            batch: Images in the global batch.
+            sums: As of `__call__`, over all replicas.
+            gradient: Of all variables, summed over all replicas.
+            means: One vector of the statistics that several replicas share, or nothing.
+            undo: Values of `_changed` before the step, where it may be skipped.
+        """
         # The backward pass divided by the batch size to stay in float16's range.
         gradient *= batch / (tf.maximum(sums[1], 1e-9) * self._state.loss_scale)
         norm = tf.linalg.global_norm([gradient])
         finite = tf.math.is_finite(norm) & tf.reduce_all(tf.math.is_finite(sums))
         for mean in means:
             finite &= tf.reduce_all(tf.math.is_finite(mean))
-            for variable, value in zip(self._statistics, _parted(mean, statistics), strict=True):
+            values = _parted(mean, self._statistics)
+            for variable, value in zip(self._statistics, values, strict=True):
                 variable.assign(value)
         variables = self._model.trainable_variables
         self._optimizer.apply(self._clip(gradient, norm, variables), variables)
         # Not a conditional: the optimizer leaves the replica to update, which no branch may.
-        for variable, before in undo:
+        for variable, before in zip(self._changed, undo, strict=False):
             variable.assign(tf.where(finite, variable, before))
         if self._average is not None:
             self._average.update(self._state.step, finite)
@@ -194,7 +210,7 @@ class TrainStep:
         sums = tf.where(finite, sums, 0.0)
         self._state.totals.assign_add(tf.cast(sums, tf.float64))
         self._state.step.assign_add(1)
-        return stop, sums
+        return sums
 
     def _accumulate(self, images, labels, weights, batch, observe):
         """Returns the sums of loss, weight and hits, and the scaled gradient of all parts."""
@@ -271,14 +287,11 @@ class TrainStep:
             gradients = [tf.clip_by_value(gradient, -limit, limit) for gradient in gradients]
         return gradients
 
-    def _snapshot(self) -> list[tuple[tf.Variable, tf.Tensor]]:
-        """Returns all that a step changes, with its present value."""
-        changed = [
-            *self._model.trainable_variables,
-            *self._optimizer.variables,
-            *self._statistics,
-        ]
-        return [(v.value, tf.identity(v.value)) for v in changed]
+    @property
+    def _changed(self) -> list[tf.Variable]:
+        """What a step changes, but for its own state."""
+        trained = self._model.trainable_variables
+        return [v.value for v in (*trained, *self._optimizer.variables, *self._statistics)]
 
 
 def cross_entropy(labels: tf.Tensor, logits: tf.Tensor, smoothing: float = 0.0) -> tf.Tensor:
