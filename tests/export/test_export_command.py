@@ -8,10 +8,12 @@ import pathlib
 import re
 import shutil
 import sys
+import types
 
 import pytest
 import tensorflow as tf
 
+from keras_lightnets.errors import ExportError
 from keras_lightnets.export import runtimes
 from lightnets import data
 from lightnets.cli import main
@@ -84,6 +86,31 @@ def test_bad_arguments(tmp_path, monkeypatch, capsys, arguments, code, text):
     assert err.count("\n") == 1
     assert "Traceback" not in out + err
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("quantize", "arguments", "missing"),
+    [
+        ("none", ["RUN"], {"web"}),
+        ("int8", ["RUN"], {"web", "keras"}),
+        ("none", ["RUN", "--reject", "0.95"], {"web", *runtimes.INT8}),
+        ("none", ["--model", "mobilenet_v1"], {"web", *runtimes.INT8}),
+    ],
+)
+def test_all_formats_are_those_that_are_possible(
+    tmp_path, monkeypatch, capsys, quantize, arguments, missing
+):
+    # Mutations: each of these was refused, a quantized run after minutes of converting.
+    def write(args, formats, *_):
+        raise ExportError(",".join(formats))
+
+    config = configs.from_dict({"model": {"quantize": quantize, "weights": "other"}})
+    monkeypatch.setattr(export, "_open_run", lambda _: types.SimpleNamespace(config=config))
+    for name in ("_export", "_export_network"):
+        monkeypatch.setattr(export, name, write)
+    assert main(["export", *arguments, "--out", str(tmp_path), "--formats", "all"]) == 1
+    written = capsys.readouterr().err.partition(":")[2].strip().split(",")
+    assert set(runtimes.FORMATS) - set(written) == missing
 
 
 @pytest.mark.slow

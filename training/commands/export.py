@@ -50,7 +50,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--formats",
         default=runtimes.TF_SERVING,
         metavar="LIST",
-        help=f"of {', '.join(runtimes.FORMATS)}, or all: all but web (default: %(default)s)",
+        help=f"of {', '.join(runtimes.FORMATS)}, or all: what is possible of them but web "
+        "(default: %(default)s)",
     )
     add("--table", action="store_true", help="show size and time for one image of each format")
     add("--name", help="of the model in URLs (default: the network's)")
@@ -100,6 +101,9 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"--max-accuracy-drop is a share. Received: {args.max_accuracy_drop}")
     with told(ValueError, kind=UsageError):
         formats = runtimes.parse_formats(args.formats)
+    everything = args.formats.strip() == "all"
+    if everything and args.reject is not None:
+        formats = [name for name in formats if name not in runtimes.INT8]
     unknown = rejection.check(args)
     int8 = [name for name in formats if name in runtimes.INT8]
     if args.reject is not None and int8:
@@ -129,6 +133,8 @@ def run(args: argparse.Namespace) -> int:
         source = None
     else:
         source = _open_run(args)
+    if everything:
+        formats = [name for name in formats if _is_possible(name, source)]
     with told(ExportError):
         runtimes.check_installed(formats)
         written = (
@@ -190,6 +196,13 @@ def _export(
         representative=representative_images(splits) if _needs_images(args, formats) else None,
         rule=rule,
     )
+
+
+def _is_possible(name: str, source: runs.Run | None) -> bool:
+    """Whether a run, or a network that no run made, can be had in a format."""
+    if source is None:  # there are no images to learn ranges from
+        return name not in runtimes.INT8
+    return name != "keras" or source.config.model.quantize == "none"
 
 
 def _needs_images(args: argparse.Namespace, formats: list[str]) -> bool:
