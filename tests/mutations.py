@@ -36,6 +36,13 @@ MUTATIONS = (
         "test_tasks.py::test_what_is_not_known_counts_in_no_loss_and_no_number",
     ),
     Mutation(
+        "a classifier from the weights of another task is none",
+        "keras_lightnets/networks/network.py",
+        'notes.pop("task", None)',
+        "pass",
+        "test_other_tasks.py::test_a_classifier_that_begins_with_other_weights_is_one",
+    ),
+    Mutation(
         "several labels: thresholds of the run are not kept",
         "training/run/loop.py",
         "task.note(self.training.evaluator.model)",

@@ -43,7 +43,8 @@ def notes(model: keras.Model) -> dict[str, Any]:
     Known are, each where it applies: `family` and `variant`, the name of its catalogue and the
     builder's own arguments; `class_names` in the order of the outputs; `transform`, an
     `EvalTransform` as a dict; `mean` and `std` of the pixels, 0 to 255; `padding`, `bn_epsilon`;
-    `weights`, the published file it was built with.
+    `weights`, the published file it was built with; `task`, what numbers mean that are no
+    probabilities of classes.
 
     Returns:
         An empty dict if it has none, as a model of somebody else's.

@@ -101,6 +101,7 @@ class Network:
         """What the model is to know about itself: what its weights say, and the arguments."""
         options, source = self.options, self._source
         notes = dict(source.notes) if source else {}
+        notes.pop("task", None)  # the classifier is another one
         if options.class_names:
             notes["class_names"] = list(options.class_names)
         elif options.classes != len(notes.get("class_names") or ()):

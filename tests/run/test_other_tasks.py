@@ -115,11 +115,26 @@ def test_servers_and_clients_tell_names_scores_and_values(exported, browser):
         (one,) = Client(server.url, "labels").ask(png.getvalue())
         assert one["names"] == ["cat", "dog"]
         np.testing.assert_allclose(one["scores"], scores, atol=1e-5)
-        assert one["present"] == (scores >= [0.25, 0.75]).tolist()
+        present = (scores >= [0.25, 0.75]).tolist()
+        assert one["present"] == present
         (one,) = Client(server.url, "values").ask(png.getvalue())
         np.testing.assert_allclose(one["values"], values, atol=0.01)
         found = pages.tried(browser, server.url, png.getvalue())
-        assert {row.partition(":")[0] for row in found["rows"]} == {"cat", "dog"}, found
+        marked = {
+            f"{'✓ ' * held}{name}" for name, held in zip(("cat", "dog"), present, strict=True)
+        }
+        assert {row.partition(":")[0] for row in found["rows"]} == marked
+
+
+def test_a_classifier_that_begins_with_other_weights_is_one(tmp_path):
+    # Mutation: the notes of the file are taken whole.
+    network(MADE["labels"]).save(tmp_path / "labels.keras")
+    options = {"input_shape": (32, 48, 3), "include_preprocessing": True, "small_input": True}
+    begun = keras_lightnets.create_model(
+        "squeezenet", classes=["cat", "dog"], weights=tmp_path / "labels.keras", **options
+    )
+    assert notes(begun)["class_names"] == ["cat", "dog"]
+    assert "task" not in notes(begun)
 
 
 def test_what_has_no_meaning_for_a_task_is_refused(tmp_path):

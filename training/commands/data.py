@@ -17,7 +17,7 @@ from lightnets.support.words import command, count, shell_word
 from lightnets.support.writing import check_file, check_folder, write_paths
 
 # Keys whose flags stand beside `--set`: what messages about a data set advise.
-_FLAGS = ("--data-dir", "--download", "--layout", "--task")
+_FLAGS = ("--data-dir", "--download", "--layout")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     text = "Damaged files, copies within and across splits, classes, sizes, formats."
     check = _add_action(actions, "check", _check, text)
-    _add_data_flags(check, _FLAGS)
+    _add_data_flags(check, (*_FLAGS, "--task"))
     check.add_argument("--json", action="store_true", help="print one JSON object")
     check.add_argument(
         "--fix-list", type=pathlib.Path, metavar="FILE", help="write paths to remove, one a line"

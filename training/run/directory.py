@@ -1,7 +1,8 @@
 """The directory of a run: what `lightnets train` leaves and every other command reads.
 
 config.yaml        the resolved configuration        history.csv, history.json
-environment.json   versions, devices, commit, seed   results.json, per_class.csv, predictions.csv
+environment.json   versions, devices, commit, seed   results.json, predictions.csv
+per_class.csv, or per_label.csv, per_value.csv       answers.png, where numbers are told
 labels.txt (.json) one class name a line             report.html, curves.png, confusion_matrix.png
 transform.json     the evaluation transform          weights/best.keras, weights/last.keras
 split.json         which pictures were held out      checkpoints/, lock.json

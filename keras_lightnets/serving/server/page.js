@@ -30,7 +30,7 @@ async function answers(file) {
   if (valid === false) throw new Error("The server cannot read this file as a picture.");
   const numbers = scores ?? values;
   const rows = (classes ?? names).map((label, place) => [
-    present?.[place] ? `${label}: yes` : label, numbers[place], scores ? numbers[place] : 0]);
+    present?.[place] ? `✓ ${label}` : label, numbers[place], scores ? numbers[place] : 0]);
   if (present) rows.sort((one, two) => two[1] - one[1]);
   return { rows, known };
 }
