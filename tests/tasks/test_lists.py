@@ -102,6 +102,15 @@ def test_wrong_columns_and_wrong_lists_are_named(tmp_path):
         read(tmp_path, rows, "multi-label", suffix="jsonl")
 
 
+def test_one_class_that_looks_like_several_is_said(tmp_path):
+    path = tmp_path / "list.csv"
+    path.write_text("path,label\na.png,cat;dog\nb.png,dog\n")
+    data = configs.DataConfig(dataset=str(path))
+    assert "train --task multi-label makes several labels" in find(data).describe()
+    assert "2 labels" in find(data, "multi-label").describe()
+    assert "makes several" not in find(data, "multi-label").describe()
+
+
 def test_a_folder_of_classes_has_no_numbers(tmp_path):
     (tmp_path / "cat").mkdir()
     with pytest.raises(UserError, match=r"--task regression takes a CSV or JSONL list"):

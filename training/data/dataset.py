@@ -176,6 +176,8 @@ class Dataset:
         ]
         if similar := layout.alike(self.classes):
             parts.append(f"nearly the same: {some([' and '.join(group) for group in similar])}")
+        if self.task == DEFAULT and any(";" in name for name in self.classes):
+            parts.append("of names with ; train --task multi-label makes several labels")
         if self.left_over:
             parts.append(f"left out: {listing.counted(self.left_over)}")
         return "; ".join(parts)
