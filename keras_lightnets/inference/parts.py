@@ -29,7 +29,8 @@ def in_parts(network: Any, input_spec: tf.TensorSpec) -> Any:
     1.13 times as fast. One part after the other gains nothing, four side by side less than two:
     they share the cache. It was not measured on more cores. There the operations of a part still
     use all of them, and a busy server runs the parts of other requests; but one large request on
-    an idle server may take longer, and on a GPU it surely does.
+    an idle server may take longer, and on a GPU it surely does. The graph does not ask where it
+    runs: `DeviceIndex`, which tells, is an operation that other readers of a SavedModel lack.
 
     Args:
         network: Function of images `(batch, height, width, 3)`, in which no image depends on
