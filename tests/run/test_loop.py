@@ -154,6 +154,8 @@ def test_a_random_backbone_that_does_not_learn_is_said(tmp_path):
 
 
 def stopped_at_its_report(folder):
+    # As at a terminal: what a script starts in the background ignores it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     lines = []
     progress.Progress.say = lambda self, text: lines.append(text)
     toy.install()

@@ -9,7 +9,7 @@ import numpy as np
 
 from lightnets.config.keys import Config
 from lightnets.evaluation.scoring import largest_class
-from lightnets.support.words import shell_word, some
+from lightnets.support.words import command, shell_word, some
 
 # Fewer training images a class than this: more of them help most. Fewer held-out ones of a class:
 # its numbers say little.
@@ -36,7 +36,7 @@ def of_predictions(labels: Sequence[str], true: np.ndarray, said: np.ndarray) ->
     if accuracy <= chance + 1.96 * np.sqrt(chance * (1 - chance) / len(true)):
         yield (
             f"An accuracy of {accuracy:.3g} is no better than to answer {labels[largest]} always "
-            f"({chance:.3g}). Are the classes right? See lightnets data show {DATA}"
+            f"({chance:.3g}). Are the classes right? See {command('data', 'show', DATA)}"
         )
     if never := [labels[k] for k in np.flatnonzero((answers == 0) & (held_out > 0)).tolist()]:
         yield (
@@ -68,9 +68,10 @@ def of_training(
         )
     before = max(row["val_accuracy"] for row in history[: max(1, len(history) * 4 // 5)])
     if best["val_accuracy"] > before + RISE and best["val_accuracy"] < 1 - RISE:
+        epochs = config.train.epochs - config.optimizer.begun
         yield (
-            f"The accuracy still rose at the end. Try lightnets train --resume {RUN} --extend "
-            f"{config.train.epochs - config.optimizer.begun}"
+            "The accuracy still rose at the end. Try "
+            + command("train", "--resume", RUN, "--extend", epochs)
         )
 
 
