@@ -29,6 +29,13 @@ def _count(key: str) -> str:
 
 MUTATIONS = (
     Mutation(
+        "TensorFlow's tuner keeps the end of a pipeline waiting",
+        "training/data/pipeline.py",
+        "options.autotune.enabled = False",
+        "options.autotune.enabled = True",
+        "test_data_sources.py::test_no_tuner_keeps_those_waiting_who_have_had_enough",
+    ),
+    Mutation(
         "several labels: what is not known counts as absent",
         "training/tasks/multi_label.py",
         "share = tf.cast(known, tf.float32)",

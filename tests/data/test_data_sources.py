@@ -194,6 +194,13 @@ def test_the_global_seed_of_tensorflow_changes_nothing(tmp_path):
     assert_equal(batches(splits, 6), before)
 
 
+def test_no_tuner_keeps_those_waiting_who_have_had_enough(tmp_path):
+    """It slept for as long again as a pipeline had lasted, up to a minute, and missed its end."""
+    splits = lightnets.data.load(config(make_folder(tmp_path / "pictures")))
+    for data in (splits.train(global_batch=4), splits.evaluation(4)):
+        assert data.options().autotune.enabled is False
+
+
 def test_a_permutation_is_one():
     positions = [
         order.step_positions(

@@ -358,7 +358,7 @@ def held_out_images(splits: Splits, limit: int | None) -> HeldOut:
 
     from keras_lightnets.export.parity import HeldOut
     from keras_lightnets.preprocessing import evaluation_image
-    from lightnets.data import pillow
+    from lightnets.data import pillow, pipeline
 
     total = splits.eval_examples
     if not total:
@@ -375,6 +375,7 @@ def held_out_images(splits: Splits, limit: int | None) -> HeldOut:
         return evaluation_image(file, splits.transform, pillow.png), label, file, weight
 
     examples = source.references(32).unbatch().map(load, num_parallel_calls=tf.data.AUTOTUNE)
+    examples = examples.with_options(pipeline.options())
     rows = [row[:3] for row in examples.as_numpy_iterator() if row[3] > 0]
     images, labels, files = zip(*rows, strict=True)
     return HeldOut(np.stack(images), np.array(labels), tuple(map(pillow.portable, files)))

@@ -60,6 +60,9 @@ def options(num_threads: int = 0) -> Any:
     """Returns the options of all our pipelines: in order, whatever the number of threads."""
     options = tf.data.Options()
     options.deterministic = True
+    # All cores, as without. TensorFlow's tuner sleeps for up to a minute between two looks at a
+    # pipeline and may miss its end, for which who lets go of the iterator waits.
+    options.autotune.enabled = False
     # The engine shares out whole batches itself; tf.distribute must not split again by file.
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
     if num_threads:
