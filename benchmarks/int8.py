@@ -7,8 +7,7 @@ One small network of each family is trained on the packaged digits, or on pictur
 are mostly red, green or blue, then for a tenth of the epochs more with `--quantize int8`; both runs
 are exported as int8 LiteRT files, which classify the 360 held-out digits or 300 pictures.
 One of them is 0.28 %, so the mean over seeds counts. About two minutes of processor time a network
-and seed for ten epochs. Rows that do not say how well file and network agree are of November 2026,
-when ranges ended at the mean of what images have.
+and seed for ten epochs.
 """
 
 from __future__ import annotations
