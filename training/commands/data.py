@@ -10,7 +10,7 @@ from typing import Any
 
 from lightnets.config import keys as configs
 from lightnets.config import resolve
-from lightnets.config.tasks import DEFAULT
+from lightnets.config.tasks import DEFAULT, flags
 from lightnets.support import console
 from lightnets.support.errors import UsageError, UserError
 from lightnets.support.words import command, count, shell_word
@@ -124,13 +124,7 @@ def _guessed(config: configs.Config) -> str:
     from lightnets.data.sources import lists
 
     path = pathlib.Path(config.data.dataset).expanduser()
-    is_list = path.is_file() and path.suffix.lower() in (".csv", ".jsonl")
-    return lists.guess_task(path) if is_list else DEFAULT
-
-
-def _task_flags(config: configs.Config) -> list[str]:
-    task = config.train.task
-    return [] if task == DEFAULT else ["--task", task]
+    return lists.guess_task(path) if lists.is_list(path) else DEFAULT
 
 
 def _next(
@@ -150,7 +144,7 @@ def _next(
     elif wrong:
         yield f"When it is mended: {command('data', 'check', dataset)}"
     else:
-        yield f"Next: {command('train', dataset, *_task_flags(config))}"
+        yield f"Next: {command('train', dataset, *flags(config.train.task))}"
 
 
 def _write_list(path: pathlib.Path, names: list[str], *, null: bool) -> None:
@@ -177,7 +171,8 @@ def _show(args: argparse.Namespace) -> int:
     )
     show.write_grid(args.out, pixels, labels, names, config.train.task)
     console.line(f"{args.out}: recipe {config.recipe}, images of {config.model.image_size} pixels")
-    console.line(f"Next: {command('train', config.data.dataset, *_task_flags(config))}")
+    again = command("train", config.data.dataset, *flags(config.train.task))
+    console.line(f"Next: {again}")
     return 0
 
 

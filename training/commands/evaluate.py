@@ -390,10 +390,12 @@ def _overlap(run: runs.Run, found: HeldOut) -> list[str]:
 
 
 def _print(results: dict[str, Any], found: HeldOut, task: Task) -> None:
+    from lightnets.evaluation import scoring
+
     splits, rows = results["splits"], results[task.table]
     named = f" ({', '.join(splits)})" if found.dataset.divided else ""
     console.line(f"{results['target']}: {count(results['images'], 'held-out image')}{named}")
-    numbers = {k.replace("_", " "): v for k, v in results.items() if isinstance(v, float)}
+    numbers = scoring.named(results)
     width = max(16, *(len(key) + 2 for key in numbers))
     for key, value in numbers.items():
         console.line(f"  {key:<{width}}{value:.4f}")
@@ -407,7 +409,7 @@ def _print(results: dict[str, Any], found: HeldOut, task: Task) -> None:
         )
     console.table(
         tuple(key.replace("_", " ") for key in rows[0]),
-        [[f"{v:.4f}" if isinstance(v, float) else v for v in row.values()] for row in rows],
+        task.cells(rows),
     )
     if results["missing_classes"]:
         console.line(f"No images of: {some(results['missing_classes'])}")

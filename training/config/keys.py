@@ -89,6 +89,11 @@ class ModelConfig:
         return ":" in self.name or self.is_file
 
     @property
+    def has_builder(self) -> bool:
+        """Whether this package or Keras builds it, from random weights unless told otherwise."""
+        return not self.foreign or self.name.startswith(APPLICATIONS)
+
+    @property
     def is_file(self) -> bool:
         """Whether the network is that of a `.keras` file."""
         return self.name.endswith(".keras")

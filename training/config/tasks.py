@@ -20,11 +20,13 @@ class Facts(NamedTuple):
     Attributes:
         monitor: What makes an epoch the best, unless told otherwise.
         monitors: What may; a regular expression, and in words.
+        nouns: What one label is called, and several.
         lacks: Keys of the configuration, flags and commands that mean nothing to it.
     """
 
     monitor: str
     monitors: tuple[str, str]
+    nouns: tuple[str, str]
     lacks: frozenset[str] = frozenset()
 
 
@@ -32,8 +34,7 @@ class Facts(NamedTuple):
 _OF_CLASSES = frozenset(
     {
         *("data.folds", "data.class_weights", "train.label_smoothing", "distillation.teacher"),
-        *("model.quantize", "--precision int8", "--reject", "lightnets compare"),
-        *(f"--formats {name}" for name in ("litert-int8", "onnx-int8", "openvino-int8", "web")),
+        *("model.quantize", "--reject", "lightnets compare"),
     }
 )
 
@@ -45,6 +46,7 @@ TASKS = {
             "val_accuracy, val_loss, val_top_5_accuracy (with fewer classes a lower number), "
             "accuracy or loss",
         ),
+        ("class", "classes"),
         frozenset({"data.targets", "train.loss"}),
     ),
     "multi-label": Facts(
@@ -53,14 +55,21 @@ TASKS = {
             r"val_(mean_average_precision|macro_f1|micro_f1)|(val_)?loss|accuracy",
             "val_mean_average_precision, val_macro_f1, val_micro_f1, val_loss, accuracy or loss",
         ),
+        ("label", "labels"),
         _OF_CLASSES | {"train.loss"},
     ),
     "regression": Facts(
         "val_loss",
         (r"val_r2|(val_)?(loss|mae)", "val_loss, val_mae, val_r2, mae or loss"),
+        ("value", "values"),
         _OF_CLASSES | {"data.mixup", "data.cutmix"},
     ),
 }
+
+
+def flags(task: str) -> tuple[str, ...]:
+    """Returns what a command is told to read data for a task."""
+    return () if task == DEFAULT else ("--task", task)
 
 
 def check(task: str, feature: str) -> None:

@@ -205,7 +205,7 @@ def find(data: DataConfig, task: str = DEFAULT) -> Dataset:
     """
     name = data.dataset
     path = pathlib.Path(name).expanduser()
-    if path.is_file() and path.suffix.lower() in (".csv", ".jsonl"):
+    if lists.is_list(path):
         return _of_tree(lists.read_list(path, task, data.targets), name, task)
     if task != DEFAULT and (path.exists() or not is_path(name)):
         raise UserError(f"--task {task} takes a CSV or JSONL list. {name} is none.")

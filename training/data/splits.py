@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from keras_lightnets.preprocessing import EvalTransform
 from lightnets.config.keys import Config
+from lightnets.config.tasks import TASKS
 from lightnets.data import augment, pipeline, service, split_file
 from lightnets.data.dataset import Dataset
 from lightnets.data.sources import targets
@@ -50,7 +51,7 @@ class Splits:
     @property
     def noun(self) -> str:
         """What the labels are, as the title of a line."""
-        return targets.NOUNS.get(self.config.train.task, "Classes")
+        return TASKS[self.config.train.task].nouns[1].capitalize()
 
     def words(self, row: np.ndarray) -> str:
         """Returns what an image of a batch is labelled with."""

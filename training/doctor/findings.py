@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from lightnets.config.choices import MUCH
-from lightnets.config.tasks import DEFAULT
+from lightnets.config.tasks import DEFAULT, TASKS
 from lightnets.data.dataset import Dataset
 from lightnets.data.load import SQUARE
 from lightnets.data.sources import layout, listing
@@ -31,9 +31,6 @@ _SHOWN = 20
 # What to do about formats that are not read.
 _HINTS = dict.fromkeys(listing.OTHER_SUFFIXES.values(), "; save them as PNG or JPEG")
 _HINTS["HEIC"] = "; pip install 'keras-lightnets[heif]' reads them"
-
-# What is counted, where it is no classes.
-_NOUNS = {"multi-label": ("label", "labels"), "regression": ("value", "values")}
 
 # Kind of finding to its lines.
 Kinds = dict[str, list[str]]
@@ -90,7 +87,7 @@ def verdict(found: dict[str, Any]) -> str:
 
 def table(found: dict[str, Any]) -> tuple[list[str], list[list[Any]]]:
     """Returns the headers and the rows of a table of the splits."""
-    noun, nouns = _NOUNS.get(found["task"], ("class", "classes"))
+    noun, nouns = TASKS[found["task"]].nouns
     headers = ["split", "images", nouns, f"fewest per {noun}", f"most per {noun}"]
     rows = []
     for name, split in found["splits"].items():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -103,6 +103,11 @@ def largest_class(true: np.ndarray) -> tuple[int, float]:
     """Returns the class with the most images, and their share: what to answer it always gives."""
     counts = np.bincount(true)
     return int(counts.argmax()), float(counts.max() / len(true))
+
+
+def named(results: Mapping[str, Any]) -> dict[str, float]:
+    """Returns the measured numbers among results, by names for a person."""
+    return {key.replace("_", " "): v for key, v in results.items() if isinstance(v, float)}
 
 
 def guessing_loss(shares: np.ndarray, smoothing: float = 0.0) -> float:

@@ -112,7 +112,7 @@ def _made(name: str, arguments: dict[str, Any], start: str | None) -> tuple[Any,
 
 def remarks(model: ModelConfig, network: keras.Model) -> list[str]:
     """Returns what is to be said of the pixels that a network sees."""
-    if not model.foreign or model.name.startswith(APPLICATIONS):
+    if model.has_builder:
         return []
     scales = (keras.layers.Rescaling, keras.layers.Normalization)
     line = f"{model.label} is given RGB pixels of 0 to 255"

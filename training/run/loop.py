@@ -17,8 +17,9 @@ import numpy as np
 from keras_lightnets.export import model_card
 from keras_lightnets.export import tasks as answers
 from keras_lightnets.networks import complexity
+from lightnets.config.tasks import flags
 from lightnets.distribution.workers import resume_command
-from lightnets.evaluation import page, report
+from lightnets.evaluation import page, report, scoring
 from lightnets.optimization import batch_norm
 from lightnets.optimization.step import seen_so_far
 from lightnets.run import directory, foreign
@@ -222,8 +223,7 @@ class Loop:
             true, probabilities = training.evaluate(self._interrupt_together, self.epoch)
         else:
             true, probabilities = self._predict()
-        task = training.task.fitted(true, probabilities)
-        numbers = task.score(true, probabilities)
+        task, numbers = self._judged((true, probabilities))
         if not math.isfinite(numbers["loss"]):
             self._stop_not_finite(f"The held-out loss is not finite after step {self.step}")
         metric = next(iter(task.columns))
@@ -271,7 +271,7 @@ class Loop:
             f"Warning: the loss has not moved; that of guessing is {guessing:.3g}. If the next "
             f"epoch does not lower it, try --set optimizer.learning_rate={rate / 10:g} (now "
             f"{rate:g}) or --set optimizer.global_clipnorm=1, and check that each picture has the "
-            "right class: " + command("data", "show", config.data.dataset, *task.flags)
+            "right class: " + command("data", "show", config.data.dataset, *flags(task.name))
         )
 
     def _finish(self, stopped: str | None, way_on: str) -> tuple[dict[str, Any], Predictions]:
@@ -279,8 +279,7 @@ class Loop:
         training = self.training
         if stopped:
             self.progress.say(f"Stopped: {stopped}. {way_on}")
-        task = training.task.fitted(*self._predict())
-        last = task.score(*self._predict())
+        task, last = self._judged(self._predict())
         results = {
             "best_epoch": self.history.best and self.history.best["epoch"],
             "epochs": self.epoch,
@@ -300,20 +299,25 @@ class Loop:
         network = training.evaluator.model
         results["parameters"] = complexity.count_parameters(network)[0]
         results["macs"] = complexity.count_macs(network)
-        task = training.task.fitted(*predictions)
-        results = {**task.score(*predictions), **results}
+        task, scores = self._judged(predictions)
+        results = {**scores, **results}
         rows, config = self.history.rows, training.config
         results["advice"] = [*task.advice(config, training.splits, rows, *predictions)]
         if training.chief:
             write_json(self.out / "results.json", results)
         # Before the report, which takes its time and can be interrupted.
         numbers = [
-            f"{key.replace('_', ' ')} {value:.4f}"
-            for key, value in results.items()
-            if isinstance(value, float) and not key.startswith("top_")
+            f"{name} {value:.4f}"
+            for name, value in scoring.named(results).items()
+            if not name.startswith("top ")
         ]
         self.progress.say(f"Held out: {', '.join(numbers)}")
         return results, predictions
+
+    def _judged(self, predictions: Predictions) -> tuple[Task, dict[str, Any]]:
+        """Returns the task, with what it takes from predictions, and how good they are."""
+        task = self.training.task.fitted(*predictions)
+        return task, task.score(*predictions)
 
     def _predict_by_the_best(self) -> Predictions:
         """Predicts the held-out images by the best weights, which the evaluator then holds."""
@@ -329,8 +333,7 @@ class Loop:
         evaluator = self.training.evaluator
         evaluator.reestimate_batch_norm(self.options.reestimate_bn_batches, self.options.batch_size)
         predictions = evaluator.predict(self._interrupt_together)
-        task = self.training.task.fitted(*predictions)
-        numbers = task.score(*predictions)
+        task, numbers = self._judged(predictions)
         row = {f"val_{key}": value for key, value in numbers.items()}
         kept = self.history.beats_best(row)
         if self.training.chief:

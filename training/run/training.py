@@ -15,7 +15,7 @@ import tensorflow as tf
 
 import keras_lightnets
 from lightnets import data, tasks
-from lightnets.config.keys import APPLICATIONS, Config
+from lightnets.config.keys import Config
 from lightnets.distribution import strategy, workers
 from lightnets.evaluation.evaluator import Evaluator, distribute
 from lightnets.optimization import batch_norm, finetune, optimizers
@@ -300,8 +300,7 @@ class Training:
         elif self._why_not and self.config.model.freeze == "backbone":
             features = [f"The whole network runs in every step: {self._why_not}"]
         model = self.config.model
-        own = not model.foreign or model.name.startswith(APPLICATIONS)
-        if model.freeze == "backbone" and own and not model.weights:
+        if model.freeze == "backbone" and model.has_builder and not model.weights:
             features.append(
                 "Warning: the backbone has random weights and does not learn: all that the "
                 "classifier gets is random features. Name --weights, or leave out --freeze."

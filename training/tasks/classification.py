@@ -25,10 +25,6 @@ class Classification(Task):
     mistakes = "Most certain mistakes"
     columns: ClassVar[dict[str, str]] = {"accuracy": "acc", "val_accuracy": "val_acc"}
 
-    @property
-    def flags(self) -> tuple[str, ...]:
-        return ()
-
     def score(self, true: np.ndarray, numbers: np.ndarray, top: int = 5) -> dict[str, Any]:
         return scoring.score(true, numbers, top)
 

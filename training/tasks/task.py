@@ -63,11 +63,6 @@ class Task:
     dense = True
     judge: Callable[..., Any] | None = None
 
-    @property
-    def flags(self) -> tuple[str, ...]:
-        """What a command is told to read data for this task."""
-        return ("--task", self.name)
-
     @classmethod
     def begin(cls, config: Config, labels: Callable[[], np.ndarray], count: int) -> Task:
         """Returns the task of a run.
@@ -145,11 +140,15 @@ class Task:
 
     def write_rows(self, rows: Rows, folder: pathlib.Path) -> None:
         """Writes `rows` as CSV."""
-        cells = [
+        write_text(folder / f"{self.table}.csv", csv_text(tuple(rows[0]), self.cells(rows)))
+
+    @staticmethod
+    def cells(rows: Rows) -> list[list[Any]]:
+        """Returns the cells of `rows`, as they are shown and written."""
+        return [
             [f"{value:.4f}" if isinstance(value, float) else value for value in row.values()]
             for row in rows
         ]
-        write_text(folder / f"{self.table}.csv", csv_text(tuple(rows[0]), cells))
 
     def draw(
         self, true: np.ndarray, numbers: np.ndarray, labels: Sequence[str], folder: pathlib.Path

@@ -27,6 +27,11 @@ class _LineError(Exception):
     """What is wrong with a line: its number, and the rest of the sentence."""
 
 
+def is_list(path: pathlib.Path) -> bool:
+    """Whether a path is a file that `read_list` reads, by its name."""
+    return path.is_file() and path.suffix.lower() in (".csv", ".jsonl")
+
+
 def read_list(path: pathlib.Path, task: str = DEFAULT, chosen: str | None = None) -> Tree:
     """Reads a CSV (with a header) or JSONL file of paths and labels.
 

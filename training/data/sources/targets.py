@@ -14,9 +14,6 @@ from lightnets.support.errors import UserError
 LABELS = ("label", "class", "category", "target")
 SEVERAL = ("labels", "tags", *LABELS)
 
-# What the columns of numbers are, where they are no classes.
-NOUNS = {"multi-label": "Labels", "regression": "Values"}
-
 # Of each split: the labels of its images, and the names of classes, labels or numbers.
 Found = Mapping[str, tuple[np.ndarray, list[str]]]
 
