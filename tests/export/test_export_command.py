@@ -89,22 +89,23 @@ def test_bad_arguments(tmp_path, monkeypatch, capsys, arguments, code, text):
 
 
 @pytest.mark.parametrize(
-    ("quantize", "arguments", "missing"),
+    ("keys", "arguments", "missing"),
     [
-        ("none", ["RUN"], {"web"}),
-        ("int8", ["RUN"], {"web", "keras"}),
-        ("none", ["RUN", "--reject", "0.95"], {"web", *runtimes.INT8}),
-        ("none", ["--model", "mobilenet_v1"], {"web", *runtimes.INT8}),
+        ({}, ["RUN"], {"web"}),
+        ({"model": {"quantize": "int8", "weights": "other"}}, ["RUN"], {"web", "keras"}),
+        ({}, ["RUN", "--reject", "0.95"], {"web", *runtimes.INT8}),
+        ({}, ["--model", "mobilenet_v1"], {"web", *runtimes.INT8}),
+        ({"train": {"task": "regression"}}, ["RUN"], {"web", *runtimes.INT8}),
     ],
 )
 def test_all_formats_are_those_that_are_possible(
-    tmp_path, monkeypatch, capsys, quantize, arguments, missing
+    tmp_path, monkeypatch, capsys, keys, arguments, missing
 ):
     # Mutations: each of these was refused, a quantized run after minutes of converting.
     def write(args, formats, *_):
         raise ExportError(",".join(formats))
 
-    config = configs.from_dict({"model": {"quantize": quantize, "weights": "other"}})
+    config = configs.from_dict(keys)
     monkeypatch.setattr(export, "_open_run", lambda _: types.SimpleNamespace(config=config))
     for name in ("_export", "_export_network"):
         monkeypatch.setattr(export, name, write)

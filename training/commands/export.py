@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from keras_lightnets.export import bundle, runtimes
 from lightnets.config import keys as configs
+from lightnets.config.tasks import TASKS
 from lightnets.evaluation import rejection
 from lightnets.run import directory as runs
 from lightnets.run import networks
@@ -202,6 +203,8 @@ def _is_possible(name: str, source: runs.Run | None) -> bool:
     """Whether a run, or a network that no run made, can be had in a format."""
     if source is None:  # there are no images to learn ranges from
         return name not in runtimes.INT8
+    if f"--formats {name}" in TASKS[source.config.train.task].lacks:
+        return False
     return name != "keras" or source.config.model.quantize == "none"
 
 

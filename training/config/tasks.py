@@ -35,6 +35,7 @@ _OF_CLASSES = frozenset(
     {
         *("data.folds", "data.class_weights", "train.label_smoothing", "distillation.teacher"),
         *("model.quantize", "--reject", "lightnets compare"),
+        *(f"--formats {name}" for name in ("litert-int8", "onnx-int8", "openvino-int8", "web")),
     }
 )
 
