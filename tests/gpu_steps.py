@@ -233,7 +233,8 @@ def backward_pass(model: keras.Model, policy: str, batch: int, **keys):
         before, tf.GradientTape = tf.GradientTape, Tape
         try:
             with keras.StatelessScope(state_mapping=zip(variables, values, strict=True)):
-                return step._gradients(images, labels, weights, batch=tf.constant(float(batch)))
+                seeds = [tf.zeros(2, tf.int32) for _ in step._generators]
+                return step._gradients(images, labels, weights, tf.constant(float(batch)), seeds)
         finally:
             tf.GradientTape = before
 

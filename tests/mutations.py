@@ -1019,9 +1019,16 @@ MUTATIONS = (
     Mutation(
         "step: one dropout mask for all replicas",
         "training/optimization/step.py",
-        "place = tf.cast(replica * self._config.accumulate + part, tf.int64)",
-        "place = tf.cast(replica * 0 + part, tf.int64)",
+        "place = replica * self._config.accumulate + part",
+        "place = replica * 0 + part",
         "test_step.py::test_dropout_differs_by_step_replica_and_part",
+    ),
+    Mutation(
+        "step: a GPU is asked for the seeds of dropout",
+        "training/optimization/step.py",
+        'with tf.device("CPU:0"):',
+        "with tf.device(None):",
+        "test_step.py::test_a_gpu_is_not_asked_for_the_seeds_of_dropout",
     ),
     Mutation(
         "step: a skipped step leaves its mark",

@@ -64,7 +64,11 @@ def both(devices, dropout):
         model.compile(optimizer)
     data = loop.splits.train(0, global_batch=BATCH)
     model.fit(data.take(12), verbose=0)
-    return loop.model.get_weights(), model.get_weights()
+    fitted = model.get_weights()
+    images = next(iter(data))[0]
+    if dropout:  # it goes on with seeds of its own
+        assert np.any(model(images, training=True) != model(images, training=True))
+    return loop.model.get_weights(), fitted
 
 
 @pytest.mark.parametrize("devices", ["cpu:1", pytest.param("cpu:2", marks=pytest.mark.slow)])

@@ -89,7 +89,9 @@ def test_activations_are_recomputed_if_asked_for(recompute):
     optimizer = keras.optimizers.SGD()
     train = step.TrainStep(model, optimizer, step.LoopState(False), config, OptimizerConfig())
     batch = tf.zeros((2, 32, 32, 3)), tf.zeros((2, 1000)), tf.zeros(2), tf.constant(2.0)
-    graph = tf.function(train._gradients).get_concrete_function(*batch).graph
+    graph = (
+        tf.function(train._gradients).get_concrete_function(*batch, [tf.zeros(2, tf.int32)]).graph
+    )
     norms = [op for op in graph.get_operations() if op.type == "FusedBatchNormV3"]
     assert all(op.get_attr("is_training") for op in norms) == (not recompute)
 
@@ -100,21 +102,15 @@ def seeds_of_all():
         model = toy.build_model(toy.config(), toy.ToySplits(0))
         state, config = step.LoopState(False), TrainConfig(accumulate=2)
         train = step.TrainStep(model, keras.optimizers.SGD(), state, config, OptimizerConfig())
-    (seed,) = step._seed_states(model)
 
     @tf.function
-    def masks(part):
-        def one():
-            train._seed_dropout(part)
-            return tf.identity(seed.value)
-
-        return chosen.run(one)
+    def seeds(number, part):
+        return chosen.run(lambda: train._seeds_of(number, part)[0])
 
     found = []
     for number in range(2):
-        state.step.assign(number)
         for part in range(2):
-            values = chosen.experimental_local_results(masks(part))
+            values = chosen.experimental_local_results(seeds(tf.constant(number), part))
             found += [tuple(value.numpy().tolist()) for value in values]
     return found
 
@@ -122,6 +118,37 @@ def seeds_of_all():
 def test_dropout_differs_by_step_replica_and_part():
     found = processes.call(seeds_of_all)
     assert len(set(found)) == len(found) == 8
+
+
+def test_a_gpu_is_not_asked_for_the_seeds_of_dropout():
+    # Mutations: seeds computed on the GPU; the number of the step read from its variable there.
+    drop, inputs = keras.layers.Dropout(0.5), keras.Input((3,))
+    model = keras.Model(inputs, drop(keras.layers.Dense(3)(drop(inputs))))
+    optimizer, state = keras.optimizers.SGD(), step.LoopState(False)
+    optimizer.build(model.trainable_variables)
+    train = step.TrainStep(model, optimizer, state, TrainConfig(), OptimizerConfig())
+
+    @tf.function(autograph=False)
+    def on_gpu(number):
+        with tf.device("GPU:0"):  # which need not be there to be named
+            batch = tf.zeros((2, 3)), tf.zeros((2, 3)), tf.ones(2), tf.zeros(1)
+            return train(*batch, number=number)
+
+    graph = on_gpu.get_concrete_function(tf.constant(0)).graph
+    keys = [op for op in graph.get_operations() if op.type == "StatelessRandomGetKeyCounter"]
+    masks = [op for op in keys if "dropout" in op.name]
+    seeds = {mask.inputs[0].name for mask in masks}
+    assert len(masks) == len(seeds) == 2
+    for mask in masks:
+        found, ahead = [], [mask.inputs[0].op]
+        while ahead:
+            found.append(ahead.pop())
+            ahead += [tensor.op for tensor in found[-1].inputs]
+        kinds = {op.type for op in found}
+        assert kinds >= {"Placeholder", "Const"}
+        assert "ReadVariableOp" not in kinds
+        elsewhere = {op.type for op in found if op.inputs and "CPU" not in op.device}
+        assert elsewhere <= {"AddV2"}  # of int32, which GPUs leave to the host as well
 
 
 def test_a_teacher_changes_the_loss_as_the_formula_says():

@@ -15,8 +15,12 @@ Keras 3.15 does each of these per replica before its own sum (see `docs/training
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import itertools
 import math
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -135,7 +139,9 @@ class TrainStep:
         self._average = average
         self._teacher = teacher
         self._distillation = distillation or DistillationConfig()
-        self._seeds = _seed_states(model)
+        self._generators = _generators(model)
+        for generator in self._generators:
+            generator.next = functools.partial(_next_given, generator)
         self._statistics = batch_norm.statistics(model)
         self._ranges = batch_norm.ranges(model)
         self._backward = tf.function(self._gradients, jit_compile=True) if jit else self._gradients
@@ -149,6 +155,7 @@ class TrainStep:
         weights: tf.Tensor,
         stop: tf.Tensor,
         observe: Callable[[int, tf.Tensor], None] | None = None,
+        number: tf.Tensor | None = None,
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """Takes one step and tells what was seen in it.
 
@@ -159,6 +166,8 @@ class TrainStep:
             stop: This process' reasons to stop, float32 `(reasons,)`, 0 or 1 each.
             observe: Called with the number k of each part and its float32 logits, those of the
                 images k, k + K, k + 2K, ... where K is `accumulate`.
+            number: That of the step, int32 `()`, if the host knows it: a GPU that has to tell it
+                is waited for.
 
         Returns:
             The sum of `stop` over all replicas: all stop in the same step, or none. And the sums
@@ -169,7 +178,7 @@ class TrainStep:
         undo = [tf.identity(variable) for variable in self._changed if self._state.scaled]
         replicas = tf.distribute.get_replica_context().num_replicas_in_sync
         batch = tf.cast(tf.shape(images)[0] * replicas, tf.float32)
-        sums, gradient = self._accumulate(images, labels, weights, batch, observe)
+        sums, gradient = self._accumulate(images, labels, weights, batch, observe, number)
         # The identity places the input on the device of the replica; the sum needs one.
         values = [sums, tf.identity(stop), gradient]
         if replicas > 1 and self._statistics:
@@ -212,7 +221,7 @@ class TrainStep:
         self._state.step.assign_add(1)
         return sums
 
-    def _accumulate(self, images, labels, weights, batch, observe):
+    def _accumulate(self, images, labels, weights, batch, observe, number):
         """Returns the sums of loss, weight and hits, and the scaled gradient of all parts."""
         parts = self._config.accumulate
         sums, total = tf.zeros((3,)), tf.zeros(())
@@ -223,10 +232,12 @@ class TrainStep:
                 piece = [tf.identity(x[part::parts]) for x in (images, labels, weights)]
             if part:
                 self._share_ranges()
-            self._seed_dropout(part)
+            seeds = self._seeds_of(self._state.step if number is None else number, part)
             # Outside of what XLA compiles: a teacher may consist of anything.
             taught = self._teacher(piece[0]) if self._teacher else None
-            part_sums, gradient, logits = self._backward(*piece, batch=batch, taught=taught)
+            part_sums, gradient, logits = self._backward(
+                *piece, batch=batch, seeds=seeds, taught=taught
+            )
             if observe is not None:
                 observe(part, logits)
             sums += part_sums
@@ -241,9 +252,10 @@ class TrainStep:
             for variable, value in zip(self._ranges, shared, strict=True):
                 variable.assign(value)
 
-    def _gradients(self, images, labels, weights, batch, taught=None):
+    def _gradients(self, images, labels, weights, batch, seeds, taught=None):
         """Returns sums as `_accumulate`, one vector of the gradients of all variables, logits."""
-        with recompute_activations(self._config.recompute), tf.GradientTape() as tape:
+        seeded = _seeded(self._generators, seeds)
+        with seeded, recompute_activations(self._config.recompute), tf.GradientTape() as tape:
             logits = tf.cast(self._model(tf.cast(images, tf.float32), training=True), tf.float32)
             losses, hits = self._judge(labels, logits)
             if taught is not None:
@@ -264,17 +276,22 @@ class TrainStep:
         hits = tf.cast(tf.equal(tf.argmax(labels, -1), tf.argmax(logits, -1)), tf.float32)
         return losses, hits
 
-    def _seed_dropout(self, part: int) -> None:
-        """Seeds random layers by (seed, layer, step, replica, part), so that nothing is kept."""
+    def _seeds_of(self, number: Any, part: int) -> list[tf.Tensor]:
+        """Seeds of random layers by (seed, layer, step, replica, part), so that nothing is kept.
+
+        On the host, where random operations read theirs.
+        """
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group
-        place = tf.cast(replica * self._config.accumulate + part, tf.int64)
+        place = replica * self._config.accumulate + part
         fold_in = tf.random.experimental.stateless_fold_in  # pyright: ignore[reportAttributeAccessIssue]
-        for number, state in enumerate(self._seeds):
-            seed = tf.constant([self._config.seed, number], tf.int64)
-            for value in (self._state.step.read_value(), place):
-                seed = fold_in(seed, value)
-            # Keras wants numbers that fit its own, narrower integers.
-            state.assign(tf.cast(seed & 0x7FFFFFFF, state.dtype))
+        seeds = []
+        with tf.device("CPU:0"):
+            for layer in range(len(self._generators)):
+                seed = tf.constant([self._config.seed, layer], tf.int64)
+                for value in (number, place):
+                    seed = fold_in(seed, tf.cast(value, tf.int64))
+                seeds.append(tf.cast((seed & 0x7FFFFFFF) % (2**31 - 2), tf.int32))
+        return seeds
 
     def _clip(self, gradient: tf.Tensor, norm: tf.Tensor, variables: list) -> list[tf.Tensor]:
         """Returns the gradients of the variables, clipped, out of the vector of all."""
@@ -343,9 +360,37 @@ def _parted(vector: tf.Tensor, like: list) -> list[tf.Tensor]:
     return [tf.reshape(part, each.shape) for part, each in zip(parts, like, strict=True)]
 
 
-def _seed_states(model: keras.Model) -> list[keras.Variable]:
-    """Returns the states of the random layers, such as dropout, in the order of the layers."""
-    return [v for v in model.variables if v.path.endswith("seed_generator_state")]
+def _generators(model: keras.Model) -> list[keras.random.SeedGenerator]:
+    """Returns the seeds of the random layers, such as dropout, in the order of the layers."""
+    layers = model._flatten_layers()  # those of inner models, too
+    return [generator for layer in layers for generator in layer._seed_generators]
+
+
+# Generator -> the seeds it is to hand out. Replicas are threads, which take turns within a step.
+_given = threading.local()
+
+
+def _next_given(generator: keras.random.SeedGenerator, ordered: bool = True) -> tf.Tensor:
+    """What stands for `generator.next`: in a step a seed of its own, else the next one of Keras.
+
+    The generator's state would lie on the GPU, from where each seed would have to be fetched.
+    """
+    seeds = getattr(_given, "seeds", {})
+    return next(seeds[generator]) if generator in seeds else type(generator).next(generator)
+
+
+@contextlib.contextmanager
+def _seeded(generators: list[keras.random.SeedGenerator], seeds: list) -> Iterator[None]:
+    """Gives each generator its seed, int32 `(2,)`, and others for a layer that is called again."""
+
+    def counting_from(seed: tf.Tensor) -> Iterator[tf.Tensor]:
+        return (tf.add(seed, [0, call]) for call in itertools.count())
+
+    _given.seeds = dict(zip(generators, map(counting_from, seeds), strict=True))
+    try:
+        yield
+    finally:
+        _given.seeds = {}
 
 
 def _leave_reduction_to_us(optimizer: keras.Optimizer) -> None:

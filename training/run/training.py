@@ -77,6 +77,7 @@ class Training:
         self.steps_per_epoch = self.splits.train_examples // self.config.train.batch_size
         keras.utils.set_random_seed(config.train.seed)
         self._steps: Any = None
+        self._step = 0  # the next one
         self._on_features = False
         self._stored: stored.Stored | None = None
         with self.strategy.scope():
@@ -183,17 +184,18 @@ class Training:
         # Nothing in a step branches on a tensor. To rewrite all that it calls, in case it did,
         # would be a tenth of the time to the first step.
         @tf.autograph.experimental.do_not_convert
-        def one(iterator, stop):
-            stops, _ = self.strategy.run(step, args=(*next(iterator), stop))
+        def one(iterator, stop, number):
+            arguments = (*next(iterator), stop)
+            stops, _ = self.strategy.run(step, args=arguments, kwargs={"number": number})
             return self.strategy.experimental_local_results(stops)[0]
 
         @tf.function
-        def steps(iterator, count, stop):
+        def steps(iterator, first, count, stop):
             if self.config.train.steps_per_execution == 1:
-                return one(iterator, stop)
+                return one(iterator, stop, first)
             stops = tf.zeros_like(stop)
-            for _ in tf.range(count):
-                stops = one(iterator, stop)
+            for number in tf.range(first, first + count):
+                stops = one(iterator, stop, number)
             return stops
 
         return steps
@@ -209,11 +211,15 @@ class Training:
         Returns:
             The sum of `stop` over all replicas of all workers.
         """
-        return self._steps(batches, tf.constant(count), tf.constant(stop, tf.float32))
+        first, self._step = self._step, self._step + count
+        stops = tf.constant(stop, tf.float32)
+        return self._steps(batches, tf.constant(first), tf.constant(count), stops)
 
     def batches(self) -> Iterator[Any]:
         """Returns the training batches from the present step on, without end."""
-        size, step = self.config.train.batch_size, int(self.state.step.numpy())
+        size = self.config.train.batch_size
+        # From here on it is counted here, too: to ask a GPU is to wait for it.
+        step = self._step = int(self.state.step.numpy())
         images: Any = self.splits
         if self.out and step < self.head_epochs * self.steps_per_epoch:
             images = self._stored = self._stored or self._store(self.out)
