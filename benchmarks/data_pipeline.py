@@ -62,7 +62,6 @@ def ours(folder: pathlib.Path):
         # The crop of torchvision's RandomResizedCrop, so that both do the same work.
         data=DataConfig(
             dataset=str(folder),
-            cache="none",
             crop="random_resized",
             crop_area=(0.08, 1.0),
             flip=True,

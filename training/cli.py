@@ -35,7 +35,7 @@ COMMANDS = {
     "rank": "which network suits some pictures, without training one",
     "embed": "write what a network sees in pictures: features with names and labels",
     "search": "find the pictures most like an image, by such features",
-    "data": "check a data set, show it as a network sees it, or convert it",
+    "data": "check a data set, or show it as a network sees it",
     "train": "train a network; leaves a folder with weights, numbers and pictures",
     "evaluate": "measure a run, a model file, an export or a server on held-out images",
     "compare": "put finished runs side by side",
@@ -48,7 +48,7 @@ COMMANDS = {
 
 
 # What people look for among the commands.
-_OF_DATA = ("data check", "data show", "data convert")
+_OF_DATA = ("data check", "data show")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

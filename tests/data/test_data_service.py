@@ -236,7 +236,6 @@ def test_a_dispatcher_without_workers_is_said(pictures):
     ("dataset", "data", "message"),
     [
         ("pictures", {"data_service": "http://host:1"}, "takes host:port"),
-        ("pictures", {"cache": "disk"}, r"data.cache \(=disk\) cannot be used"),
         ("digits", {}, "cannot read digits"),
     ],
 )

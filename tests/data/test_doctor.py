@@ -13,7 +13,6 @@ from PIL import Image
 from lightnets import cli
 from lightnets.config import keys as configuration
 from lightnets.data import check as damage
-from lightnets.data import load
 from lightnets.data.load import open_dataset
 from lightnets.data.sources import listing
 from lightnets.data.sources import tfds as tfds_source
@@ -340,56 +339,6 @@ def test_bands_find_all_hashes_that_are_near():
 def open_config(dataset, **data):
     values = {"dataset": str(dataset), "resize_shorter": 32} | data
     return configuration.from_dict({"data": values, "model": {"image_size": 32}})
-
-
-def test_converted_images_are_the_same_in_order_labels_and_pixels(pictures, tmp_path, capfd):
-    """Catches images that are encoded anew, and a label list in another order."""
-    out = tmp_path / "converted"
-    assert cli.main(["data", "convert", str(pictures), str(out)]) == 0
-    assert "train: 8 images\nval: 4 images\n" in capfd.readouterr().out
-    before, after = load(open_config(pictures)), load(open_config(out))
-    assert after.labels == before.labels == ["<b>dog&", "cat"]
-    assert after.train_source.order == "a full permutation per epoch"
-
-    def examples(source):
-        return sorted(
-            (source.contents(place).numpy(), int(label))
-            for place, label in enumerate(source.read_labels())
-        )
-
-    assert examples(after.train_source) == examples(before.train_source)
-    assert examples(after.eval_source) == examples(before.eval_source)
-    images, labels, _ = next(iter(after.train(global_batch=4)))
-    assert (images.shape, labels.shape) == ((4, 32, 32, 3), (4, 2))
-    assert check(capfd, out)[0] == 0
-
-
-def test_all_splits_are_converted_and_can_be_named(pictures, tmp_path, capfd):
-    """Caught: `test` beside `val` being left behind without a word."""
-    shutil.copytree(pictures / "val" / "cat", pictures / "test" / "cat")
-    out = tmp_path / "converted"
-    assert cli.main(["data", "convert", str(pictures), str(out)]) == 0
-    assert "train: 8 images\nval: 4 images\ntest: 2 images\n" in capfd.readouterr().out
-    splits = load(open_config(out, eval_split="test"))
-    assert splits.eval_examples == 2
-    assert set(splits.eval_source.read_labels()) == {splits.labels.index("cat")}
-    assert load(open_config(out)).eval_examples == 4
-
-
-def test_a_conversion_that_fails_leaves_nothing(pictures, tmp_path, capfd):
-    bad = pictures / "train" / "cat" / "bad.jpg"
-    bad.write_bytes(b"no")
-    folder = tmp_path / "there"
-    folder.mkdir()
-    assert cli.main(["data", "convert", str(pictures), str(folder / "out")]) == 1
-    assert f"{bad}: it is no image" in capfd.readouterr().err
-    assert list(folder.iterdir()) == []
-    arguments = ["data", "convert", str(pictures), str(folder / "out"), "--skip-corrupt"]
-    assert cli.main(arguments) == 0
-    assert [path.name for path in folder.iterdir()] == ["out"]
-    assert load(open_config(folder / "out")).train_examples == 8
-    assert cli.main(arguments) == 1
-    assert "exists already" in capfd.readouterr().err
 
 
 @pytest.mark.slow

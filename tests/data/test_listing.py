@@ -122,13 +122,12 @@ from lightnets.commands import predict
 from lightnets.data import load
 from keras_lightnets.preprocessing import EvalTransform
 
-root, out = sys.argv[1:]
+(root,) = sys.argv[1:]
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + 2**31, used + 2**31))
 splits = load(config.from_dict({"data": {"dataset": root}}), checked=True)
 print(splits.train_examples + splits.eval_examples)
 assert cli.main(["data", "check", root]) == 0
-assert cli.main(["data", "convert", root, out]) == 0
 
 class Model:
     transform = EvalTransform(image_size=(8, 8))
@@ -149,7 +148,7 @@ def test_no_command_reads_a_file_that_is_too_large_for_a_picture(tmp_path):
     large.touch()
     os.truncate(large, 20 * 10**9)
     reason = "a file of 19074 MiB, more than 256 MiB"
-    command = [sys.executable, "-c", LIMITED, str(root), str(tmp_path / "out")]
+    command = [sys.executable, "-c", LIMITED, str(root)]
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")}
     done = subprocess.run(
         command, capture_output=True, text=True, timeout=300, check=False, env=environment

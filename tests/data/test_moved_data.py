@@ -31,9 +31,7 @@ def be_told_to_stop():
 
 
 def config_of(pictures, **keys):
-    return configs.update(
-        toy.config(**keys), {"data": {"dataset": str(pictures), "cache": "none"}}, where="test"
-    )
+    return configs.update(toy.config(**keys), {"data": {"dataset": str(pictures)}}, where="test")
 
 
 @pytest.mark.nightly

@@ -114,7 +114,7 @@ def detections(root):
         example,
         kind="tfrecord",
     )
-    return "things", {"train": 24, "validation": 8, "test": 4}, {"train": 24, "val": 8, "test": 4}
+    return "things", {"train": 24, "validation": 8, "test": 4}
 
 
 def configured(root):
@@ -127,7 +127,7 @@ def configured(root):
         kind="array_record",
         configs=("small", "large"),
     )
-    return "things/small:1.0.0", {"train": 24, "test": 8}, {"train": 24, "val": 8}
+    return "things/small:1.0.0", {"train": 24, "test": 8}
 
 
 def other_names(root):
@@ -152,7 +152,7 @@ def other_names(root):
         kind="tfrecord",
         supervised=("picture", "fine"),
     )
-    return "things", {"train": 24}, {"train": 24}
+    return "things", {"train": 24}
 
 
 @pytest.mark.parametrize(
@@ -162,9 +162,9 @@ def other_names(root):
         *(pytest.param(build, marks=pytest.mark.nightly) for build in (configured, detections)),
     ],
 )
-def test_checked_shown_converted_and_trained(build, tmp_path, capfd):
+def test_checked_shown_and_trained(build, tmp_path, capfd):
     """Caught: masks instead of pictures, unlabelled splits called wrong or left behind."""
-    name, counts, converted = build(tmp_path / "tfds")
+    name, counts = build(tmp_path / "tfds")
     where = ["--data-dir", str(tmp_path / "tfds")]
 
     def lightnets(*arguments):
@@ -181,19 +181,11 @@ def test_checked_shown_converted_and_trained(build, tmp_path, capfd):
     grid = tmp_path / "grid.png"
     lightnets("data", "show", name, *where, "--image-size", "32", "--images", "2", "--out", grid)
     assert grid.is_file()
-    out = lightnets("data", "convert", name, tmp_path / "converted", *where)
-    expected = "".join(f"{split}: {count} images\n" for split, count in converted.items())
-    described, _, rest = out.partition("\n")
-    assert described.endswith("2 classes: " + ", ".join(found["splits"]["train"]["classes"]))
-    assert rest.startswith(expected)
-    again = json.loads(lightnets("data", "check", tmp_path / "converted", "--json"))
-    assert list(again["splits"]["train"]["classes"]) == list(found["splits"]["train"]["classes"])
-    for kept, split in zip(converted, counts, strict=True):
-        assert again["splits"][kept]["unlabelled"] == found["splits"][split]["unlabelled"]
     run = tmp_path / "run"
     flags = ["--image-size", "32", "--epochs", "1", "--batch-size", "8", "--out", run]
     flags += ["--model", "mobilenet_v2_trunc_x0_25", "--recipe", "scratch-small"]
-    assert described in lightnets("train", "--dataset", name, *where, *flags).splitlines()
+    described = "2 classes: " + ", ".join(found["splits"]["train"]["classes"])
+    assert described in lightnets("train", "--dataset", name, *where, *flags)
     trained = json.loads((run / "results.json").read_text())
     evaluated = json.loads(lightnets("evaluate", run, "--json"))
     assert evaluated["images"] == (8 if len(counts) > 1 else 4)

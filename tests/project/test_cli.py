@@ -68,7 +68,7 @@ def test_every_command_explains_itself(name, capsys):
         (["trian"], "Unknown command 'trian'. Did you mean 'train'?"),
         (["train", "--modle", "x"], "Unknown flag '--modle'. Did you mean '--model'?"),
         # The flag of another action: it was suggested in place of itself.
-        (["data", "convert", "a", "b", "--out", "x"], "See lightnets data convert --help."),
+        (["data", "check", "a", "--out", "x"], "See lightnets data check --help."),
         (["train", "--modle=x"], "Unknown flag '--modle'. Did you mean '--model'?"),
         (["train", "pictures", "extra"], "Unknown argument 'extra'."),
         (["train"], "DATA is missing: a folder with a subfolder of pictures for"),

@@ -46,7 +46,7 @@ def damage_while_training(dataset, victim, out, replicas):
     config = configuration.from_dict(
         {
             "model": {"image_size": 16},
-            "data": {"dataset": str(dataset), "cache": "none"},
+            "data": {"dataset": str(dataset)},
             "train": values,
         }
     )
@@ -57,7 +57,7 @@ def damage_while_training(dataset, victim, out, replicas):
 @pytest.mark.slow
 def test_of_all_damaged_images_those_of_the_step_are_named(pictures):
     """Caught: looking at the images of another step, or only at those of training."""
-    data = {"dataset": str(pictures), "cache": "none"}
+    data = {"dataset": str(pictures)}
     splits = lightnets.data.load(
         configuration.from_dict({"model": {"image_size": 16}, "data": data})
     )

@@ -7,8 +7,8 @@ import os
 import pytest
 
 from lightnets import cli
-from lightnets.doctor import convert, show
 from lightnets.doctor import examine as doctor
+from lightnets.doctor import show
 from lightnets.run import artifacts
 from lightnets.run import directory as runs
 from lightnets.support.errors import UserError
@@ -65,7 +65,6 @@ def test_places_that_cannot_be_written(tmp_path):
         ["data", "check", ".", "--fix-list", "none/x"],
         ["data", "check", ".", "--page", "file/x.html"],
         ["data", "show", ".", "--out", "none/x.png"],
-        ["data", "convert", ".", "file/x"],
         ["export", "run", "--out", "file/x"],
         ["train", "--dataset", "digits", "--out", "file/x"],
     ],
@@ -81,7 +80,6 @@ def test_no_command_begins_its_work_without_a_place_for_the_result(
         (artifacts, "open"),
         (doctor, "examine"),
         (show, "views"),
-        (convert, "convert"),
         (runs.Run, "open"),
         (runs.Run, "create"),
     ):

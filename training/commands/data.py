@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import pathlib
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from lightnets.config import keys as configs
@@ -14,10 +14,10 @@ from lightnets.config.tasks import DEFAULT, flags
 from lightnets.support import console
 from lightnets.support.errors import UsageError, UserError
 from lightnets.support.words import command, count, shell_word
-from lightnets.support.writing import check_file, check_folder, write_paths
+from lightnets.support.writing import check_file, write_paths
 
-# Keys whose flags stand beside `--set`: what messages about a data set advise.
-_FLAGS = ("--data-dir", "--download", "--layout")
+# Flags of `check` beside `--set`: what messages about a data set advise.
+_FLAGS = ("--data-dir", "--download", "--layout", "--task")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     text = "Damaged files, copies within and across splits, classes, sizes, formats."
     check = _add_action(actions, "check", _check, text)
-    _add_data_flags(check, (*_FLAGS, "--task"))
+    _add_data_flags(check)
     check.add_argument("--json", action="store_true", help="print one JSON object")
     check.add_argument(
         "--fix-list", type=pathlib.Path, metavar="FILE", help="write paths to remove, one a line"
@@ -47,10 +47,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--out", type=pathlib.Path, default=pathlib.Path("grid.png"), metavar="FILE.png"
     )
     resolve.add_arguments(show)
-    text = "Write ArrayRecord shards, a prepared TFDS data set to name by its folder."
-    convert = _add_action(actions, "convert", _convert, text)
-    convert.add_argument("out", metavar="OUT", type=pathlib.Path, help="new folder")
-    _add_data_flags(convert, (*_FLAGS, "--skip-corrupt"))
 
 
 def _add_action(
@@ -62,10 +58,10 @@ def _add_action(
     return parser
 
 
-def _add_data_flags(parser: argparse.ArgumentParser, flags: Collection[str]) -> None:
+def _add_data_flags(parser: argparse.ArgumentParser) -> None:
     """Declares the flags that say where a data set is and how it is read."""
     for one in configs.declared():
-        if one.flag and one.flag in flags:
+        if one.flag in _FLAGS:
             kind: dict[str, Any] = {"metavar": one.metavar}
             if one.type is bool:
                 kind = {"action": "store_true"}
@@ -173,18 +169,6 @@ def _show(args: argparse.Namespace) -> int:
     console.line(f"{args.out}: recipe {config.recipe}, images of {config.model.image_size} pixels")
     again = command("train", config.data.dataset, *flags(config.train.task))
     console.line(f"Next: {again}")
-    return 0
-
-
-def _convert(args: argparse.Namespace) -> int:
-    """Writes the shards and says what is in them."""
-    config = configs.from_dict(resolve.flag_values(args))
-    check_folder(args.out, "OUT")
-    from lightnets.doctor.convert import convert
-
-    for split, number in convert(config, args.out).items():
-        console.line(f"{split}: {count(number, 'image')}")
-    console.line(f"Next: {command('train', args.out)}")
     return 0
 
 

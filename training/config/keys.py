@@ -178,9 +178,6 @@ class DataConfig:
         high=1000,
         flag=True,
     )
-    cache: Literal["auto", "memory", "disk", "none"] = key(
-        "auto", "where undecoded images are kept", flag=True, resumable=True
-    )
     skip_corrupt: bool = key(False, "train without damaged images instead of stopping", flag=True)
     data_service: str | None = key(
         None, "address of a tf.data service dispatcher", flag=True, resumable=True

@@ -13,7 +13,7 @@ from keras_lightnets.catalogue import class_names
 from keras_lightnets.preprocessing import EvalTransform
 from lightnets.config.keys import Config
 from lightnets.config.tasks import DEFAULT
-from lightnets.data import cache, check, service, split_file
+from lightnets.data import check, service, split_file
 from lightnets.data.dataset import Dataset, find
 from lightnets.data.sources import folders, listing
 from lightnets.data.sources import tfds as tfds_source
@@ -94,7 +94,7 @@ def load(
             sources = split_file.restore(whole, saved_split, data.dataset)
         else:
             sources = split_stratified(whole, config)
-    train, evaluation = cache.cached(list(sources), data)
+    train, evaluation = sources
     if data.data_service and checked:
         service.check_source(train, data.dataset)
     return Splits(
