@@ -286,9 +286,6 @@ class TrainConfig:
     )
     deterministic: bool = key(False, "the same bits again on GPUs too, slower; CPUs always are")
     sync_bn: bool = key(False, "batch statistics over all devices", flag=True, group="machine")
-    reestimate_bn_batches: int = key(
-        0, "after training: batches to measure BN statistics on", low=0
-    )
     ema: float = key(
         0.0, "decay of the average of weights; 0: none", low=0, high=0.999999, flag=True
     )

@@ -11,7 +11,6 @@ import numpy as np
 import tensorflow as tf
 
 from lightnets.data import Splits
-from lightnets.optimization import batch_norm
 
 
 class Evaluator:
@@ -111,21 +110,6 @@ class Evaluator:
             if self._several_workers:  # gathered: each replica holds those of all
                 local = local[:1]
             column += [value.numpy() for value in local]
-
-    def reestimate_batch_norm(self, batches: int, batch: int) -> None:
-        """Replaces the moving statistics by those of the training data.
-
-        Args:
-            batches: How many global batches of training, the first ones, are looked at.
-            batch: Images in a global batch.
-        """
-
-        def share(shard: int, shards: int) -> tf.data.Dataset:
-            return self._splits.train(0, global_batch=batch, shard=shard, shards=shards)
-
-        if batch_norm.layers(self.model):
-            data = distribute(share, batch, self._strategy)
-            batch_norm.reestimate(self.model, data, batches, self._strategy)
 
 
 def distribute(

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import keras
-import numpy as np
-import tensorflow as tf
 
 from keras_lightnets.layers import FakeQuantize
 
@@ -68,50 +64,3 @@ def ranges(model: keras.Model) -> list[keras.Variable]:
     """Returns the ends of the ranges of a quantized network, of layers that are not frozen."""
     found = [layer for layer in leaf_layers(model) if isinstance(layer, FakeQuantize)]
     return [v for layer in found if layer.trainable for v in layer.weights]
-
-
-def reestimate(
-    model: keras.Model, batches: Iterable[Any], count: int, strategy: tf.distribute.Strategy
-) -> None:
-    """Replaces moving statistics by those of `count` batches, each weighing the same.
-
-    The variance is that of all batches together: the mean of their variances plus the variance
-    of their means.
-
-    Args:
-        model: Made inside the scope of `strategy`.
-        batches: `(images, labels, weights)`, distributed.
-        count: How many of them to take.
-        strategy: Where `model` lives.
-    """
-    moving = layers(model)
-    momenta = [layer.momentum for layer in moving]
-
-    @tf.function
-    def measure(batch):
-        def forward(images, *_):
-            model(tf.cast(images, tf.float32), training=True)
-            means = [layer.moving_mean.value for layer in moving]
-            squares = [
-                layer.moving_variance.value + tf.square(mean)
-                for layer, mean in zip(moving, means, strict=True)
-            ]
-            context = tf.distribute.get_replica_context()
-            return context.all_reduce(tf.distribute.ReduceOp.MEAN, [*means, *squares])
-
-        return strategy.run(forward, args=batch)
-
-    sums: list[Any] = [0.0] * (2 * len(moving))
-    try:
-        for layer in moving:
-            layer.momentum = 0.0  # the moving statistics are then those of the last batch
-        for batch in itertools.islice(batches, count):
-            values = [strategy.experimental_local_results(value)[0] for value in measure(batch)]
-            sums = [total + value.numpy() for total, value in zip(sums, values, strict=True)]
-    finally:
-        for layer, momentum in zip(moving, momenta, strict=True):
-            layer.momentum = momentum
-    for number, layer in enumerate(moving):
-        mean, square = sums[number] / count, sums[len(moving) + number] / count
-        layer.moving_mean.assign(mean)
-        layer.moving_variance.assign(np.maximum(square - mean**2, 0.0))

@@ -56,15 +56,11 @@ class History:
             raise UsageError(
                 f"train.monitor must be one of {', '.join(row)}. Received: {self.monitor!r}."
             )
-        better = self.beats_best(row)
+        best = self.best
         self.rows.append(row)
-        return better
-
-    def beats_best(self, row: dict[str, float]) -> bool:
-        """Returns whether a row is better than the best so far."""
-        if math.isnan(row.get(self.monitor, math.nan)):
+        if math.isnan(row[self.monitor]):
             return False
-        return self.best is None or self._rank(row) > self._rank(self.best)
+        return best is None or self._rank(row) > self._rank(best)
 
     def _rank(self, row: dict[str, float]) -> tuple[float, float]:
         return self._sign * row[self.monitor], -row.get("val_loss", 0.0)

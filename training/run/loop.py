@@ -292,8 +292,6 @@ class Loop:
             self._save_weights("last", task)
             if self.history.best is None:  # the time was up before the first epoch was
                 self._save_weights("best", task)
-        if self.options.reestimate_bn_batches:
-            results["reestimated"] = self._reestimate()
         training.agree(0)  # the files are there for all
         predictions = self._predict_by_the_best()
         network = training.evaluator.model
@@ -322,25 +320,11 @@ class Loop:
     def _predict_by_the_best(self) -> Predictions:
         """Predicts the held-out images by the best weights, which the evaluator then holds."""
         best = self.history.best
-        if best and best["step"] == self.step and not self.options.reestimate_bn_batches:
+        if best and best["step"] == self.step:
             return self._predict()  # the last ones are the best
         evaluator = self.training.evaluator
         directory.load_weights(evaluator.model, self._weights("best"))
         return evaluator.predict(self._interrupt_together)
-
-    def _reestimate(self) -> dict[str, Any]:
-        """Measures batch norm's statistics on training data; keeps them if that is better."""
-        evaluator = self.training.evaluator
-        evaluator.reestimate_batch_norm(self.options.reestimate_bn_batches, self.options.batch_size)
-        predictions = evaluator.predict(self._interrupt_together)
-        task, numbers = self._judged(predictions)
-        row = {f"val_{key}": value for key, value in numbers.items()}
-        kept = self.history.beats_best(row)
-        if self.training.chief:
-            self._save_weights("last", task)
-            if kept:
-                self._save_weights("best", task)
-        return {**numbers, "is_best": kept}
 
     def _report(self, results: dict[str, Any], true: np.ndarray, probabilities: np.ndarray) -> None:
         labels = self.training.splits.labels
