@@ -1,31 +1,24 @@
 """One job at a time in a run directory, also where several machines share the storage.
 
-The job that writes (of several workers the first) holds `lock.json`. It names the process, and
-is touched every few seconds. On the same machine the process table says whether its owner lives;
-for any other machine, or container, only a lock that is no longer touched is dead.
+The job that writes (of several workers the first) holds the operating system's lock on `lock.json`,
+which ends with its process, however that ends. The file says whose it is.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import pathlib
 import socket
-import threading
-import time
-import uuid
 from collections.abc import Iterator
-from typing import Any
-
-import psutil
+from typing import IO
 
 from lightnets.support import console
 from lightnets.support.errors import UserError
 
 NAME = "lock.json"
-# Seconds between signs of life, and without one until an owner elsewhere counts as dead.
-BEAT, PATIENCE = 10.0, 60.0
 
 _held: set[pathlib.Path] = set()  # by this process
 
@@ -44,21 +37,15 @@ def held(folder: pathlib.Path) -> Iterator[None]:
     if path in _held:
         yield
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    owner = {**_myself(), "token": uuid.uuid4().hex}
-    while not _create(path, owner):
-        _give_up_if_alive(path)
-    _held.add(path)
-    done = threading.Event()
-    beating = threading.Thread(target=_beat, args=(path, owner, done), daemon=True)
-    beating.start()
-    try:
-        yield
-    finally:
-        done.set()
-        beating.join()
-        _held.discard(path)
-        if _read(path) == owner:
+    with _locked(path) as file:
+        file.truncate(0)
+        json.dump({"host": socket.gethostname(), "pid": os.getpid()}, file)
+        file.flush()
+        _held.add(path)
+        try:
+            yield
+        finally:
+            _held.discard(path)
             path.unlink(missing_ok=True)
             with contextlib.suppress(OSError):
                 path.parent.rmdir()
@@ -67,106 +54,36 @@ def held(folder: pathlib.Path) -> Iterator[None]:
 def check(folder: pathlib.Path) -> None:
     """Raises UserError if a live job holds the run directory `folder`."""
     path = folder.absolute() / NAME
-    if path not in _held:
-        _give_up_if_alive(path)
+    if path not in _held and path.exists():
+        _locked(path).close()
 
 
-def _myself() -> dict[str, Any]:
-    """This process, and what its number is valid in: a machine since its start, or a container."""
-    machine = [socket.gethostname()]
-    with contextlib.suppress(OSError):
-        machine.append(pathlib.Path("/proc/sys/kernel/random/boot_id").read_text().strip())
-        machine.append(str(pathlib.Path("/proc/self/ns/pid").readlink()))
-    process = psutil.Process()
-    return {
-        "host": machine[0],
-        "machine": " ".join(machine),
-        "pid": process.pid,
-        "started": process.create_time(),
-    }
+def _locked(path: pathlib.Path) -> IO[str]:
+    """Returns the open file, which is locked until it is closed."""
+    while True:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("a", encoding="utf-8")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            raise UserError(
+                f"{path.parent} is in use by {_owner(path)}. Wait for its end or stop it, or name "
+                "another folder with --out."
+            ) from None
+        except OSError as error:
+            console.line(
+                f"{path.parent} cannot be locked ({error.strerror}): start no second job in it."
+            )
+        with contextlib.suppress(OSError):
+            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                return file
+        file.close()  # its owner has ended, and removed it, since it was opened
 
 
-def _create(path: pathlib.Path, owner: dict[str, Any]) -> bool:
-    """Writes the lock, unless there is one: atomic on network storage too."""
-    try:
-        with path.open("x", encoding="utf-8") as file:
-            json.dump(owner, file)
-    except FileExistsError:
-        return False
-    return True
-
-
-def _read(path: pathlib.Path) -> dict[str, Any] | None:
-    """Returns the owner, None where there is no lock; a damaged lock has nobody's."""
+def _owner(path: pathlib.Path) -> str:
     try:
         owner = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except ValueError:
-        return {}
-    return owner if isinstance(owner, dict) else {}
-
-
-def _give_up_if_alive(path: pathlib.Path) -> None:
-    """Removes the lock of a dead owner.
-
-    Raises:
-        UserError: The owner lives.
-    """
-    owner = _read(path)
-    if owner is None:
-        return
-    here = owner.get("machine") == _myself()["machine"]
-    if _runs(owner) if here else _beats(path, owner):
-        owner = _read(path) or owner
-        raise UserError(
-            f"{path.parent} is in use by process {owner.get('pid')} on {owner.get('host')}. "
-            "Wait for its end or stop it, or name another folder with --out."
-        )
-    # Between these two lines another job may do the same: the loser finds out by its next beat.
-    if _read(path) == owner:
-        path.unlink(missing_ok=True)
-
-
-def _runs(owner: dict[str, Any]) -> bool:
-    try:
-        process = psutil.Process(owner["pid"])
-        # Numbers are used again.
-        return process.create_time() == owner["started"] and process.status() != "zombie"
-    except (psutil.NoSuchProcess, KeyError, TypeError, ValueError):
-        return False
-
-
-def _beats(path: pathlib.Path, owner: dict[str, Any]) -> bool:
-    """Watches for a sign of life; clocks of two machines cannot be compared."""
-    console.line(
-        f"{path.parent} was in use by process {owner.get('pid')} on {owner.get('host')}: waiting "
-        f"up to {PATIENCE:.0f} s for a sign of life."
-    )
-    first, end = _touched(path), time.monotonic() + PATIENCE
-    while time.monotonic() < end:
-        time.sleep(BEAT / 10)
-        if _touched(path) != first:
-            return _read(path) is not None
-    return False
-
-
-def _touched(path: pathlib.Path) -> int:
-    # Network storage asks the server for the time of a file when it is opened.
-    with contextlib.suppress(OSError), path.open("rb") as file:
-        return os.fstat(file.fileno()).st_mtime_ns
-    return 0
-
-
-def _beat(path: pathlib.Path, owner: dict[str, Any], done: threading.Event) -> None:
-    """Touches the lock; ends the process, which must write no more, if it is another's now."""
-    while not done.wait(BEAT):
-        with contextlib.suppress(OSError):  # storage that is away for a moment
-            if _read(path) != owner:
-                console.line(
-                    f"lightnets: {path.parent} was taken over by another job while this one did "
-                    "not run. This one ends, and writes nothing more.",
-                    error=True,
-                )
-                os._exit(1)
-            os.utime(path)
+        return f"process {owner['pid']} on {owner['host']}"
+    except (OSError, ValueError, KeyError, TypeError):  # it has just begun, or ended
+        return "another process"
