@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import pathlib
 import types
@@ -20,32 +21,35 @@ from lightnets.run import build, loop, train, training
 SIDE, CLASSES = 8, 4
 
 
+@dataclasses.dataclass
 class ToySplits:
     """The contract of `lightnets.data.Splits`, computed: the class is the brightest quarter."""
 
+    seed: int
+    train_examples: int = 48
+    eval_examples: int = 22
+    heavy_step: int = -1
+    config: configs.Config | None = None
+
     order = "computed"
     dataset = None
+    labels = tuple(f"quarter{number}" for number in range(CLASSES))
+    transform = EvalTransform((SIDE, SIDE))
     # Nothing is read that could be damaged.
     train_source = eval_source = types.SimpleNamespace(
         decoded=True, read_labels=lambda: np.eye(CLASSES, dtype="float32")
     )
 
-    def __init__(self, seed: int, train_examples=48, eval_examples=22, heavy_step=-1):
-        self.labels = [f"quarter{number}" for number in range(CLASSES)]
-        self.transform = EvalTransform((SIDE, SIDE))
-        self.train_examples, self.eval_examples = train_examples, eval_examples
-        self._seed, self._heavy_step = seed, heavy_step
-
     def train(self, start_step, *, global_batch, shard=0, shards=1):
         size = global_batch // shards
 
         def batch(step):
-            seeds = tf.random.experimental.stateless_fold_in([self._seed, 1], step)
+            seeds = tf.random.experimental.stateless_fold_in([self.seed, 1], step)
             images, labels = _examples(seeds, global_batch)
             mine = slice(shard * size, (shard + 1) * size)
             # In one step the second half of the batch weighs so much that its gradient
             # leaves the range of float16, but not that of float32.
-            heavy = tf.equal(step, self._heavy_step) & (tf.range(global_batch) >= global_batch // 2)
+            heavy = tf.equal(step, self.heavy_step) & (tf.range(global_batch) >= global_batch // 2)
             weights = tf.where(heavy, 1e4, 1.0)
             return images[mine], labels[mine], weights[mine]
 
@@ -129,7 +133,7 @@ def install(**splits) -> None:
     """Puts the toy in the place of the real networks and data, in this process."""
 
     def load(config, saved=None, checked=False):
-        return ToySplits(config.train.seed, **splits)
+        return ToySplits(config.train.seed, config=config, **splits)
 
     data.load = load
     build.build_model = build_model

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from lightnets import data
 from lightnets.config import keys as configs
-from lightnets.evaluation import page, report, suspects
+from lightnets.evaluation import page, report, scoring, suspects
 from lightnets.run import directory
 from tests import pages, toy
 
@@ -40,7 +40,8 @@ def write(folder, dataset, classes, wrong, certain=0.9):
     folder.mkdir()
     path = folder / page.NAME
     model = toy.pooled_network(len(classes))
-    page.write(config, splits, results, true, probabilities, model, None, path)
+    found = scoring.Predictions(true, probabilities, splits.labels)
+    page.write(splits, results, found, model, None, path)
     return path, [splits.eval_source.name(place) for place in range(wrong)]
 
 

@@ -12,12 +12,14 @@ from keras_lightnets.export import tasks as served
 from lightnets import tasks
 from lightnets.config import keys as configs
 from lightnets.config import resolve, validate
+from lightnets.evaluation.scoring import Predictions
 from lightnets.run.history import History
 from lightnets.support.errors import UsageError
 from tests import toy
 
 NAN = np.nan
 TRUE = np.array([[1, 0], [0, NAN], [1, 1], [0, 1]], np.float32)
+NAMES = ["cat", "dog"]
 SCORES = np.array([[0.9, 0.4], [0.2, 0.1], [0.3, 0.8], [0.1, 0.3]], np.float32)
 
 
@@ -29,7 +31,7 @@ def test_what_is_not_known_counts_in_no_loss_and_no_number():
     expected = [each[0].mean(), each[1, 0], each[2].mean(), each[3].mean()]
     np.testing.assert_allclose(losses, expected, rtol=1e-5)
     np.testing.assert_allclose(hits, [1, 1, 0.5, 0.5])
-    found = tasks.MultiLabel((0.5, 0.5)).score(TRUE, SCORES)
+    found = tasks.MultiLabel((0.5, 0.5)).score(Predictions(TRUE, SCORES, NAMES))
     assert found["loss"] == pytest.approx(each[~np.isnan(TRUE)].mean(), rel=1e-5)
     # Of cats the first two are the cats; of dogs 0.8, then 0.4, which is none, then 0.3.
     assert found["mean_average_precision"] == pytest.approx((1 + (1 + 2 / 3) / 2) / 2)
@@ -37,12 +39,13 @@ def test_what_is_not_known_counts_in_no_loss_and_no_number():
 
 def test_thresholds_are_those_of_the_best_f1_between_two_scores():
     # Mutation: the first score that is one in place of the best F1.
-    task = tasks.MultiLabel((0.5, 0.5)).fitted(TRUE, SCORES)
+    task = tasks.MultiLabel((0.5, 0.5)).fitted(Predictions(TRUE, SCORES, NAMES))
     np.testing.assert_allclose(task.thresholds[0], 0.25)
     assert task.present(SCORES)[:, 0].tolist() == [True, False, True, False]
     # Of dogs all three known ones give 2 * 2 / (3 + 2), the surest alone 2 / 3.
     np.testing.assert_allclose(task.thresholds[1], 0.15)
-    assert tasks.MultiLabel((0.5,)).fitted(TRUE[:1, 1:], SCORES[:1, 1:]).thresholds == (0.5,)
+    first = Predictions(TRUE[:1, 1:], SCORES[:1, 1:], NAMES[1:])
+    assert tasks.MultiLabel((0.5,)).fitted(first).thresholds == (0.5,)
 
 
 def test_values_are_learned_in_standard_deviations_and_told_in_units():
@@ -54,7 +57,7 @@ def test_values_are_learned_in_standard_deviations_and_told_in_units():
     losses, errors = task.judge(tf.constant(values[:1]), tf.constant(logits))
     np.testing.assert_allclose(losses, [1.5], rtol=1e-5)  # both are sqrt(3/2) deviations away
     np.testing.assert_allclose(errors, [6], rtol=1e-5)  # the mean of 10 and 2
-    found = task.score(values, values + np.float32([3, -1]))
+    found = task.score(Predictions(values, values + np.float32([3, -1]), NAMES))
     assert found["mae"] == pytest.approx(2)
     assert task.guessing(values, 2) == pytest.approx(1)
     given = keras.Input((2,))
@@ -147,9 +150,9 @@ def test_a_model_says_what_its_numbers_mean():
 
 
 def test_what_is_shown_of_an_answer():
-    labels, names = tasks.MultiLabel((0.5, 0.25)), ["cat", "dog"]
-    answers = [("a.png", labels.answer(SCORES[0], names, None, 1)), ("b.png", None)]
-    answers[1] = ("b.png", labels.answer(SCORES[1], names, None, 1))
+    labels = tasks.MultiLabel((0.5, 0.25))
+    answers = [("a.png", labels.answer(SCORES[0], NAMES, None, 1)), ("b.png", None)]
+    answers[1] = ("b.png", labels.answer(SCORES[1], NAMES, None, 1))
     shown = labels.shown(answers, exact=False)
     assert shown.cells == [["a.png", "cat 0.90, dog 0.40"], ["b.png", "none"]]
     assert shown.records[0]["labels"] == ["cat", "dog"]

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from lightnets.data import Splits
     from lightnets.data.held_out import HeldOut
+    from lightnets.evaluation.scoring import Predictions
     from lightnets.tasks import Task
 
 # Mistakes that are named.
@@ -98,24 +99,26 @@ def run(args: argparse.Namespace) -> int:
         for name, images in found.sources.items():
             splits = Splits(found.labels, transform, images, images, config)
             with check.explained(images, found.dataset.name):
-                answers[name] = scoring.predict_split(
+                true, numbers = scoring.predict_split(
                     predict, splits, args.batch_size, dense=task.dense
                 )
-    true, numbers = map(np.concatenate, zip(*answers.values(), strict=True))
+                answers[name] = scoring.Predictions(true, numbers, found.labels)
+    true, numbers, _ = zip(*answers.values(), strict=True)
+    every = scoring.Predictions(np.concatenate(true), np.concatenate(numbers), found.labels)
     results = {
         "target": args.target,
-        **task.score(true, numbers, args.top),
-        "splits": {name: task.score(*own, top=args.top) for name, own in answers.items()},
+        **task.score(every, args.top),
+        "splits": {name: task.score(own, args.top) for name, own in answers.items()},
         "left_out": found.left_out,
-        "missing_classes": found.missing(true),
+        "missing_classes": found.missing(every.true),
         "notes": notes,
-        task.table: task.rows(true, numbers, found.labels),
+        task.table: task.rows(every),
         **measured,
     }
-    _write(args, results, found, task, true, numbers)
+    _write(args, results, found, task, every)
     if not args.json:
         _print(results, found, task)
-        for line in _worst(true, numbers, found, task):
+        for line in _worst(every, found, task):
             console.line(line)
     if reported := _to_report(args, source, found, answers):
         written = _write_reports(args, *opened(), found, reported, measured, task)
@@ -133,26 +136,24 @@ def _write(
     results: Mapping[str, Any],
     found: HeldOut,
     task: Task,
-    true: np.ndarray,
-    numbers: np.ndarray,
+    every: Predictions,
 ) -> None:
     """Writes the files that flags name."""
     if args.out:
         args.out.mkdir(parents=True, exist_ok=True)
         write_json(args.out / "results.json", results)
         task.write_rows(results[task.table], args.out)
-        task.draw(true, numbers, found.labels, args.out)
+        task.draw(every, args.out)
     if args.predictions:
-        sources = found.sources.values()
-        task.write_predictions(sources, true, numbers, found.labels, args.predictions)
+        task.write_predictions(found.sources.values(), every, args.predictions)
 
 
 def _to_report(
     args: argparse.Namespace,
     source: pathlib.Path | None,
     found: HeldOut,
-    answers: Mapping[str, tuple[np.ndarray, np.ndarray]],
-) -> Mapping[str, tuple[np.ndarray, np.ndarray]]:
+    answers: Mapping[str, Predictions],
+) -> Mapping[str, Predictions]:
     """Returns the answers that get a page; unasked, for a person, those that training has not."""
     from lightnets.evaluation import page
 
@@ -183,7 +184,7 @@ def _write_reports(
     model: keras.Model,
     splits: Splits,
     found: HeldOut,
-    answers: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    answers: Mapping[str, Predictions],
     measured: Mapping[str, Any],
     task: Task,
 ) -> Iterator[pathlib.Path]:
@@ -192,7 +193,6 @@ def _write_reports(
     from lightnets.run import speed
 
     path = pathlib.Path(args.target)
-    config = runs.Run.open(path).config
     one_image, in_batch = speed.milliseconds(model, (1, 32))
     about = {
         **json.loads((path / "results.json").read_text()),
@@ -200,30 +200,25 @@ def _write_reports(
         **{"one_image": one_image, "in_batch": in_batch},
         **measured,
     }
-    for name, (true, probabilities) in answers.items():
-        own = name == found.chose
-        results = {
-            **{**about, **task.score(true, probabilities)},
-            task.table: task.rows(true, probabilities, found.labels),
-        }
-        file = path / (page.NAME if own else page.name_of(name))
+    for name, own in answers.items():
+        results = {**about, **task.score(own), task.table: task.rows(own)}
+        split = None if name == found.chose else name
+        file = path / (page.NAME if split is None else page.name_of(split))
         images = dataclasses.replace(splits, eval_source=found.sources[name])
-        split = None if own else name
-        task.write_page(config, images, results, true, probabilities, model, split, file)
+        task.write_page(images, results, own, model, split, file)
         yield file
 
 
-def _worst(true: np.ndarray, numbers: np.ndarray, found: HeldOut, task: Task) -> Iterator[str]:
+def _worst(every: Predictions, found: HeldOut, task: Task) -> Iterator[str]:
     """Yields the worst answers, with their files."""
-    wrong = task.worst(true, numbers)
+    wrong = task.worst(every)
     if not len(wrong):
         return
     yield f"{task.mistakes}:"
     names = [(source, place) for source in found.sources.values() for place in range(source.count)]
     for image in wrong[:_WORST]:
         source, place = names[image]
-        words = task.words(true[image], numbers[image], found.labels)
-        yield f"  {source.name(place)}: {words}"
+        yield f"  {source.name(place)}: {task.words(every, image)}"
 
 
 def _next(

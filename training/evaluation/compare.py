@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from keras_lightnets.intervals import interval
@@ -54,9 +55,10 @@ def read(path: pathlib.Path) -> Ran:
     Raises:
         UserError: It is not finished, or damaged.
     """
-    try:
+    with _named(path):
         config = configs.from_dict(configs.load(path / "config.yaml"), where="config.yaml")
-        of_classes = config.train.task == tasks.DEFAULT  # others are refused below, as whole runs
+    tasks.check(config.train.task, "lightnets compare")
+    with _named(path):
         results, history = (
             json.loads((path / f"{name}.json").read_text(encoding="utf-8"))
             for name in ("results", "history")
@@ -64,9 +66,17 @@ def read(path: pathlib.Path) -> Ran:
         size = (path / "weights" / "best.keras").stat().st_size
         kept = path / report.PREDICTIONS
         with kept.open(encoding="utf-8", newline="") if kept.is_file() else io.StringIO() as file:
-            rows = csv.DictReader(file) if of_classes else ()
+            rows = csv.DictReader(file)
             answers = {(row["image"], row["true"]): row["true"] == row["predicted"] for row in rows}
-        _ = not of_classes or results["accuracy"], results["images"]
+        _ = results["accuracy"], results["images"]
+    return Ran(path, _flat(configs.to_dict(config)), results, history, answers, size)
+
+
+@contextlib.contextmanager
+def _named(path: pathlib.Path) -> Iterator[None]:
+    """Raises UserError, which names the run, in place of what is wrong with one of its files."""
+    try:
+        yield
     except FileNotFoundError as error:
         raise UserError(
             f"The run {path} lacks {pathlib.Path(error.filename).name}. "
@@ -74,8 +84,6 @@ def read(path: pathlib.Path) -> Ran:
         ) from None
     except (ValueError, KeyError, TypeError, UserError) as error:
         raise UserError(f"A file of the run {path} is damaged: {error}") from None
-    tasks.check(config.train.task, "lightnets compare")
-    return Ran(path, _flat(configs.to_dict(config)), results, history, answers, size)
 
 
 def _flat(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from keras_lightnets.intervals import interval
-from lightnets.config.keys import Config, DistillationConfig
+from lightnets.config.keys import DistillationConfig
 from lightnets.evaluation import activation, advice, features, rejection, report, suspects
 from lightnets.evaluation.features import Known
 from lightnets.evaluation.scoring import calibration, largest_class, mistakes
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import keras
 
     from lightnets.data import Splits
+    from lightnets.evaluation.scoring import Predictions
 
 NAME = "report.html"
 # Pictures of each kind on the page, 3 KB each, and the length of their sides in pixels.
@@ -40,11 +41,9 @@ def name_of(split: str) -> str:
 
 @report.only_a_picture
 def write(
-    config: Config,
     splits: Splits,
     results: Mapping[str, Any],
-    true: np.ndarray,
-    probabilities: np.ndarray,
+    found: Predictions,
     model: keras.Model | None,
     split: str | None,
     path: pathlib.Path,
@@ -52,22 +51,20 @@ def write(
     """Writes the page beside the pictures of the run, and the labels to check.
 
     Args:
-        config: Of the run.
-        splits: Its data.
+        splits: Data and configuration of the run.
         results: What `results.json` holds; the rows of `report.per_class` as `per_class`; if known
             what `environment.json` holds as `environment`, and milliseconds an image as
             `one_image` and `in_batch`.
-        true: Class numbers of the held-out images, `(images,)`.
-        probabilities: `(images, classes)`, of the best weights.
+        found: Of the held-out images, by the best weights.
         model: Of these weights; None leaves out what only it can show.
         split: Name of the held-out images, if they are not those which chose the best epoch. The
             pictures and the list of labels to check are of the latter, and stay as they are.
         path: To write, in the folder of the run.
     """
-    run, labels = path.parent, splits.labels
+    run, (true, probabilities, labels) = path.parent, found
     known = None if model is None else _known(model, splits)
     said = probabilities.argmax(-1)
-    shown = _shown(true, probabilities, len(labels))
+    shown = _shown(true, probabilities)
     doubtful = list(suspects.of_run(splits, true, probabilities, known))
     pictures = {"Loss, accuracy and learning rate by epoch": run / "curves.png"}
     if split is None:
@@ -79,7 +76,7 @@ def write(
     sections = [
         markup.section(
             "Mistakes, the most certain first",
-            *_mistakes(splits, true, probabilities, shown, model, known),
+            *_mistakes(splits, found, shown, model, known),
         ),
         markup.section("Labels to check", *_suspects(splits, doubtful)),
         *(
@@ -94,11 +91,10 @@ def write(
         markup.section("Calibration", *_calibration(true, probabilities)),
         markup.section("Images of none of the classes", *_rejection(results)),
     ]
-    whole(config, splits, results, headline, sections, split, path)
+    whole(splits, results, headline, sections, split, path)
 
 
 def whole(
-    config: Config,
     splits: Splits,
     results: Mapping[str, Any],
     headline: Iterable[str],
@@ -109,21 +105,21 @@ def whole(
     """Writes a page of what all tasks share and, as HTML, what is of one.
 
     Args:
-        config: Of the run.
-        splits: Its data.
+        splits: See `write`.
         results: See `write`.
         headline: How well it does.
         sections: Where it fails.
         split: See `write`.
         path: See `write`.
     """
-    facts = [*_facts(config, splits, results), *_environment(results)]
+    config = splits.config
+    facts = [*_facts(splits, results), *_environment(results)]
     parts = [
         *headline,
         markup.lines(advice.in_place(results["advice"], path.parent, config.data.dataset)),
         markup.section("What was trained", markup.table(("", ""), facts)),
         *sections,
-        markup.section("What the network saw in training", _seen(config, splits)),
+        markup.section("What the network saw in training", _seen(splits)),
         markup.section("Commands", f"<pre>{markup.text(_commands(path.parent))}</pre>"),
     ]
     title = f"{config.model.label} on {pathlib.Path(config.data.dataset).name}"
@@ -149,7 +145,8 @@ def _headline(
     )
 
 
-def _facts(config: Config, splits: Splits, results: Mapping[str, Any]) -> list[tuple[str, Any]]:
+def _facts(splits: Splits, results: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    config = splits.config
     model, train = config.model, config.train
     return [
         ("Data", config.data.dataset),
@@ -197,12 +194,12 @@ def _known(model: keras.Model, splits: Splits) -> Known | None:
     return features.extract(model, splits, features.sample(splits.train_source))
 
 
-def _shown(true: np.ndarray, probabilities: np.ndarray, classes: int) -> np.ndarray:
+def _shown(true: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
     """Returns the places of mistakes to show, the most certain first.
 
     Those of which there is no other of their kind come with them.
     """
-    said = probabilities.argmax(-1)
+    said, classes = probabilities.argmax(-1), probabilities.shape[1]
     wrong = mistakes(true, probabilities)
     kinds = true[wrong] * classes + said[wrong]
     first = np.unique(kinds, return_index=True)[1] if classes <= MATRIX else []
@@ -211,14 +208,14 @@ def _shown(true: np.ndarray, probabilities: np.ndarray, classes: int) -> np.ndar
 
 def _mistakes(
     splits: Splits,
-    true: np.ndarray,
-    probabilities: np.ndarray,
+    found: Predictions,
     shown: np.ndarray,
     model: keras.Model | None,
     known: Known | None,
 ) -> Iterator[str]:
     """Yields each mistake beside what the network looked at and what it knew most like it."""
-    said, labels = probabilities.argmax(-1), splits.labels
+    true, probabilities, labels = found
+    said = probabilities.argmax(-1)
     wrong = count(int(np.sum(said != true)), "mistake")
     if not len(shown):
         yield f"<p>{wrong}.</p>"
@@ -235,8 +232,8 @@ def _mistakes(
     ]
     told = ""
     if model is not None and (maps := activation.maps(model)):
-        found = maps(np.stack(images), said[shown])
-        columns.append([*map(activation.overlay, images, found)])
+        looked_at = maps(np.stack(images), said[shown])
+        columns.append([*map(activation.overlay, images, looked_at)])
         told = "Red: what spoke for the answer. "
     if known is not None:
         places = features.nearest(known.look(np.stack(images)), known.features)[:, 0]
@@ -350,11 +347,11 @@ def _below(splits: Splits, name: str) -> str:
     return str(path.relative_to(folder)) if below else name
 
 
-def _seen(config: Config, splits: Splits) -> str:
+def _seen(splits: Splits) -> str:
     """Returns training images as the network sees them: cut, coloured and mixed by chance."""
-    if config.data.data_service:
+    if splits.config.data.data_service:
         return ""
-    size = min(config.train.batch_size, splits.train_examples)  # as a run has it
+    size = min(splits.config.train.batch_size, splits.train_examples)  # as a run has it
     batch = next(iter(splits.train(global_batch=size)))
     images, labels, _ = (part.numpy()[:SEEN] for part in batch)
     names = map(splits.words, labels)

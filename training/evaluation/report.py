@@ -6,18 +6,14 @@ import contextlib
 import functools
 import io
 import pathlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import IO, TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import IO, Any
 
 import numpy as np
 
 from keras_lightnets.text import first_line, visible
-from lightnets.evaluation import scoring
 from lightnets.support import console
-from lightnets.support.writing import csv_text, replacing, write_text
-
-if TYPE_CHECKING:
-    from lightnets.data.sources.stream import AnySource
+from lightnets.support.writing import replacing
 
 # What a run keeps of each held-out image.
 PREDICTIONS = "predictions.csv"
@@ -62,30 +58,6 @@ def per_class(
         {"class": name, "precision": p, "recall": r, "f1": f, "images": int(n)}
         for name, p, r, f, n in zip(labels, *(column.tolist() for column in scores), strict=True)
     ]
-
-
-def write_predictions(
-    sources: Iterable[AnySource],
-    true: np.ndarray,
-    probabilities: np.ndarray,
-    labels: Sequence[str],
-    path: pathlib.Path,
-) -> None:
-    """Writes file, true and predicted class of each held-out image, in the order of evaluation.
-
-    The margin is what the true class has more than the most probable other one: an image that
-    is most certainly wrong has the lowest.
-    """
-    names = [source.name(place) for source in sources for place in range(source.count)]
-    best = probabilities.argmax(-1)
-    _, margins = scoring.rivals(true, probabilities)
-    rows = [
-        (name, labels[label], labels[said], f"{row[said]:.6f}", f"{margin:.6f}")
-        for name, label, said, row, margin in zip(
-            names, true, best, probabilities, margins, strict=True
-        )
-    ]
-    write_text(path, csv_text(("image", "true", "predicted", "probability", "margin"), rows))
 
 
 @only_a_picture

@@ -1,9 +1,9 @@
-"""Numbers of a classifier on held-out images, computed the same way for every artefact."""
+"""Predictions of held-out images, and numbers of a classifier, the same for every artefact."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -14,6 +14,21 @@ if TYPE_CHECKING:
 
 # Probabilities below this count as this in the loss, as in Keras.
 _EPSILON = 1e-7
+
+
+class Predictions(NamedTuple):
+    """What a network said of images, beside what is right.
+
+    Attributes:
+        true: Class numbers, `(images,)`; where an image has several labels or values float32
+            `(images, labels)`, NaN where one is not known.
+        numbers: Probabilities, scores or values, float32 `(images, labels)`.
+        labels: Names, in the order of the last axis.
+    """
+
+    true: np.ndarray
+    numbers: np.ndarray
+    labels: Sequence[str]
 
 
 def score(true: np.ndarray, probabilities: np.ndarray, top: int = 5) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import json
 import math
@@ -20,6 +21,7 @@ from keras_lightnets.networks import complexity
 from lightnets.config.tasks import flags
 from lightnets.distribution.workers import resume_command
 from lightnets.evaluation import page, report, scoring
+from lightnets.evaluation.scoring import Predictions
 from lightnets.optimization import batch_norm
 from lightnets.optimization.step import seen_so_far
 from lightnets.run import directory, foreign
@@ -35,9 +37,6 @@ from lightnets.tasks.task import Task
 _SIGNAL, _TIME = 0, 1  # places in the vector of reasons to stop
 # Before so many steps a loss that has not moved says nothing.
 _STEPS_TO_MOVE = 20
-
-
-Predictions = tuple[np.ndarray, np.ndarray]  # what is true, what the network says
 
 
 class Loop:
@@ -62,7 +61,7 @@ class Loop:
         self.interrupts = Interrupts()
         self.stuck = False
         # After which step the held-out images were last predicted, and what came out.
-        self.predicted: tuple[int, Predictions] = (-1, (np.empty(0), np.empty(0)))
+        self.predicted: tuple[int, Predictions | None] = (-1, None)
         self.tensorboard = None
         if self.options.tensorboard and training.chief:
             self.tensorboard = _tensorboard(out / "tensorboard")
@@ -73,9 +72,9 @@ class Loop:
         self.began = time.monotonic() - directory.seconds(self.out)
         try:
             with self.interrupts:
-                results, predictions = self._finish(*self._epochs())
+                results, found = self._finish(*self._epochs())
             if self.training.chief:
-                self._report(results, *predictions)
+                self._report(results, found)
             return results
         except KeyboardInterrupt:
             again = command("train", "--resume", self.out)
@@ -220,10 +219,10 @@ class Loop:
         training = self.training
         if self.epoch < training.head_epochs:
             # Not kept: the numbers of the end are those of the whole network, on the images.
-            true, probabilities = training.evaluate(self._interrupt_together, self.epoch)
+            found = self._labelled(training.evaluate(self._interrupt_together, self.epoch))
         else:
-            true, probabilities = self._predict()
-        task, numbers = self._judged((true, probabilities))
+            found = self._predict()
+        task, numbers = self._judged(found)
         if not math.isfinite(numbers["loss"]):
             self._stop_not_finite(f"The held-out loss is not finite after step {self.step}")
         metric = next(iter(task.columns))
@@ -244,14 +243,19 @@ class Loop:
         training.state.start_epoch()
         self._save()
         self.progress.end_epoch(row, best=best)
-        self._warn_if_stuck(row, true)
+        self._warn_if_stuck(row, found.true)
         self._interrupt_together()
 
     def _predict(self) -> Predictions:
         """Predicts the held-out images by the weights of now, once for each step."""
-        if self.predicted[0] != self.step:
-            self.predicted = self.step, self.training.evaluate(self._interrupt_together)
-        return self.predicted[1]
+        step, found = self.predicted
+        if found is None or step != self.step:
+            found = self._labelled(self.training.evaluate(self._interrupt_together))
+            self.predicted = self.step, found
+        return found
+
+    def _labelled(self, found: tuple[np.ndarray, np.ndarray]) -> Predictions:
+        return Predictions(*found, self.training.splits.labels)
 
     def _warn_if_stuck(self, row: dict[str, float], true: np.ndarray) -> None:
         """Says, the first time, that an epoch ended no better than guessing."""
@@ -293,14 +297,13 @@ class Loop:
             if self.history.best is None:  # the time was up before the first epoch was
                 self._save_weights("best", task)
         training.agree(0)  # the files are there for all
-        predictions = self._predict_by_the_best()
+        found = self._predict_by_the_best()
         network = training.evaluator.model
         results["parameters"] = complexity.count_parameters(network)[0]
         results["macs"] = complexity.count_macs(network)
-        task, scores = self._judged(predictions)
+        task, scores = self._judged(found)
         results = {**scores, **results}
-        rows, config = self.history.rows, training.config
-        results["advice"] = [*task.advice(config, training.splits, rows, *predictions)]
+        results["advice"] = [*task.advice(training.splits, self.history.rows, found)]
         if training.chief:
             write_json(self.out / "results.json", results)
         # Before the report, which takes its time and can be interrupted.
@@ -310,12 +313,12 @@ class Loop:
             if not name.startswith("top ")
         ]
         self.progress.say(f"Held out: {', '.join(numbers)}")
-        return results, predictions
+        return results, found
 
-    def _judged(self, predictions: Predictions) -> tuple[Task, dict[str, Any]]:
+    def _judged(self, found: Predictions) -> tuple[Task, dict[str, Any]]:
         """Returns the task, with what it takes from predictions, and how good they are."""
-        task = self.training.task.fitted(*predictions)
-        return task, task.score(*predictions)
+        task = self.training.task.fitted(found)
+        return task, task.score(found)
 
     def _predict_by_the_best(self) -> Predictions:
         """Predicts the held-out images by the best weights, which the evaluator then holds."""
@@ -324,32 +327,30 @@ class Loop:
             return self._predict()  # the last ones are the best
         evaluator = self.training.evaluator
         directory.load_weights(evaluator.model, self._weights("best"))
-        return evaluator.predict(self._interrupt_together)
+        return self._labelled(evaluator.predict(self._interrupt_together))
 
-    def _report(self, results: dict[str, Any], true: np.ndarray, probabilities: np.ndarray) -> None:
-        labels = self.training.splits.labels
-        sources = [self.training.splits.eval_source]
-        task = self.training.task.fitted(true, probabilities)
-        predictions = self.out / report.PREDICTIONS
-        task.write_predictions(sources, true, probabilities, labels, predictions)
-        rows = task.rows(true, probabilities, labels)
+    def _report(self, results: dict[str, Any], found: Predictions) -> None:
+        config = self.training.config
+        splits = dataclasses.replace(self.training.splits, config=config)  # its batch fits
+        task = self.training.task.fitted(found)
+        task.write_predictions([splits.eval_source], found, self.out / report.PREDICTIONS)
+        rows = task.rows(found)
         task.write_rows(rows, self.out)
-        task.draw(true, probabilities, labels, self.out)
+        task.draw(found, self.out)
         report.write_curves(self.history.rows, self.out / "curves.png")
-        config, splits = self.training.config, self.training.splits
         environment = json.loads((self.out / directory.ENVIRONMENT).read_text())
         results = {**results, task.table: rows, "environment": environment}
         # The others would wait for what is computed here alone.
         model = None if self.training.members else self.training.evaluator.model
         file = self.out / page.NAME
-        task.write_page(config, splits, results, true, probabilities, model, None, file)
+        task.write_page(splits, results, found, model, None, file)
         dataset = pathlib.Path(config.data.dataset).name
         card = model_card.render(
             config.model.label,
-            labels,
+            found.labels,
             splits.transform,
-            true,
-            probabilities,
+            found.true,
+            found.numbers,
             data=f"{dataset}, {splits.train_examples} images to train on",
             weights=model_card.weights_of(self.training.evaluator.model, config.model.weights),
             chose=results["epochs"] > 1,

@@ -15,18 +15,18 @@ from lightnets.tasks.task import Rows, Shown, Task
 if TYPE_CHECKING:
     from lightnets.config.keys import Config
     from lightnets.data import Splits
-    from lightnets.data.sources.stream import AnySource
+    from lightnets.evaluation.scoring import Predictions
 
 
 class Classification(Task):
-    """Probabilities that sum to 1; `true` are class numbers `(images,)`."""
+    """Probabilities that sum to 1."""
 
     name, main, table, dense = "classification", "accuracy", "per_class", False
     mistakes = "Most certain mistakes"
     columns: ClassVar[dict[str, str]] = {"accuracy": "acc", "val_accuracy": "val_acc"}
 
-    def score(self, true: np.ndarray, numbers: np.ndarray, top: int = 5) -> dict[str, Any]:
-        return scoring.score(true, numbers, top)
+    def score(self, found: Predictions, top: int = 5) -> dict[str, Any]:
+        return scoring.score(found.true, found.numbers, top)
 
     def guessing(self, true: np.ndarray, count: int, config: Config | None = None) -> float:
         shares, smoothing = np.bincount(true, minlength=count) / len(true), 0.0
@@ -36,43 +36,40 @@ class Classification(Task):
                 shares = np.full(count, 1 / count)
         return scoring.guessing_loss(shares, smoothing)
 
-    def rows(self, true: np.ndarray, numbers: np.ndarray, labels: Sequence[str]) -> Rows:
-        return report.per_class(true, numbers, labels)
+    def rows(self, found: Predictions) -> Rows:
+        return report.per_class(*found)
 
     def advice(
-        self,
-        config: Config,
-        splits: Splits,
-        history: Sequence[Mapping[str, float]],
-        true: np.ndarray,
-        numbers: np.ndarray,
+        self, splits: Splits, history: Sequence[Mapping[str, float]], found: Predictions
     ) -> Iterator[str]:
-        yield from advice.of_predictions(splits.labels, true, numbers.argmax(-1))
+        yield from advice.of_predictions(found.labels, found.true, found.numbers.argmax(-1))
         if history:
             each = splits.train_examples / len(splits.labels)
-            yield from advice.of_training(config, history, each)
+            yield from advice.of_training(splits.config, history, each)
 
-    def worst(self, true: np.ndarray, numbers: np.ndarray) -> np.ndarray:
-        return scoring.mistakes(true, numbers)
+    def worst(self, found: Predictions) -> np.ndarray:
+        return scoring.mistakes(found.true, found.numbers)
 
-    def words(self, true: Any, numbers: np.ndarray, labels: Sequence[str]) -> str:
+    def words(self, found: Predictions, image: int) -> str:
+        true, numbers, labels = found.true[image], found.numbers[image], found.labels
         said = int(numbers.argmax())
         return f"{labels[true]}, taken for {labels[said]} ({numbers[said]:.4f})"
 
-    def draw(
-        self, true: np.ndarray, numbers: np.ndarray, labels: Sequence[str], folder: pathlib.Path
-    ) -> None:
-        report.write_confusion_matrix(true, numbers, labels, folder / "confusion_matrix.png")
+    def draw(self, found: Predictions, folder: pathlib.Path) -> None:
+        report.write_confusion_matrix(*found, folder / "confusion_matrix.png")
 
-    def write_predictions(
-        self,
-        sources: Iterable[AnySource],
-        true: np.ndarray,
-        numbers: np.ndarray,
-        labels: Sequence[str],
-        path: pathlib.Path,
-    ) -> None:
-        report.write_predictions(sources, true, numbers, labels, path)
+    def listed(self, found: Predictions) -> tuple[list[str], Iterable[Sequence[Any]]]:
+        """The margin is what the true class has more than the most probable other one.
+
+        An image that is most certainly wrong has the lowest.
+        """
+        true, numbers, labels = found
+        margins = scoring.rivals(true, numbers)[1]
+        cells = (
+            (labels[label], labels[row.argmax()], f"{row.max():.6f}", f"{margin:.6f}")
+            for label, row, margin in zip(true, numbers, margins, strict=True)
+        )
+        return ["true", "predicted", "probability", "margin"], cells
 
     def write_page(self, *arguments: Any) -> None:
         from lightnets.evaluation import page  # imports TensorFlow

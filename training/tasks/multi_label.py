@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from lightnets.config.keys import Config
     from lightnets.data import Splits
+    from lightnets.evaluation.scoring import Predictions
 
 # Scores closer to 0 and 1 count as this in the loss, as in Keras.
 _EPSILON = 1e-7
@@ -60,12 +61,12 @@ class MultiLabel(Task):
         hits = tf.reduce_sum(share * tf.cast(right, tf.float32), -1)
         return tf.reduce_sum(share * losses, -1), hits
 
-    def fitted(self, true: np.ndarray, numbers: np.ndarray) -> MultiLabel:
-        return MultiLabel(tuple(map(_threshold, true.T, numbers.T)))
+    def fitted(self, found: Predictions) -> MultiLabel:
+        return MultiLabel(tuple(map(_threshold, found.true.T, found.numbers.T)))
 
-    def score(self, true: np.ndarray, numbers: np.ndarray, top: int = 5) -> dict[str, Any]:
-        rows = self.rows(true, numbers, range(true.shape[1]))
-        measured = [row for row in rows if row["images"]]
+    def score(self, found: Predictions, top: int = 5) -> dict[str, Any]:
+        true, numbers, _ = found
+        measured = [row for row in self.rows(found) if row["images"]]
         known = ~np.isnan(true)
         right, said = (true == 1)[known], self.present(numbers)[known]
         sure = np.clip(numbers[known].astype(np.float64), _EPSILON, 1 - _EPSILON)
@@ -91,15 +92,15 @@ class MultiLabel(Task):
         """Returns which labels hold, bool, of the shape of `numbers`."""
         return numbers >= np.array(self.thresholds, np.float32)
 
-    def rows(self, true: np.ndarray, numbers: np.ndarray, labels: Sequence[Any]) -> Rows:
+    def rows(self, found: Predictions) -> Rows:
         from sklearn.metrics import average_precision_score
 
-        rows = []
+        rows, (true, numbers, labels) = [], found
         for k, label in enumerate(labels):
             known = ~np.isnan(true[:, k])
             right, said = true[known, k] == 1, self.present(numbers)[known, k]
-            both, found = int(np.sum(right & said)), bool(right.any())
-            area = average_precision_score(right, numbers[known, k]) if found else 0.0
+            both = int(np.sum(right & said))
+            area = average_precision_score(right, numbers[known, k]) if right.any() else 0.0
             rows.append(
                 {
                     "label": label,
@@ -115,33 +116,30 @@ class MultiLabel(Task):
         return rows
 
     def advice(
-        self,
-        config: Config,
-        splits: Splits,
-        history: Sequence[Mapping[str, float]],
-        true: np.ndarray,
-        numbers: np.ndarray,
+        self, splits: Splits, history: Sequence[Mapping[str, float]], found: Predictions
     ) -> Iterator[str]:
-        held_out = np.nansum(true, 0)
-        few = [name for name, n in zip(splits.labels, held_out, strict=True) if n < FEW_HELD_OUT]
+        held_out = np.nansum(found.true, 0)
+        few = [name for name, n in zip(found.labels, held_out, strict=True) if n < FEW_HELD_OUT]
         if few:
             yield (
                 f"Fewer than {FEW_HELD_OUT} held-out images have {some(few)}: the numbers say "
                 "little."
             )
 
-    def errors(self, true: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+    def errors(self, found: Predictions) -> np.ndarray:
+        true, numbers, _ = found
         known = ~np.isnan(true)
         wrong = (self.present(numbers) != (true == 1)) & known
         return np.where(wrong, abs(numbers - np.nan_to_num(true)) + 1, 0).sum(-1)
 
-    def words(self, true: np.ndarray, numbers: np.ndarray, labels: Sequence[str]) -> str:
-        right = [name for name, one in zip(labels, true, strict=True) if one == 1]
-        return f"has {_joined(right)}; answered: {_joined(self._said(labels, numbers))}"
+    def words(self, found: Predictions, image: int) -> str:
+        scores, labels = found.numbers[image], found.labels
+        right = [name for name, one in zip(labels, found.true[image], strict=True) if one == 1]
+        said = [f"{labels[int(k)]} {scores[k]:.2f}" for k in np.flatnonzero(self.present(scores))]
+        return f"has {_joined(right)}; answered: {_joined(said)}"
 
-    def predictions(
-        self, true: np.ndarray, numbers: np.ndarray, labels: Sequence[str]
-    ) -> tuple[list[str], Iterable[Sequence[Any]]]:
+    def listed(self, found: Predictions) -> tuple[list[str], Iterable[Sequence[Any]]]:
+        true, numbers, labels = found
         present = self.present(numbers)
 
         def named(row: np.ndarray) -> str:
@@ -168,10 +166,6 @@ class MultiLabel(Task):
     ) -> dict[str, Any]:
         present = self.present(numbers).tolist()
         return {"names": list(labels), "scores": numbers.tolist(), "present": present}
-
-    def _said(self, labels: Sequence[str], scores: np.ndarray) -> list[str]:
-        held = np.flatnonzero(self.present(scores)).tolist()
-        return [f"{labels[k]} {scores[k]:.2f}" for k in held]
 
     def shown(self, answers: Sequence[tuple[str, dict[str, Any]]], *, exact: bool) -> Shown:
         names = answers[0][1]["names"] if answers else []

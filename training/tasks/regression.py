@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from lightnets.config.keys import Config
     from lightnets.data import Splits
+    from lightnets.evaluation.scoring import Predictions
 
 
 @dataclass(frozen=True)
@@ -74,16 +75,17 @@ class Regression(Task):
             return float(np.mean(np.where(errors <= 1, 0.5 * errors**2, errors - 0.5)))
         return float(np.mean(errors**2))
 
-    def score(self, true: np.ndarray, numbers: np.ndarray, top: int = 5) -> dict[str, Any]:
-        rows = self.rows(true, numbers, range(true.shape[1]))
+    def score(self, found: Predictions, top: int = 5) -> dict[str, Any]:
+        rows = self.rows(found)
         means = {key: float(np.mean([row[key] for row in rows])) for key in ("mae", "r2")}
-        return {"images": len(true), **means, "loss": self._loss(true, numbers)}
+        loss = self._loss(found.true, found.numbers)
+        return {"images": len(found.true), **means, "loss": loss}
 
     def guessing(self, true: np.ndarray, count: int, config: Config | None = None) -> float:
         return self._loss(true, true.mean(0) if self.loss == "mse" else np.median(true, 0))
 
-    def rows(self, true: np.ndarray, numbers: np.ndarray, labels: Sequence[Any]) -> Rows:
-        rows = []
+    def rows(self, found: Predictions) -> Rows:
+        rows, (true, numbers, labels) = [], found
         for k, label in enumerate(labels):
             right = true[:, k].astype(np.float64)
             mean, low, high = of_mean(abs(right - numbers[:, k]))
@@ -95,30 +97,26 @@ class Regression(Task):
         return rows
 
     def advice(
-        self,
-        config: Config,
-        splits: Splits,
-        history: Sequence[Mapping[str, float]],
-        true: np.ndarray,
-        numbers: np.ndarray,
+        self, splits: Splits, history: Sequence[Mapping[str, float]], found: Predictions
     ) -> Iterator[str]:
-        for row in self.rows(true, numbers, splits.labels):
+        for row in self.rows(found):
             if row["r2"] <= 0:
                 yield (
                     f"The answers for {row['value']} are no better than its mean always "
                     f"(R2 {row['r2']:.3g}). Can it be seen in the pictures?"
                 )
 
-    def errors(self, true: np.ndarray, numbers: np.ndarray) -> np.ndarray:
-        return (abs(true - numbers) / np.array(self.std)).max(-1)
+    def errors(self, found: Predictions) -> np.ndarray:
+        return (abs(found.true - found.numbers) / np.array(self.std)).max(-1)
 
-    def words(self, true: np.ndarray, numbers: np.ndarray, labels: Sequence[str]) -> str:
-        rows = zip(labels, true, numbers, strict=True)
+    def words(self, found: Predictions, image: int) -> str:
+        rows = zip(found.labels, found.true[image], found.numbers[image], strict=True)
         return ", ".join(f"{name} is {one:.4g}; answered: {said:.4g}" for name, one, said in rows)
 
     @staticmethod
     @report.only_a_picture
-    def _draw(true: np.ndarray, numbers: np.ndarray, labels: Sequence[str], path: Any) -> None:
+    def _draw(found: Predictions, path: pathlib.Path) -> None:
+        true, numbers, labels = found
         figure = report.new_figure(4.6 * len(labels), 4.2)
         names, style = report.drawable(labels)
         for k, axes in enumerate(np.atleast_1d(figure.subplots(1, len(labels)))):
@@ -131,16 +129,12 @@ class Regression(Task):
             axes.set_ylabel("answered")
         report.save_figure(figure, path)
 
-    def draw(
-        self, true: np.ndarray, numbers: np.ndarray, labels: Sequence[str], folder: pathlib.Path
-    ) -> None:
-        self._draw(true, numbers, labels, folder / "answers.png")
+    def draw(self, found: Predictions, folder: pathlib.Path) -> None:
+        self._draw(found, folder / "answers.png")
 
-    def predictions(
-        self, true: np.ndarray, numbers: np.ndarray, labels: Sequence[str]
-    ) -> tuple[list[str], Iterable[Sequence[Any]]]:
-        header = [f"{what} {name}" for what in ("true", "predicted") for name in labels]
-        return header, ([f"{one:.7g}" for one in row] for row in np.hstack([true, numbers]))
+    def listed(self, found: Predictions) -> tuple[list[str], Iterable[Sequence[Any]]]:
+        header = [f"{what} {name}" for what in ("true", "predicted") for name in found.labels]
+        return header, ([f"{one:.7g}" for one in row] for row in np.hstack(found[:2]))
 
     def headline(self, results: Mapping[str, Any], rows: Rows, *, chose: bool) -> Iterator[str]:
         for row in rows:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from lightnets.config.keys import Config
     from lightnets.data import Splits
     from lightnets.data.sources.stream import AnySource
+    from lightnets.evaluation.scoring import Predictions
 
 # Rows of a table: a class, label or value each.
 Rows = list[dict[str, Any]]
@@ -42,8 +43,6 @@ class Shown(NamedTuple):
 class Task:
     """What a network is to answer.
 
-    Of arrays `true` is what is right, `numbers` float32 `(images, labels)` what a network says.
-
     Attributes:
         name: Of the task.
         columns: Of the history, shown while it trains, each with a short title: what is summed up
@@ -51,7 +50,7 @@ class Task:
         main: The number that says how well a network does.
         table: Stem of the file of `rows`.
         mistakes: What wrong answers are called, the worst first.
-        dense: Whether `true` are the labels as they are, not class numbers.
+        dense: Whether `Predictions.true` are the labels as they are, not class numbers.
         judge: See `TrainStep`; None: that of classes.
     """
 
@@ -90,12 +89,12 @@ class Task:
         """Returns a network that ends in probabilities of classes as one for this task."""
         return network
 
-    def fitted(self, true: np.ndarray, numbers: np.ndarray) -> Task:
+    def fitted(self, found: Predictions) -> Task:
         """Returns the task with what it takes from held-out images, such as thresholds."""
-        del true, numbers
+        del found
         return self
 
-    def score(self, true: np.ndarray, numbers: np.ndarray, top: int = 5) -> dict[str, Any]:
+    def score(self, found: Predictions, top: int = 5) -> dict[str, Any]:
         """Returns `images`, `loss` and the numbers of the task."""
         raise NotImplementedError
 
@@ -109,32 +108,27 @@ class Task:
         """
         raise NotImplementedError
 
-    def rows(self, true: np.ndarray, numbers: np.ndarray, labels: Sequence[str]) -> Rows:
+    def rows(self, found: Predictions) -> Rows:
         """Returns a row for each class, label or value; names first, counts last."""
         raise NotImplementedError
 
     def advice(
-        self,
-        config: Config,
-        splits: Splits,
-        history: Sequence[Mapping[str, float]],
-        true: np.ndarray,
-        numbers: np.ndarray,
+        self, splits: Splits, history: Sequence[Mapping[str, float]], found: Predictions
     ) -> Iterator[str]:
         """Yields what the numbers of a finished run say about it, and what to try next."""
         raise NotImplementedError
 
-    def errors(self, true: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+    def errors(self, found: Predictions) -> np.ndarray:
         """Returns how wrong each answer is, `(images,)`; 0: it is right."""
         raise NotImplementedError
 
-    def words(self, true: Any, numbers: np.ndarray, labels: Sequence[str]) -> str:
-        """Returns what is right for one image, and what was answered."""
+    def words(self, found: Predictions, image: int) -> str:
+        """Returns what is right for one of the images, and what was answered."""
         raise NotImplementedError
 
-    def worst(self, true: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+    def worst(self, found: Predictions) -> np.ndarray:
         """Returns the places of wrong answers, the worst first."""
-        errors = self.errors(true, numbers)
+        errors = self.errors(found)
         order = np.argsort(-errors, kind="stable")
         return order[errors[order] > 0]
 
@@ -150,28 +144,19 @@ class Task:
             for row in rows
         ]
 
-    def draw(
-        self, true: np.ndarray, numbers: np.ndarray, labels: Sequence[str], folder: pathlib.Path
-    ) -> None:
+    def draw(self, found: Predictions, folder: pathlib.Path) -> None:
         """Draws what the task has of a picture, beside the curves."""
 
-    def predictions(
-        self, true: np.ndarray, numbers: np.ndarray, labels: Sequence[str]
-    ) -> tuple[list[str], Iterable[Sequence[Any]]]:
+    def listed(self, found: Predictions) -> tuple[list[str], Iterable[Sequence[Any]]]:
         """Returns header and cells of `predictions.csv`, behind the name of each image."""
         raise NotImplementedError
 
     def write_predictions(
-        self,
-        sources: Iterable[AnySource],
-        true: np.ndarray,
-        numbers: np.ndarray,
-        labels: Sequence[str],
-        path: pathlib.Path,
+        self, sources: Iterable[AnySource], found: Predictions, path: pathlib.Path
     ) -> None:
         """Writes a row for each image, in the order of evaluation, as CSV."""
         names = [source.name(place) for source in sources for place in range(source.count)]
-        header, cells = self.predictions(true, numbers, labels)
+        header, cells = self.listed(found)
         rows = [(name, *row) for name, row in zip(names, cells, strict=True)]
         write_text(path, csv_text(("image", *header), rows))
 
@@ -181,18 +166,16 @@ class Task:
 
     def write_page(
         self,
-        config: Config,
         splits: Splits,
         results: Mapping[str, Any],
-        true: np.ndarray,
-        numbers: np.ndarray,
+        found: Predictions,
         model: keras.Model | None,
         split: str | None,
         path: pathlib.Path,
     ) -> None:
         """Writes the report; the arguments are those of `lightnets.evaluation.page.write`."""
         del model
-        _write_page(self, config, splits, results, true, numbers, split, path)
+        _write_page(self, splits, results, found, split, path)
 
     def answer(self, numbers: np.ndarray, labels: Sequence[str], known: Any, top: int) -> Any:
         """Returns the answer to one image, as `shown` takes it."""
@@ -210,19 +193,17 @@ class Task:
 @report.only_a_picture
 def _write_page(
     task: Task,
-    config: Config,
     splits: Splits,
     results: Mapping[str, Any],
-    true: np.ndarray,
-    numbers: np.ndarray,
+    found: Predictions,
     split: str | None,
     path: pathlib.Path,
 ) -> None:
     from lightnets.evaluation import page  # imports TensorFlow
 
-    labels, rows, worst = splits.labels, results[task.table], task.worst(true, numbers)[:_SHOWN]
+    rows, worst = results[task.table], task.worst(found)[:_SHOWN]
     header = tuple(key.replace("_", " ") for key in rows[0])
-    said = [task.words(true[k], numbers[k], labels) for k in worst]
+    said = [task.words(found, k) for k in worst]
     drawn = {"Course of training": "curves.png"} | ({} if split else {"Answers": "answers.png"})
     sections = [
         markup.section(splits.noun, markup.table(header, [[*row.values()] for row in rows])),
@@ -235,4 +216,4 @@ def _write_page(
     ]
     chose = split is None and results["epochs"] > 1
     headline = [f"<p>{markup.text(line)}</p>" for line in task.headline(results, rows, chose=chose)]
-    page.whole(config, splits, results, headline, sections, split, path)
+    page.whole(splits, results, headline, sections, split, path)
