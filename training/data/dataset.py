@@ -50,15 +50,7 @@ def relabelled(
 ) -> AnySource:
     """Returns a source with labels that are indices into `classes`, mapped by name.
 
-    Args:
-        source: The images.
-        own: Names of its classes.
-        classes: Those of a network, for instance.
-        where: The images, for a message.
-        whose: The classes, for a message.
-
-    Raises:
-        UserError: The source has another class.
+    The other arguments are those of `places`, which raises UserError for another class.
     """
     if list(classes) == list(own):
         return source

@@ -22,13 +22,7 @@ RUN, DATA = "RUN", "DATA"
 
 
 def of_predictions(labels: Sequence[str], true: np.ndarray, said: np.ndarray) -> Iterator[str]:
-    """Yields what is wrong with the answers to the held-out images.
-
-    Args:
-        labels: Names of the classes.
-        true: Class numbers, `(images,)`.
-        said: The answers, `(images,)`.
-    """
+    """Yields what is wrong with `said`, the answers to held-out images, by class number."""
     held_out = np.bincount(true, minlength=len(labels))
     answers = np.bincount(said, minlength=len(labels))
     accuracy = float(np.mean(said == true))
@@ -50,13 +44,7 @@ def of_predictions(labels: Sequence[str], true: np.ndarray, said: np.ndarray) ->
 def of_training(
     config: Config, history: Sequence[Mapping[str, float]], images: float
 ) -> Iterator[str]:
-    """Yields what the course of a run says.
-
-    Args:
-        config: Of the run.
-        history: A row for each epoch, the oldest first.
-        images: Training images a class.
-    """
+    """Yields what the course of a run with so many training images a class says."""
     if images < FEW_TRAINED:
         yield f"{images:.0f} training images a class are few. More of them help most."
     best = max(history, key=lambda row: row["val_accuracy"])

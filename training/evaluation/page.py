@@ -102,16 +102,7 @@ def whole(
     split: str | None,
     path: pathlib.Path,
 ) -> None:
-    """Writes a page of what all tasks share and, as HTML, what is of one.
-
-    Args:
-        splits: See `write`.
-        results: See `write`.
-        headline: How well it does.
-        sections: Where it fails.
-        split: See `write`.
-        path: See `write`.
-    """
+    """Writes a page of what all tasks share and, as HTML, what is of one; see `write`."""
     config = splits.config
     facts = [*_facts(splits, results), *_environment(results)]
     parts = [

@@ -70,10 +70,11 @@ def fit(
 ) -> Rejection:
     """Returns the rule for a run, with what was measured on its held-out images in `about`.
 
+    Training images have the features that are known, held-out ones give temperature and threshold.
+
     Args:
         model: From 0..255 images to probabilities.
-        splits: Training images have the features that are known, held-out ones give temperature
-            and threshold.
+        splits: Data of the run.
         coverage: The share of images of the classes that stay known.
         unknown: Paths of pictures of none of the classes.
 

@@ -42,13 +42,7 @@ def only_a_picture(write: Callable[..., None]) -> Callable[..., None]:
 def per_class(
     true: np.ndarray, probabilities: np.ndarray, labels: Sequence[str]
 ) -> list[dict[str, Any]]:
-    """Returns precision, recall, F1 and count of each class.
-
-    Args:
-        true: Class numbers, `(examples,)`.
-        probabilities: Float, `(examples, classes)`.
-        labels: Class names, in the order of the last axis.
-    """
+    """Returns precision, recall, F1 and count of each class; arguments are `Predictions`."""
     from sklearn.metrics import precision_recall_fscore_support
 
     scores = precision_recall_fscore_support(
@@ -64,14 +58,7 @@ def per_class(
 def write_confusion_matrix(
     true: np.ndarray, probabilities: np.ndarray, labels: Sequence[str], path: pathlib.Path
 ) -> None:
-    """Draws true classes (rows) against predicted ones (columns), shares of each row.
-
-    Args:
-        true: Class numbers, `(examples,)`.
-        probabilities: Float, `(examples, classes)`.
-        labels: Class names.
-        path: PNG file to write.
-    """
+    """Draws true classes (rows) against predicted ones (columns), shares of each row, as PNG."""
     from sklearn.metrics import confusion_matrix
 
     counts = confusion_matrix(true, probabilities.argmax(-1), labels=np.arange(len(labels)))
@@ -99,13 +86,7 @@ def write_confusion_matrix(
 
 @only_a_picture
 def write_curves(history: Sequence[Mapping[str, float]], path: pathlib.Path) -> None:
-    """Draws loss, the numbers of the task and learning rate by epoch.
-
-    Args:
-        history: One mapping an epoch with `epoch` and any of `loss`, `val_loss`, `accuracy`,
-            `val_accuracy`, `learning_rate`, ...
-        path: PNG file to write.
-    """
+    """Draws loss, the numbers of the task and learning rate by epoch, as PNG."""
     panels = [
         *(
             (name.replace("_", " "), {name: "training", f"val_{name}": "held out"})

@@ -1,4 +1,7 @@
-"""Predictions of held-out images, and numbers of a classifier, the same for every artefact."""
+"""Predictions of held-out images, and numbers of a classifier, the same for every artefact.
+
+Wherever both are given `true` are class numbers `(images,)`, `probabilities` `(images, classes)`.
+"""
 
 from __future__ import annotations
 
@@ -35,8 +38,8 @@ def score(true: np.ndarray, probabilities: np.ndarray, top: int = 5) -> dict[str
     """Returns `images`, `accuracy`, `top_K_accuracy` and `loss`.
 
     Args:
-        true: Class numbers, `(examples,)`.
-        probabilities: Float, `(examples, classes)`.
+        true: What is right.
+        probabilities: What was said.
         top: K; an image counts as found if its class is among the K most probable. Cut to the
             number of classes minus one, beyond which it says nothing.
     """
@@ -60,12 +63,7 @@ def score(true: np.ndarray, probabilities: np.ndarray, top: int = 5) -> dict[str
 
 
 def mistakes(true: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """Returns the places of wrong answers, the most certain first.
-
-    Args:
-        true: Class numbers, `(images,)`.
-        probabilities: `(images, classes)`.
-    """
+    """Returns the places of wrong answers, the most certain first."""
     wrong = np.flatnonzero(probabilities.argmax(-1) != true)
     return wrong[np.argsort(-probabilities[wrong].max(-1), kind="stable")]
 
@@ -73,12 +71,7 @@ def mistakes(true: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
 def rivals(true: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Returns for each image the most probable class but its own, and the margin over it.
 
-    Args:
-        true: Class numbers, `(images,)`.
-        probabilities: `(images, classes)`.
-
-    Returns:
-        Class numbers, and what the own class has more than that one, in -1..1; both `(images,)`.
+    The margin is what the own class has more than that one, in -1..1; both are `(images,)`.
     """
     images = np.arange(len(true))
     others = probabilities.copy()
@@ -91,14 +84,9 @@ def calibration(
 ) -> tuple[float, list[tuple[float, float, int]]]:
     """Returns how far the probabilities of answers are from the share of right ones.
 
-    Args:
-        true: Class numbers, `(images,)`.
-        probabilities: `(images, classes)`.
-        bins: Equal ranges of probability.
-
-    Returns:
-        The expected calibration error (C. Guo et al., 2017); and of each range in which there are
-        answers their mean probability, the share of right ones, and how many they are.
+    That is the expected calibration error (C. Guo et al., 2017); and of each of the `bins` equal
+    ranges in which there are answers their mean probability, the share of right ones, and how many
+    they are.
     """
     said, sure = probabilities.argmax(-1), probabilities.max(-1)
     own = np.minimum((sure * bins).astype(int), bins - 1)

@@ -84,8 +84,8 @@ def of_run(
 
     Args:
         splits: Its data.
-        true: Class numbers of the held-out images.
-        probabilities: What the run's network says of them.
+        true: Of the held-out images.
+        probabilities: Of the held-out images.
         known: Training images, of which a linear classifier is asked that was fitted to others.
     """
     parts = [("held out", splits.eval_source, true, probabilities)]
