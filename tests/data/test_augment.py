@@ -72,11 +72,12 @@ def test_pairs_need_an_even_batch():
 def test_about_half_of_the_images_are_mirrored_and_the_rest_left_alone():
     """Caught: mirrored upside down, all or none mirrored, a choice that ignores the numbers."""
     image = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
+    contents = tf.io.encode_png(image)
     transform = EvalTransform((5, 7), antialias=False)
     data = configuration.from_dict({"data": {"crop": "center", "flip": True}}).data
     for number in (0.0, 0.49, 0.51, 0.99):
         randoms = np.full(augment.RANDOM_NUMBERS, number, np.float32)
-        found = augment.train_image(image, np.array([1, 2]), randoms, data, transform, True)
+        found = augment.train_image(contents, np.array([1, 2]), randoms, data, transform)
         np.testing.assert_array_equal(found, image[:, ::-1] if number < 0.5 else image)
 
 
@@ -97,7 +98,7 @@ def test_large_jpegs_are_decoded_at_a_scale_still_larger_than_the_result(side, s
     data = configuration.from_dict({"data": {"crop_area": (0.75, 0.75), "flip": False}}).data
     key, randoms = tf.constant([3, 5], tf.int64), tf.zeros((augment.RANDOM_NUMBERS,))
     transform = EvalTransform((side, side))
-    image = augment.train_image(contents, key, randoms, data, transform, decoded=False)
+    image = augment.train_image(contents, key, randoms, data, transform)
     begin, size = augment._random_box(tf.constant([300, 300, 3]), key, data, transform)
     assert min(size) >= scale * side
     whole = tf.io.decode_jpeg(contents, ratio=scale, dct_method="INTEGER_ACCURATE")
@@ -115,7 +116,7 @@ def test_a_crop_of_a_jpeg_has_the_pixels_of_resizing_uint8():
     data = configuration.from_dict({"data": whole_image}).data
     key, randoms = tf.constant([3, 5], tf.int64), tf.zeros((augment.RANDOM_NUMBERS,))
     transform = EvalTransform((224, 224))
-    image = augment.train_image(contents, key, randoms, data, transform, decoded=False)
+    image = augment.train_image(contents, key, randoms, data, transform)
     pixels = tf.io.decode_jpeg(contents, dct_method="INTEGER_ACCURATE")
     exact = tf.image.resize(pixels, (224, 224)).numpy()
     np.testing.assert_array_equal(image, np.floor(exact + 0.5))

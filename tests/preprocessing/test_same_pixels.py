@@ -67,7 +67,7 @@ def test_every_pixel_is_the_same_everywhere(pictures, tmp_path):
     def trained(contents):
         key, randoms = tf.constant([1, 2], tf.int64), tf.zeros(augment.RANDOM_NUMBERS)
         how = config.data, splits.transform
-        return augment.train_image(contents, key, randoms, *how, decoded=False)
+        return augment.train_image(contents, key, randoms, *how)
 
     for path, pixels in zip(files, piped, strict=True):
         np.testing.assert_array_equal(trained(path.read_bytes()), pixels)

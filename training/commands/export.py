@@ -344,7 +344,7 @@ def representative_images(splits: Splits, count: int = _REPRESENTATIVE) -> np.nd
     )
 
     def load(reference: Any, key: Any) -> Any:
-        return evaluation_pixels(source.open(reference)[0], splits.transform, source.decoded)
+        return evaluation_pixels(source.open(reference)[0], splits.transform)
 
     return np.stack(list(references.unbatch().take(batch).map(load).as_numpy_iterator()))
 
@@ -360,7 +360,6 @@ def held_out_images(splits: Splits, limit: int | None) -> HeldOut:
     import tensorflow as tf
 
     from keras_lightnets.export.parity import HeldOut
-    from keras_lightnets.preprocessing import evaluation_image
     from lightnets.data import pillow, pipeline
 
     total = splits.eval_examples
@@ -372,10 +371,8 @@ def held_out_images(splits: Splits, limit: int | None) -> HeldOut:
         source = source.subset(np.linspace(0, total - 1, limit).astype(np.int64))
 
     def load(reference: Any, weight: Any) -> Any:
-        contents, label = source.open(reference)
-        # Pixels that never were a file become one: PNG keeps every bit.
-        file = tf.io.encode_png(contents) if source.decoded else contents
-        return evaluation_image(file, splits.transform, pillow.png), label, file, weight
+        file, label = source.open(reference)
+        return pipeline.evaluation_pixels(file, splits.transform), label, file, weight
 
     examples = source.references(32).unbatch().map(load, num_parallel_calls=tf.data.AUTOTUNE)
     examples = examples.with_options(pipeline.options())

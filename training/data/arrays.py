@@ -72,17 +72,17 @@ def _array_source(images: np.ndarray, labels: np.ndarray, what: str) -> Source:
     return Source(
         count=len(images),
         lookup=lookup,
-        open=lambda reference: (_rgb(reference[0]), reference[1]),
+        open=lambda reference: (_file(reference[0]), reference[1]),
         name=lambda position: f"{what}[{position}]",
         read_labels=lambda: labels.astype(np.int64),
         fingerprint=lambda: f"array {images.shape} {digest(images[:: max(1, len(images) // 64)])}",
-        decoded=True,
         portable=False,
     )
 
 
-def _rgb(pixels: tf.Tensor) -> tf.Tensor:
-    return pixels if pixels.shape[-1] == 3 else tf.image.grayscale_to_rgb(pixels)
+def _file(pixels: tf.Tensor) -> tf.Tensor:
+    """Returns a PNG file, not compressed: then nothing else knows pixels from files."""
+    return tf.io.encode_png(pixels, compression=0)
 
 
 def from_dataset(
@@ -120,8 +120,8 @@ def _dataset_stream(dataset: tf.data.Dataset, what: str) -> Stream:
         raise UserError(f"Elements of the {what} dataset must be (image, label). Received: {spec}.")
     image, label = spec
     encoded = image.dtype == tf.string and image.shape.rank == 0
-    decoded = image.dtype == tf.uint8 and image.shape.rank == 3
-    if not (encoded or decoded) or not label.dtype.is_integer or label.shape.rank != 0:
+    pixels = image.dtype == tf.uint8 and image.shape.rank == 3
+    if not (encoded or pixels) or not label.dtype.is_integer or label.shape.rank != 0:
         raise UserError(
             f"Elements of the {what} dataset must be (bytes or uint8 image, integer label), not "
             f"batched. Received: {image}, {label}."
@@ -135,22 +135,13 @@ def _dataset_stream(dataset: tf.data.Dataset, what: str) -> Stream:
         raise UserError(f"The {what} dataset is empty.")
 
     def pack(image, label):
-        # Images of different sizes do not make a batch; strings do.
-        image = image if encoded else tf.io.serialize_tensor(image)
-        return image, tf.cast(label, tf.int64)
-
-    def unpack(reference):
-        contents, label = reference
-        if decoded:
-            contents = tf.ensure_shape(tf.io.parse_tensor(contents, tf.uint8), image.shape)
-            contents = _rgb(contents)
-        return contents, label
+        # Images of different sizes do not make a batch; files do.
+        return image if encoded else _file(image), tf.cast(label, tf.int64)
 
     return Stream(
         part=lambda number: dataset.map(pack),
         part_sizes=np.array([count]),
-        open=unpack,
+        open=lambda reference: reference,
         name=lambda position: f"{what}[{position}]",
         fingerprint=lambda: f"dataset {what} {count}",
-        decoded=decoded,
     )

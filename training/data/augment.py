@@ -33,23 +33,20 @@ def train_image(
     randoms: tf.Tensor,
     data: DataConfig,
     transform: EvalTransform,
-    decoded: bool,
 ) -> tf.Tensor:
     """Decodes one image, cuts it to the network's size, changes it by `data.auto_augment`, flips.
 
     Args:
-        contents: Scalar string, the bytes of a file, or if `decoded` uint8 pixels
-            `(height, width, 3)`.
+        contents: Scalar string, the bytes of a file.
         key: int64 `(2,)` of the example.
         randoms: float32 `(RANDOM_NUMBERS,)` in [0, 1) of the example.
         data: Which crop, which policy and whether to flip.
         transform: Gives the size; and all, where the crop is no random one.
-        decoded: See `contents`.
 
     Returns:
         uint8 `(height, width, 3)`.
     """
-    image = _crop_image(contents, key, data, transform, decoded)
+    image = _crop_image(contents, key, data, transform)
     if data.auto_augment != "none":
         image = auto_augment.auto_augment(image, key, data.auto_augment)
     if data.flip:
@@ -60,43 +57,36 @@ def train_image(
 
 
 def _crop_image(
-    contents: tf.Tensor, key: tf.Tensor, data: DataConfig, transform: EvalTransform, decoded: bool
+    contents: tf.Tensor, key: tf.Tensor, data: DataConfig, transform: EvalTransform
 ) -> tf.Tensor:
     # The workers of a data service cannot call Python.
     to_png = None if data.data_service else pillow.png
-    if _is_random(data):
-        if decoded:
-            return _resize(_cut(contents, key, data, transform), transform)
+    if not _is_random(data):
+        return preprocessing.evaluation_image(contents, transform, to_png)
 
-        def from_jpeg():
-            crop = _cut_jpeg(contents, key, data, transform)
-            if transform.interpolation == "bilinear":
-                # TensorFlow's kernel takes vector instructions for float32 alone: with the
-                # conversion 1.9 times as fast as from uint8, for the same pixels.
-                crop = tf.cast(crop, tf.float32)
-            return _resize(crop, transform)
+    def from_jpeg():
+        crop = _cut_jpeg(contents, key, data, transform)
+        if transform.interpolation == "bilinear":
+            # TensorFlow's kernel takes vector instructions for float32 alone: with the
+            # conversion 1.9 times as fast as from uint8, for the same pixels.
+            crop = tf.cast(crop, tf.float32)
+        return _resize(crop, transform)
 
-        @decode.seldom
-        def from_other():
-            image = preprocessing.decode_image(
-                contents, transform.background, transform.scale_16_bit, to_png
-            )
-            return _resize(_cut(image, key, data, transform), transform)
+    @decode.seldom
+    def from_other():
+        image = preprocessing.decode_image(
+            contents, transform.background, transform.scale_16_bit, to_png
+        )
+        begin, size = _random_box(tf.shape(image), key, data, transform)
+        cut = image[begin[0] : begin[0] + size[0], begin[1] : begin[1] + size[1]]
+        return _resize(cut, transform)
 
-        return tf.cond(decode.is_plain_jpeg(contents), from_jpeg, from_other)
-    if decoded:
-        return preprocessing.transform_image(contents, transform)
-    return preprocessing.evaluation_image(contents, transform, to_png)
+    return tf.cond(decode.is_plain_jpeg(contents), from_jpeg, from_other)
 
 
 def _is_random(data: DataConfig) -> bool:
     """Whether a random part is cut out; where whole pictures are seen, in training too."""
     return data.crop == "random_resized" and data.resize == "crop"
-
-
-def _cut(image: tf.Tensor, key: tf.Tensor, data: DataConfig, transform: EvalTransform) -> tf.Tensor:
-    begin, size = _random_box(tf.shape(image), key, data, transform)
-    return image[begin[0] : begin[0] + size[0], begin[1] : begin[1] + size[1]]
 
 
 def _cut_jpeg(

@@ -115,8 +115,6 @@ def find_damaged(source: AnySource, *, python: bool = True) -> dict[int, str]:
         source: What to look at.
         python: Whether files may be decoded by Pillow, as where the pipeline can call Python.
     """
-    if source.decoded:
-        return {}
 
     def decode(contents):
         image = preprocessing.decode_image(contents, to_png=pillow.png if python else None)

@@ -48,8 +48,7 @@ def look(config: Config) -> Facts:
     # A stream reads all records before the last one that it is asked for.
     last = min(source.count, _SAMPLE) if isinstance(source, Stream) else source.count
     pictures = source.pick(spread(last, _SAMPLE))
-    sizes = [_size(contents.numpy(), source.decoded) for contents in pictures]
-    sizes = [size for size in sizes if size]
+    sizes = [size for contents in pictures if (size := pillow.size(bytes(contents.numpy())))]
     images = round(source.count * (1 - held_out))
     classes = len(opened.labels) if config.train.task == DEFAULT else 1
     if not sizes:
@@ -57,7 +56,3 @@ def look(config: Config) -> Facts:
     shorter, longer = np.median(np.sort(sizes, axis=1), axis=0)
     cut_off = np.median([SQUARE.cut_off(height, width) for height, width in sizes])
     return Facts(images, classes, int(shorter), int(longer), float(cut_off))
-
-
-def _size(contents, decoded: bool) -> tuple[int, ...] | None:
-    return contents.shape[:2] if decoded else pillow.size(contents)

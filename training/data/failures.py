@@ -69,7 +69,7 @@ def explain(
 
 def _of_steps(source: AnySource, config: Config, steps: range, global_batch: int) -> dict[str, str]:
     """Returns the damaged images of the first of these steps that has any."""
-    if source.decoded or not steps:
+    if not steps:
         return {}
     references = source.train_references(
         steps[0], seed=config.train.seed, global_batch=global_batch, shard=0, shards=1

@@ -31,10 +31,8 @@ def local_batch(global_batch: int, shard: int, shards: int) -> int:
     return global_batch // shards
 
 
-def evaluation_pixels(contents: tf.Tensor, transform: EvalTransform, decoded: bool) -> tf.Tensor:
-    """Returns uint8 `(height, width, 3)` of a file's bytes or of decoded pixels."""
-    if decoded:
-        return preprocessing.transform_image(contents, transform)
+def evaluation_pixels(contents: tf.Tensor, transform: EvalTransform) -> tf.Tensor:
+    """Returns uint8 `(height, width, 3)` of a file's bytes."""
     return preprocessing.evaluation_image(contents, transform, pillow.png)
 
 

@@ -126,9 +126,7 @@ class Splits:
         def load(reference, key):
             contents, label = source.open(reference)
             randoms = tf.random.stateless_uniform((augment.RANDOM_NUMBERS,), key)
-            image = augment.train_image(
-                contents, key, randoms, data, self.transform, source.decoded
-            )
+            image = augment.train_image(contents, key, randoms, data, self.transform)
             return image, label, randoms
 
         def finish(images, labels, randoms):
@@ -148,7 +146,7 @@ class Splits:
 
         def load(reference, weight):
             contents, label = source.open(reference)
-            image = pipeline.evaluation_pixels(contents, self.transform, source.decoded)
+            image = pipeline.evaluation_pixels(contents, self.transform)
             return image, label, weight
 
         def finish(images, labels, weights):
@@ -171,7 +169,7 @@ class Splits:
 
     def images(self, source: AnySource, places: Sequence[int] | np.ndarray) -> Iterator[np.ndarray]:
         """Returns uint8 `(height, width, 3)` of images of a source, as outside training."""
-        pixels = _pixels(self.transform, source.decoded)
+        pixels = _pixels(self.transform)
         return (pixels(contents).numpy() for contents in source.pick(places))
 
     def class_weights(self) -> np.ndarray:
@@ -197,12 +195,10 @@ class Splits:
 
 
 @functools.cache  # traced once, whoever asks
-def _pixels(transform: EvalTransform, decoded: bool) -> Callable[[tf.Tensor], tf.Tensor]:
-    contents = ((None, None, 3), tf.uint8) if decoded else ((), tf.string)
-
-    @tf.function(input_signature=[tf.TensorSpec(*contents)], autograph=False)
+def _pixels(transform: EvalTransform) -> Callable[[tf.Tensor], tf.Tensor]:
+    @tf.function(input_signature=[tf.TensorSpec((), tf.string)], autograph=False)
     def pixels(contents):
-        return pipeline.evaluation_pixels(contents, transform, decoded)
+        return pipeline.evaluation_pixels(contents, transform)
 
     return pixels
 

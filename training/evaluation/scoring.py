@@ -5,7 +5,7 @@ Wherever both are given `true` are class numbers `(images,)`, `probabilities` `(
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -31,7 +31,7 @@ class Predictions(NamedTuple):
 
     true: np.ndarray
     numbers: np.ndarray
-    labels: Sequence[str]
+    labels: list[str]
 
 
 def score(true: np.ndarray, probabilities: np.ndarray, top: int = 5) -> dict[str, Any]:

@@ -28,13 +28,11 @@ class Source:
             `batch`: paths, records or pixels. Called once per batch.
         open: One element of that structure to the contents and the label: an int64 scalar, or
             float32 `(labels,)` where an image has several labels or numbers. Called per example,
-            in parallel. Contents are the bytes of an image file (scalar string) or, if `decoded`,
-            pixels: uint8 `(height, width, 3)`.
+            in parallel. Contents are the bytes of an image file, a scalar string.
         name: Position to what a person can find the example by: a path, or split and number.
         read_labels: Returns all labels, int64 `(count,)` or float32 `(count, labels)`; may have to
             read the whole set.
         fingerprint: Text that changes when the contents do: the key of what is remembered.
-        decoded: See `open`.
         order: How training orders the examples, for a person.
         portable: Whether another process can run `lookup` and `open`: they do not call Python.
     """
@@ -45,7 +43,6 @@ class Source:
     name: Callable[[int], str]
     read_labels: Callable[[], np.ndarray]
     fingerprint: Callable[[], str]
-    decoded: bool = False
     order: str = "a full permutation per epoch"
     portable: bool = True
 

@@ -35,7 +35,6 @@ class Stream:
         open: As in `Source`.
         name: As in `Source`; the position counts through the parts in their order.
         fingerprint: As in `Source`.
-        decoded: As in `Source`.
         record_bytes: About how large a reference is.
         kept: bool `(references,)`, which of them are examples.
         portable: As in `Source`.
@@ -46,7 +45,6 @@ class Stream:
     open: Callable[[Any], tuple[tf.Tensor, tf.Tensor]]
     name: Callable[[int], str]
     fingerprint: Callable[[], str]
-    decoded: bool = False
     record_bytes: int = 2**17
     kept: np.ndarray | None = None
     portable: bool = True
