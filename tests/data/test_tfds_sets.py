@@ -260,7 +260,6 @@ def check_that_a_damaged_record_is_named(splits):
         pytest.raises(UserError, match=named),
         failures.explain(
             dataclasses.replace(splits, train_source=damaged),
-            splits.config,
             global_batch=8,
             steps=lambda: range(12),
         ),

@@ -66,7 +66,7 @@ def test_of_all_damaged_images_those_of_the_step_are_named(pictures):
         path.write_bytes(b"no picture")
 
     def explained():
-        return failures.explain(splits, splits.config, global_batch=4, steps=lambda: range(17, 19))
+        return failures.explain(splits, global_batch=4, steps=lambda: range(17, 19))
 
     with pytest.raises(UserError, match=r"4 images of .* cannot be read") as error, explained():
         collections.deque(batches, maxlen=0)
@@ -81,7 +81,7 @@ def test_of_all_damaged_images_those_of_the_step_are_named(pictures):
     victim = next(pictures.glob("val/*/*.jpg"))
     victim.unlink()
     with pytest.raises(UserError, match=rf"\({victim}: there is no such file\)"):  # noqa: SIM117
-        with failures.explain(splits, splits.config, global_batch=4, steps=lambda: range(0)):
+        with failures.explain(splits, global_batch=4, steps=lambda: range(0)):
             collections.deque(splits.evaluation(4), maxlen=0)
     # Where nothing is wrong with the images, the error is another's.
     with pytest.raises(tf.errors.InvalidArgumentError), explained_nothing(splits):
@@ -91,7 +91,6 @@ def test_of_all_damaged_images_those_of_the_step_are_named(pictures):
 def explained_nothing(splits):
     return failures.explain(
         dataclasses.replace(splits, eval_source=splits.eval_source.subset(np.arange(1, 2))),
-        splits.config,
         global_batch=4,
         steps=lambda: range(0),
     )

@@ -9,9 +9,8 @@ import numpy as np
 import tensorflow as tf
 
 from keras_lightnets.text import first_line
-from lightnets.config.keys import Config
 from lightnets.data import check
-from lightnets.data.sources.stream import AnySource, Stream
+from lightnets.data.sources.stream import Stream
 from lightnets.data.splits import Splits
 from lightnets.support.errors import UserError
 from lightnets.support.words import command
@@ -28,16 +27,13 @@ _OF_DATA = (
 
 
 @contextlib.contextmanager
-def explain(
-    splits: Splits, config: Config, *, global_batch: int, steps: Callable[[], range]
-) -> Iterator[None]:
+def explain(splits: Splits, *, global_batch: int, steps: Callable[[], range]) -> Iterator[None]:
     """Turns TensorFlow's error about an image into one line that names the file.
 
     Only when something has failed are images looked at: those of `steps`, then those to evaluate.
 
     Args:
         splits: What is read.
-        config: Of the run.
         global_batch: Images per step of training.
         steps: The steps in which it may have happened.
 
@@ -47,7 +43,7 @@ def explain(
     try:
         yield
     except _OF_DATA as error:
-        data = config.data
+        data = splits.config.data
         if data.data_service and "data service" in str(error):
             text = first_line(error)
             raise UserError(
@@ -55,7 +51,7 @@ def explain(
                 "missing, then go on with lightnets train --resume."
             ) from None
         seen = range(0) if data.data_service else steps()
-        damaged = _of_steps(splits.train_source, config, seen, global_batch)
+        damaged = _of_steps(splits, seen, global_batch)
         damaged = damaged or check.named_damaged(splits.eval_source)
         if not damaged:
             raise
@@ -67,12 +63,13 @@ def explain(
         ) from None
 
 
-def _of_steps(source: AnySource, config: Config, steps: range, global_batch: int) -> dict[str, str]:
+def _of_steps(splits: Splits, steps: range, global_batch: int) -> dict[str, str]:
     """Returns the damaged images of the first of these steps that has any."""
     if not steps:
         return {}
+    source, seed = splits.train_source, splits.config.train.seed
     references = source.train_references(
-        steps[0], seed=config.train.seed, global_batch=global_batch, shard=0, shards=1
+        steps[0], seed=seed, global_batch=global_batch, shard=0, shards=1
     )
     for _, keys in references.take(len(steps)):
         positions = np.sort(keys[:, 1].numpy())

@@ -67,7 +67,7 @@ def _run(training: Training, config: Config) -> dict[str, Any]:
         return range(step, step + config.train.steps_per_execution + 32)
 
     batch = training.config.train.batch_size
-    with failures.explain(training.splits, config, global_batch=batch, steps=steps):
+    with failures.explain(training.splits, global_batch=batch, steps=steps):
         return _dry_run(training) if training.out is None else Loop(training, training.out).run()
 
 
