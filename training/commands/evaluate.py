@@ -10,7 +10,7 @@ import json
 import os
 import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from keras_lightnets.text import first_line
 from lightnets.config import keys as configs
@@ -72,9 +72,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+class _Measured(NamedTuple):
+    """What was measured.
+
+    Attributes:
+        found: The images.
+        task: What the numbers mean.
+        answers: By split.
+        every: All of them.
+        results: Their numbers, for programs.
+    """
+
+    found: HeldOut
+    task: Task
+    answers: Mapping[str, Predictions]
+    every: Predictions
+    results: dict[str, Any]
+
+
 def run(args: argparse.Namespace) -> int:
     """Measures and prints; writes reports into a run, and other files where flags say."""
-    source = _check(args)
+    source, own = _check(args)
     unknown = rejection.check(args)
 
     import numpy as np
@@ -85,9 +103,9 @@ def run(args: argparse.Namespace) -> int:
     from lightnets.run import artifacts
 
     opened = functools.cache(lambda: _of_run(args))
-    measured = {}
+    rule = {}
     if args.reject is not None:
-        measured["rejection"] = dict(rejection.fit(*opened(), args.reject, unknown).about)
+        rule["rejection"] = dict(rejection.fit(*opened(), args.reject, unknown).about)
     with contextlib.closing(
         artifacts.open(args.target, args.model, args.weights, args.transform_of)
     ) as artifact:
@@ -99,77 +117,59 @@ def run(args: argparse.Namespace) -> int:
         for name, images in found.sources.items():
             splits = Splits(found.labels, transform, images, images, config)
             with check.explained(images, found.dataset.name):
-                true, numbers = scoring.predict_split(
+                answers[name] = scoring.predict_split(
                     predict, splits, args.batch_size, dense=task.dense
                 )
-                answers[name] = scoring.Predictions(true, numbers, found.labels)
     true, numbers, _ = zip(*answers.values(), strict=True)
     every = scoring.Predictions(np.concatenate(true), np.concatenate(numbers), found.labels)
     results = {
         "target": args.target,
         **task.score(every, args.top),
-        "splits": {name: task.score(own, args.top) for name, own in answers.items()},
+        "splits": {name: task.score(each, args.top) for name, each in answers.items()},
         "left_out": found.left_out,
         "missing_classes": found.missing(every.true),
         "notes": notes,
         task.table: task.rows(every),
-        **measured,
+        **rule,
     }
-    _write(args, results, found, task, every)
+    done = _Measured(found, task, answers, every, results)
+    _write(args, done)
     if not args.json:
-        _print(results, found, task)
-        for line in _worst(every, found, task):
+        _print(done)
+        for line in _worst(done):
             console.line(line)
-    if reported := _to_report(args, source, found, answers):
-        written = _write_reports(args, *opened(), found, reported, measured, task)
-        results["reports"] = [*map(str, written)]
+    if own is not None and (names := _to_report(args, own, done)):
+        results["reports"] = [*map(str, _write_reports(own, *opened(), done, names))]
     if args.json:
         print(json.dumps(results))
     else:
-        for line in _next(args, source, results.get("reports")):
+        for line in _next(args, own, results.get("reports")):
             console.line(line)
     return 0
 
 
-def _write(
-    args: argparse.Namespace,
-    results: Mapping[str, Any],
-    found: HeldOut,
-    task: Task,
-    every: Predictions,
-) -> None:
+def _write(args: argparse.Namespace, done: _Measured) -> None:
     """Writes the files that flags name."""
+    task = done.task
     if args.out:
         args.out.mkdir(parents=True, exist_ok=True)
-        write_json(args.out / "results.json", results)
-        task.write_rows(results[task.table], args.out)
-        task.draw(every, args.out)
+        write_json(args.out / "results.json", done.results)
+        task.write_rows(done.results[task.table], args.out)
+        task.draw(done.every, args.out)
     if args.predictions:
-        task.write_predictions(found.sources.values(), every, args.predictions)
+        task.write_predictions(done.found.sources.values(), done.every, args.predictions)
 
 
-def _to_report(
-    args: argparse.Namespace,
-    source: pathlib.Path | None,
-    found: HeldOut,
-    answers: Mapping[str, Predictions],
-) -> Mapping[str, Predictions]:
-    """Returns the answers that get a page; unasked, for a person, those that training has not."""
+def _to_report(args: argparse.Namespace, own: pathlib.Path, done: _Measured) -> list[str]:
+    """Returns the splits that get a page; unasked, for a person, those that training has not."""
     from lightnets.evaluation import page
 
     if args.report is not None:
-        return answers if args.report else {}
-    if args.json or source is None or not _is_of(args, source):
-        return {}
-    if not (source / "results.json").is_file():
-        return {}
-    written = found.chose if (source / page.NAME).is_file() else None
-    return {name: own for name, own in answers.items() if name != written}
-
-
-def _is_of(args: argparse.Namespace, source: pathlib.Path | None) -> bool:
-    """Whether the target is the run `source` itself, not a file in it."""
-    return None not in (args.target, source) and pathlib.Path(args.target) == source
+        return list(done.answers) if args.report else []
+    if args.json or not (own / "results.json").is_file():
+        return []
+    written = done.found.chose if (own / page.NAME).is_file() else None
+    return [name for name in done.answers if name != written]
 
 
 def _of_run(args: argparse.Namespace) -> tuple[keras.Model, Splits]:
@@ -180,27 +180,22 @@ def _of_run(args: argparse.Namespace) -> tuple[keras.Model, Splits]:
 
 
 def _write_reports(
-    args: argparse.Namespace,
-    model: keras.Model,
-    splits: Splits,
-    found: HeldOut,
-    answers: Mapping[str, Predictions],
-    measured: Mapping[str, Any],
-    task: Task,
+    path: pathlib.Path, model: keras.Model, splits: Splits, done: _Measured, names: Sequence[str]
 ) -> Iterator[pathlib.Path]:
-    """Writes a page on each split into the run, as training does; yields their paths."""
+    """Writes a page on each of these splits into the run, as training does; yields their paths."""
     from lightnets.evaluation import page
     from lightnets.run import speed
 
-    path = pathlib.Path(args.target)
+    task, found = done.task, done.found
     one_image, in_batch = speed.milliseconds(model, (1, 32))
     about = {
         **json.loads((path / "results.json").read_text()),
         "environment": json.loads((path / runs.ENVIRONMENT).read_text()),
         **{"one_image": one_image, "in_batch": in_batch},
-        **measured,
+        **{key: value for key, value in done.results.items() if key == "rejection"},
     }
-    for name, own in answers.items():
+    for name in names:
+        own = done.answers[name]
         results = {**about, **task.score(own), task.table: task.rows(own)}
         split = None if name == found.chose else name
         file = path / (page.NAME if split is None else page.name_of(split))
@@ -209,33 +204,37 @@ def _write_reports(
         yield file
 
 
-def _worst(every: Predictions, found: HeldOut, task: Task) -> Iterator[str]:
+def _worst(done: _Measured) -> Iterator[str]:
     """Yields the worst answers, with their files."""
-    wrong = task.worst(every)
+    wrong, sources = done.task.worst(done.every), done.found.sources.values()
     if not len(wrong):
         return
-    yield f"{task.mistakes}:"
-    names = [(source, place) for source in found.sources.values() for place in range(source.count)]
+    yield f"{done.task.mistakes}:"
+    names = [(source, place) for source in sources for place in range(source.count)]
     for image in wrong[:_WORST]:
         source, place = names[image]
-        yield f"  {source.name(place)}: {task.words(every, image)}"
+        yield f"  {source.name(place)}: {done.task.words(done.every, image)}"
 
 
 def _next(
-    args: argparse.Namespace, source: pathlib.Path | None, reports: Sequence[str] | None
+    args: argparse.Namespace, own: pathlib.Path | None, reports: Sequence[str] | None
 ) -> Iterator[str]:
     """Yields what was written, and the command that goes on."""
     for path in filter(None, (args.out, args.predictions)):
         yield f"Wrote {path}"
-    if source is not None and _is_of(args, source):
-        if not reports and (source / "report.html").is_file():
-            reports = [str(source / "report.html")]
+    if own is not None:
+        if not reports and (own / "report.html").is_file():
+            reports = [str(own / "report.html")]
         yield from (f"Report: {path}" for path in reports or ())
-        yield f"Next: {command('export', source, '--out', 'served')}"
+        yield f"Next: {command('export', own, '--out', 'served')}"
 
 
-def _check(args: argparse.Namespace) -> pathlib.Path | None:
-    """Checks what can be checked in a moment; returns the run whose data is meant."""
+def _check(args: argparse.Namespace) -> tuple[pathlib.Path | None, pathlib.Path | None]:
+    """Checks what can be checked in a moment.
+
+    Returns:
+        The run whose data is meant; it once more if it is the target itself, not a file in it.
+    """
     if args.out:
         check_folder(args.out, "--out")
     if args.predictions:
@@ -244,19 +243,20 @@ def _check(args: argparse.Namespace) -> pathlib.Path | None:
     if (args.target is None) == (args.model is None):
         raise UsageError("Name what is measured: a TARGET, or --model NAME.")
     source = _find_run(args)
-    if args.reject is not None and not _is_of(args, source):
+    own = source if args.target and pathlib.Path(args.target) == source else None
+    if args.reject is not None and own is None:
         raise UsageError("--reject is fitted to a run: name its directory as TARGET.")
     if args.report:
-        if source is None or not _is_of(args, source):
+        if own is None:
             raise UsageError("--report writes into a run: name its directory as TARGET.")
-        if not (source / "results.json").is_file():
-            again = command("train", "--resume", source)
+        if not (own / "results.json").is_file():
+            again = command("train", "--resume", own)
             raise UserError(f"--report needs a run that is finished: {again}")
     if args.model is not None:
         args.target = f"{args.model} ({args.weights or 'imagenet'})"
     elif not networks.is_url(args.target) and not pathlib.Path(args.target).exists():
         raise UserError(f"There is no {args.target}.")
-    return source
+    return source, own
 
 
 def _checked(
@@ -384,9 +384,10 @@ def _overlap(run: runs.Run, found: HeldOut) -> list[str]:
     return [f"The run was trained on {seen} of these images."] if seen else []
 
 
-def _print(results: dict[str, Any], found: HeldOut, task: Task) -> None:
+def _print(done: _Measured) -> None:
     from lightnets.evaluation import scoring
 
+    results, found, task = done.results, done.found, done.task
     splits, rows = results["splits"], results[task.table]
     named = f" ({', '.join(splits)})" if found.dataset.divided else ""
     console.line(f"{results['target']}: {count(results['images'], 'held-out image')}{named}")
@@ -402,10 +403,7 @@ def _print(results: dict[str, Any], found: HeldOut, task: Task) -> None:
                 for name, own in splits.items()
             ],
         )
-    console.table(
-        tuple(key.replace("_", " ") for key in rows[0]),
-        task.cells(rows),
-    )
+    console.table(tuple(key.replace("_", " ") for key in rows[0]), task.cells(rows))
     if results["missing_classes"]:
         console.line(f"No images of: {some(results['missing_classes'])}")
     for line in rejection.lines(results["rejection"]) if "rejection" in results else ():

@@ -130,7 +130,7 @@ def predict_split(
     batch_size: int,
     *,
     dense: bool = False,
-) -> tuple[np.ndarray, np.ndarray]:
+) -> Predictions:
     """Runs `predict` over the held-out images.
 
     Args:
@@ -138,9 +138,6 @@ def predict_split(
         splits: The data; only `evaluation` is used.
         batch_size: Images in one call of `predict`; the last call has the rest.
         dense: Whether labels are returned as they are, instead of class numbers.
-
-    Returns:
-        Class numbers `(examples,)` and float32 probabilities `(examples, classes)`.
     """
     true, probabilities = [], []
     batches = splits.evaluation(batch_size)
@@ -150,4 +147,5 @@ def predict_split(
         known = labels.numpy()[real]
         true.append(known if dense else known.argmax(-1))
         probabilities.append(predict(images.numpy()[real]))
-    return np.concatenate(true), np.concatenate(probabilities).astype(np.float32)
+    numbers = np.concatenate(probabilities).astype(np.float32)
+    return Predictions(np.concatenate(true), numbers, splits.labels)
