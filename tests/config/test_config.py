@@ -112,6 +112,12 @@ def test_a_size_is_one_number_or_height_and_width(given, kept, sides, tmp_path):
     assert config == again
 
 
+def test_a_file_of_an_earlier_run_can_be_read(tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text("data: {cache: auto, flip: false}\ntrain: {reestimate_bn_batches: 0}\n")
+    assert configs.from_dict(configs.load(path)).data.flip is False
+
+
 def test_the_defaults_are_valid():
     validate(Config())
 

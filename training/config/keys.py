@@ -425,6 +425,10 @@ def from_dict(values: Mapping[str, Any], *, where: str = "configuration") -> Con
     return update(Config(), values, where=where)
 
 
+# Keys that files of earlier runs have, which can still be read.
+_GONE = {"data": "cache", "train": "reestimate_bn_batches"}
+
+
 def load(path: str | pathlib.Path) -> dict[str, Any]:
     """Reads a YAML file of configuration keys, not yet checked."""
     path = pathlib.Path(path)
@@ -439,6 +443,9 @@ def load(path: str | pathlib.Path) -> dict[str, Any]:
         return {}
     if not isinstance(values, dict):
         raise UsageError(f"{path} must hold keys and values. Received: {type(values).__name__}.")
+    for section, key in _GONE.items():
+        if isinstance(values.get(section), dict):
+            values[section].pop(key, None)
     return values
 
 
