@@ -1,6 +1,5 @@
 """`lightnets data`: what it finds in real files, and what it leaves on the disk."""
 
-import html.parser
 import json
 import re
 import shutil
@@ -250,31 +249,6 @@ def test_the_table_counts_in_grammar(pictures, capfd):
     assert f"  {pictures}/train/cat/bad.gif: it is no image of a known format\n" in out
 
 
-def test_the_page_shows_pictures_and_escapes_names(pictures, tmp_path, capfd):
-    """Catches a name that is put into the page as it is: <b>dog& would open an element."""
-    train, val = pictures / "train", pictures / "val"
-    (val / "cat" / "leak.jpg").write_bytes((train / "cat" / "0.jpg").read_bytes())
-    (train / "cat" / "<script>.jpg").write_bytes(b"no")
-    page = tmp_path / "page.html"
-    check(capfd, pictures, "--page", page)
-    opened, texts = [], []
-
-    class Parser(html.parser.HTMLParser):
-        def handle_starttag(self, tag, attrs):
-            opened.append((tag, dict(attrs)))
-
-        def handle_data(self, data):
-            texts.append(data)
-
-    Parser().feed(page.read_text(encoding="utf-8"))
-    assert "script" not in {tag for tag, _ in opened}
-    assert "<b>dog&" in texts
-    assert any("<script>.jpg: it is no image" in text for text in texts)
-    sources = [attributes["src"] for tag, attributes in opened if tag == "img"]
-    assert len(sources) == 2 + 8 + 5  # the copied pair, then those of each split
-    assert all(source.startswith("data:image/jpeg;base64,") for source in sources)
-
-
 def test_what_is_shown_stays_short_however_much_there_is(tmp_path, capfd):
     """Caught: thousands of lines on a screen, and a page of tens of megabytes."""
     cat, dog = tmp_path / "pictures" / "cat", tmp_path / "pictures" / "dog"
@@ -316,12 +290,6 @@ def test_the_pictures_of_a_page_are_shared_by_all_classes(tmp_path, capfd, monke
     text = page.read_text()
     assert text.count("<img") == 2 + 10
     assert "Shown: 12 pictures." in text
-
-
-def test_a_page_in_no_folder_is_refused_before_anything_is_read(pictures, tmp_path, capfd):
-    arguments = ["data", "check", str(pictures), "--page", str(tmp_path / "no" / "page.html")]
-    assert cli.main(arguments) == 1
-    assert f"there is no folder {tmp_path}/no" in capfd.readouterr().err
 
 
 def test_bands_find_all_hashes_that_are_near():

@@ -80,15 +80,6 @@ def test_a_damaged_file_says_nothing_of_anybodys_source_code(run, tmp_path, capf
     assert ".cpp" not in err
 
 
-def test_places_that_cannot_be_written_are_told_before_measuring(run, tmp_path, capfd):
-    err = complaint(capfd, run, "--predictions", tmp_path / "no" / "rows.csv")
-    assert f"--predictions: there is no folder {tmp_path}/no." in err
-    (tmp_path / "file").touch()
-    assert f"--out: {tmp_path}/file is no folder." in complaint(
-        capfd, run, "--out", tmp_path / "file"
-    )
-
-
 def test_other_images_are_prepared_as_the_model_wants_them(run, tmp_path, capfd):
     """Caught: the transform of a default configuration, which cuts another part out."""
     transform = json.loads((run / "transform.json").read_text())

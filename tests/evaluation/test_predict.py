@@ -92,23 +92,6 @@ def test_what_exists_is_no_pattern(model, pictures, capsys):
         assert all(file.startswith(f"{folder}/") for file in files)
 
 
-def test_a_sound_folder_passes_the_check(pictures, capsys):
-    assert cli.main(["data", "check", str(pictures), "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert found["splits"]["train"]["classes"] == {"a": 3, "b": 3}
-
-
-def test_damaged_and_copied_images_are_named(pictures, tmp_path, capsys):
-    (pictures / "a" / "bad.jpg").write_bytes(b"\xff\xd8\xffno")
-    (pictures / "a" / "copy.png").write_bytes((pictures / "b" / "1.png").read_bytes())
-    listed = tmp_path / "bad.txt"
-    assert cli.main(["data", "check", str(pictures), "--fix-list", str(listed)]) == 1
-    output = capsys.readouterr().out
-    assert listed.read_text() == f"{pictures}/a/bad.jpg\n"
-    assert f"{pictures}/a/bad.jpg: it is damaged" in output
-    assert f"The same file: {pictures}/a/copy.png, {pictures}/b/1.png" in output
-
-
 def test_one_batch_is_read_while_the_network_is_busy_with_another():
     """Caught: reading in turns with the network, and reading everything at once."""
     paths = [pathlib.Path(f"{number}.png") for number in range(8)]
