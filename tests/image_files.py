@@ -59,7 +59,8 @@ def declare(kind, width, height):
     elif kind == "png":
         contents[16:24] = width.to_bytes(4, "big") + height.to_bytes(4, "big")
     elif kind == "gif":
-        contents[6:10] = width.to_bytes(2, "little") + height.to_bytes(2, "little")
+        at = contents.index(b"\x2c\0\0\0\0") + 5
+        contents[at : at + 4] = width.to_bytes(2, "little") + height.to_bytes(2, "little")
     elif kind == "bmp":
         contents[18:26] = width.to_bytes(4, "little") + height.to_bytes(4, "little")
     elif kind == "webp lossless":

@@ -43,8 +43,3 @@ def big32(data: tf.Tensor, at: int) -> tf.Tensor:
     """Returns the int64 of four bytes, the highest one first."""
     data = tf.cast(data[at : at + 4], tf.int64)
     return ((data[0] * 256 + data[1]) * 256 + data[2]) * 256 + data[3]
-
-
-def either16(first: tf.Tensor, second: tf.Tensor, big: tf.Tensor) -> tf.Tensor:
-    """Returns the numbers of two bytes each, the high one first if `big`."""
-    return tf.where(big, first * 256 + second, second * 256 + first)

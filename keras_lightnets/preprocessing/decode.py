@@ -30,9 +30,16 @@ MAX_PIXELS = 2**27
 _PNG = b"\x89PNG"
 # A JPEG file's start with an APP0 segment of 16 bytes, of which 14 follow; a quantization table.
 _JFIF, _TABLE = b"\xff\xd8\xff\xe0\x00\x10", b"\xff\xdb"
-_APP0, _APP1, _APP15, _COMMENT = 0xE0, 0xE1, 0xEF, 0xFE
-# Parts of a file that are passed by before its pixels, about 0.1 ms each.
-_PARTS = 256
+# Where a PNG file names its transparent color, before the pixels, in bytes at the most.
+_TRANSPARENCY_WITHIN = 2**17
+# Where EXIF data begins, in bytes at the most. Within is a directory of little or big endian, and
+# in it the entry 0x112: one short number.
+_EXIF_WITHIN = 2**14
+_ORIENTATION = (
+    r"(?s)\C*?Exif\x00\x00"
+    r"(?:II\*\x00\C*?\x12\x01\x03\x00\x01\x00\x00\x00([\x01-\x08])"
+    r"|MM\x00\*\C*?\x01\x12\x00\x03\x00\x00\x00\x01\x00([\x01-\x08]))\C*"
+)
 
 # Makes a PNG file of a file of another format than those above, scalar strings.
 ToPng = Callable[[tf.Tensor], tf.Tensor]
@@ -196,8 +203,12 @@ def _decode_png(
             lambda: tf.io.decode_png(contents, channels),
         )
 
-    # The second highest bit of the color's kind; of others, a part of the file names a color.
-    has_alpha = (head[25] >= 4) | _has_transparency(contents)
+    # The second highest bit of the color's kind; of others, a part of the file names a color. Where
+    # these letters mean something else, the picture is as it would be without a fourth channel.
+    names_color = tf.strings.regex_full_match(
+        tf.strings.substr(contents, 0, _TRANSPARENCY_WITHIN), r"(?s)\C*tRNS\C*"
+    )
+    has_alpha = (head[25] >= 4) | names_color
     with tf.control_dependencies([check_size(byte_ops.big32(head, 20), byte_ops.big32(head, 16))]):
         return tf.cond(has_alpha, lambda: _composite(pixels(4), background), lambda: pixels(3))
 
@@ -210,44 +221,12 @@ def _scaled(image: tf.Tensor) -> tf.Tensor:
     return tf.concat([levels, tf.cast(image[:, :, 3:] // 256, tf.uint8)], -1)
 
 
-def _has_transparency(contents: tf.Tensor) -> tf.Tensor:
-    """Whether a PNG file has a `tRNS` chunk, which stands before the pixels."""
-
-    def kind(position):
-        head = byte_ops.bytes_at(contents, position, 8)
-        return head, _letters(head, 4, b"tRNS"), _letters(head, 4, b"IDAT")
-
-    def more(position):
-        _, found, pixels = kind(position)
-        return tf.logical_not(found | pixels) & (position < tf.strings.length(contents))
-
-    def step(position):
-        # Lengths of more than 31 bits are an error, found by the decoder.
-        length = tf.clip_by_value(byte_ops.big32(kind(position)[0], 0), 0, 2**30)
-        return (position + 12 + tf.cast(length, tf.int32),)
-
-    (position,) = tf.while_loop(
-        more, step, (tf.constant(8),), parallel_iterations=1, maximum_iterations=_PARTS
-    )
-    return kind(position)[1]
-
-
 def _decode_gif(contents: tf.Tensor, background: tuple[int, int, int]) -> tf.Tensor:
     frame = first_frame(contents, background)
     message = "The first frame of the GIF file is cut off."
     whole = tf.raw_ops.Assert(condition=frame.whole, data=[message])
-    with tf.control_dependencies([whole, check_size(*tf.unstack(frame.canvas))]):
-        image = _decode(frame.file, 3)
-
-    def on_canvas():
-        after = frame.canvas - frame.corner - frame.size
-        padding = tf.stack([frame.corner, after], 1)
-        opaque = tf.concat(
-            [image, tf.fill(tf.shape(image[:, :, :1]), tf.constant(255, tf.uint8))], 2
-        )
-        return _composite(tf.pad(opaque, tf.pad(padding, [[0, 1], [0, 0]])), frame.outside)
-
-    return tf.cond(tf.reduce_all(tf.equal(frame.canvas, frame.size)), lambda: image, on_canvas)
+    with tf.control_dependencies([whole, check_size(frame.height, frame.width)]):
+        return _decode(frame.file, 3)
 
 
 def _decode_bmp(contents: tf.Tensor, head: tf.Tensor) -> tf.Tensor:
@@ -325,62 +304,19 @@ def may_have_exif(contents: tf.Tensor) -> tf.Tensor:
     without = byte_ops.starts_with(head, _JFIF) & tf.equal(
         tf.strings.substr(head, table, len(_TABLE)), _TABLE
     )
-    searched = tf.strings.substr(contents, 0, tf.where(without, 0, 2**14))
+    searched = tf.strings.substr(contents, 0, tf.where(without, 0, _EXIF_WITHIN))
     return tf.strings.regex_full_match(searched, r"(?s)\C*Exif\C*")
 
 
 def exif_orientation(contents: tf.Tensor) -> tf.Tensor:
     """Orientation of a JPEG file (scalar string) by its EXIF data: int32, 1 to 8.
 
-    1, upright, when no EXIF segment starts in the first 16 KiB and before the first table
-    (the standard wants it first), or when it says nothing about the orientation.
+    1, upright, when nothing in the first 16 KiB says something about it.
     """
-    return tf.cond(may_have_exif(contents), lambda: _find_exif(contents), lambda: tf.constant(1))
-
-
-def _find_exif(contents: tf.Tensor) -> tf.Tensor:
-    """Walks the segments of a JPEG file up to the EXIF data."""
-
-    def more(position, kind):
-        del position
-        return tf.equal(kind, 0)
-
-    def step(position, kind):
-        head = byte_ops.bytes_at(contents, position, 8)
-        marker = head[1]
-        is_exif = tf.equal(marker, _APP1) & tf.reduce_all(tf.equal(head[4:], list(b"Exif")))
-        skippable = ((marker >= _APP0) & (marker <= _APP15)) | tf.equal(marker, _COMMENT)
-        skippable &= tf.equal(head[0], 0xFF)
-        kind = tf.where(is_exif, 1, tf.where(skippable, 0, -1))
-        return tf.where(tf.equal(kind, 0), position + 2 + head[2] * 256 + head[3], position), kind
-
-    # `kind`: 0 look on, 1 found, -1 there is none.
-    start = (tf.constant(2), tf.constant(0))
-    position, kind = tf.while_loop(
-        more, step, start, parallel_iterations=1, maximum_iterations=_PARTS
-    )
-    return tf.cond(
-        tf.equal(kind, 1), lambda: _orientation_in_exif(contents, position), lambda: tf.constant(1)
-    )
-
-
-def _orientation_in_exif(contents: tf.Tensor, position: tf.Tensor) -> tf.Tensor:
-    length = byte_ops.bytes_at(contents, position + 2, 2)
-    data = byte_ops.bytes_at(contents, position + 10, length[0] * 256 + length[1] - 8)
-    # Room for the reads below, however short the segment is.
-    data = tf.cast(tf.pad(data, [[0, 16]]), tf.int64)
-    big = tf.equal(data[0], ord("M"))
-    directory = tf.where(big, byte_ops.big32(data, 4), byte_ops.little32(data, 4))
-    directory = tf.minimum(directory, tf.size(data, tf.int64) - 2)
-    entries = byte_ops.either16(data[directory], data[directory + 1], big)
-    room = (tf.size(data, tf.int64) - directory - 2) // 12
-    entries = tf.minimum(entries, room)
-    table = tf.reshape(data[directory + 2 : directory + 2 + entries * 12], (-1, 12))
-    tags = byte_ops.either16(table[:, 0], table[:, 1], big)
-    values = byte_ops.either16(table[:, 8], table[:, 9], big)
-    # 0x112 is the tag's number; entries without it count as nothing.
-    value = tf.reduce_max(tf.concat([tf.where(tf.equal(tags, 0x112), values, 0), [0]], 0))
-    return tf.cast(tf.where((value >= 1) & (value <= 8), value, 1), tf.int32)
+    head = tf.strings.substr(contents, 0, _EXIF_WITHIN)
+    found = tf.strings.regex_replace(head, _ORIENTATION, r"\1\2", replace_global=False)
+    number = byte_ops.bytes_at(found, 0, 1)[0]
+    return tf.where(tf.equal(tf.strings.length(found), 1), number, 1)
 
 
 def upright(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:

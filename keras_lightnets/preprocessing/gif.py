@@ -1,8 +1,7 @@
 """The first frame of a GIF file as a file of its own, with TensorFlow operations.
 
 TensorFlow's decoder unpacks every frame, whatever is asked of it: 400 frames of 3,000 x 3,000
-pixels, which a file of 3 MB can hold, take 3.4 GB. It also ignores where a frame lies on its
-canvas, and shows transparent pixels as black.
+pixels, which a file of 3 MB can hold, take 3.4 GB. It also shows transparent pixels as black.
 """
 
 from __future__ import annotations
@@ -26,23 +25,19 @@ _EXTENSION, _FRAME, _CONTROL = 0x21, 0x2C, 0xF9
 
 
 class FirstFrame(NamedTuple):
-    """A GIF file that holds one frame, and where this lies on the canvas.
+    """A GIF file that holds one frame.
 
     Attributes:
-        file: Scalar string; the frame lies at the top left, its transparent pixels are opaque.
+        file: Scalar string; the transparent pixels of the frame are opaque.
         whole: Whether the frame is there to its end; if not, the rest means nothing.
-        size: int64 `(2,)`, height and width of the frame.
-        corner: int64 `(2,)`, its top and left on the canvas.
-        canvas: int64 `(2,)`, height and width of the canvas.
-        outside: uint8 `(3,)`, the color of the canvas beside the frame.
+        height: int64, to the lower end of the frame.
+        width: int64, to its right end.
     """
 
     file: tf.Tensor
     whole: tf.Tensor
-    size: tf.Tensor
-    corner: tf.Tensor
-    canvas: tf.Tensor
-    outside: tf.Tensor
+    height: tf.Tensor
+    width: tf.Tensor
 
 
 def first_frame(contents: tf.Tensor, background: tuple[int, int, int]) -> FirstFrame:
@@ -55,9 +50,6 @@ def first_frame(contents: tf.Tensor, background: tuple[int, int, int]) -> FirstF
     head = bytes_at(contents, 0, 13)
     frame, control, end, whole = _walk(contents, 13 + _table_size(head[10]))
     about = bytes_at(contents, frame, 10)
-    corner = tf.stack([little16(about, 3), little16(about, 1)])
-    size = tf.stack([little16(about, 7), little16(about, 5)])
-    screen = tf.stack([little16(head, 8), little16(head, 6)])
     # A table of its own stands behind the frame's head, the common one behind the file's.
     table = tf.where(_table_size(about[9]) > 0, frame + 10, 13)
     table_size = tf.maximum(_table_size(about[9]), _table_size(head[10]))
@@ -65,18 +57,12 @@ def first_frame(contents: tf.Tensor, background: tuple[int, int, int]) -> FirstF
     color = extension[6] * 3
     transparent = (control > 0) & tf.equal(extension[3] & 1, 1) & (color < table_size)
     file = tf.strings.join([tf.strings.substr(contents, 0, end), b";"])
-    file = _replace(file, frame + 1, bytes(4))
     opaque = _replace(_replace(file, control + 3, b"\0"), table + color, bytes(background))
     return FirstFrame(
         file=tf.where(transparent, opaque, file),
         whole=whole,
-        size=size,
-        corner=corner,
-        canvas=tf.maximum(screen, corner + size),
-        # As Pillow fills it.
-        outside=tf.cast(
-            tf.where(transparent, list(background), bytes_at(contents, table, 3)), tf.uint8
-        ),
+        height=little16(about, 3) + little16(about, 7),
+        width=little16(about, 1) + little16(about, 5),
     )
 
 
