@@ -27,10 +27,12 @@ class Classification:
         number: What one of them is called.
         text: What all of them are.
         verb: What a network does.
+        said: What numbers are reduced to: the name of that, and of how often two networks agree.
         lacks: Formats and options of an export that mean nothing to it.
     """
 
     name, output, number = "classification", "probabilities", "probability"
+    said = "top-1", "top1_agreement"
     text = "Probabilities in the order of the class names."
     verb = "classifies images into {} classes."
     lacks: frozenset[str] = frozenset()
@@ -87,20 +89,38 @@ class Classification:
             ParityError: They differ by more than allowed.
         """
         difference = _difference(where, self.output, expected, received)
-        top, other = expected.argmax(-1), received.argmax(-1)
-        rows = np.arange(len(top))
-        # Two classes as likely as each other within the rounding may change places.
-        tied = expected[rows, top] - expected[rows, other] <= 2 * tolerance
-        agreement = float(np.mean((top == other) | tied))
-        result: dict[str, Any] = {
-            "images": len(top),
-            "max_difference": difference,
-            "top1_agreement": agreement,
-        }
+        own, other = self.decided(expected), self.decided(received)
+        agreement = float(np.mean((own == other) | self.tied(expected, other, tolerance)))
+        name, key = self.said
+        result: dict[str, Any] = {"images": len(own), "max_difference": difference, key: agreement}
         if true is not None:
-            result["accuracy"] = float(np.mean(other == true))
-            result["keras_accuracy"] = float(np.mean(top == true))
-        return _judged(where, "top-1", result, agreement, max_accuracy_drop, tolerance)
+            known = ~np.isnan(true)
+            result["accuracy"] = float(np.mean((other == true)[known]))
+            result["keras_accuracy"] = float(np.mean((own == true)[known]))
+        if max_accuracy_drop is None:
+            if agreement < 1 or result["max_difference"] > tolerance:
+                raise ParityError(
+                    f"{where}: the export differs from the Keras model: {name} agreement "
+                    f"{agreement:.4f} (must be 1), largest difference of a probability "
+                    f"{difference:.2e} (at most {tolerance:.0e})."
+                )
+            return result
+        drop = 1 - agreement if true is None else result["keras_accuracy"] - result["accuracy"]
+        if drop > max_accuracy_drop:
+            what = f"{name} agreement" if true is None else "accuracy"
+            raise ParityError(
+                f"{where}: {what} falls by {drop:.4f}, more than the {max_accuracy_drop} allowed."
+            )
+        return result | {"accuracy_drop": drop}
+
+    def decided(self, numbers: np.ndarray) -> np.ndarray:
+        """Returns what numbers `(images, labels)` say: the class, or which labels hold."""
+        return numbers.argmax(-1)
+
+    def tied(self, expected: np.ndarray, other: np.ndarray, tolerance: float) -> np.ndarray:
+        """Returns where rounding may decide between `expected` and what `other` says."""
+        rows = np.arange(len(other))
+        return expected.max(-1) - expected[rows, other] <= 2 * tolerance
 
     def card(self, *arguments: Any) -> Card:
         """Returns what the model card says; see `model_card.of_classes`."""
@@ -117,6 +137,7 @@ class MultiLabel(Classification):
     thresholds: Sequence[float]
 
     name, output, number = "multi-label", "scores", "score"
+    said = "labels", "label_agreement"
     text = "A score from 0 to 1 for each label, in their order."
     verb = "says which of {} labels an image has."
     lacks = frozenset({"web", "rejection", *_INT8})
@@ -124,39 +145,16 @@ class MultiLabel(Classification):
     def about(self) -> dict[str, Any]:
         return {"name": self.name, "thresholds": list(self.thresholds)}
 
-    def present(self, scores: np.ndarray) -> np.ndarray:
-        """Returns which labels hold, bool `(images, labels)`."""
-        return scores >= np.array(self.thresholds, np.float32)
+    def decided(self, numbers: np.ndarray) -> np.ndarray:
+        return numbers >= np.array(self.thresholds, np.float32)
+
+    def tied(self, expected: np.ndarray, other: np.ndarray, tolerance: float) -> np.ndarray:
+        return abs(expected - np.array(self.thresholds, np.float32)) <= tolerance
 
     def answer(self, numbers: tf.Tensor, labels: Sequence[str], top_k: int) -> dict[str, tf.Tensor]:
         names = tf.broadcast_to(tf.constant(labels, tf.string), tf.shape(numbers))
         present = numbers >= tf.constant(self.thresholds, tf.float32)
         return {"names": names, "scores": numbers, "present": present}
-
-    def compare(
-        self,
-        where: str,
-        expected: np.ndarray,
-        received: np.ndarray,
-        true: np.ndarray | None,
-        max_accuracy_drop: float | None,
-        tolerance: float,
-    ) -> dict[str, Any]:
-        difference = _difference(where, self.output, expected, received)
-        own, other = self.present(expected), self.present(received)
-        # On the threshold within the rounding a label may hold or not.
-        near = abs(expected - np.array(self.thresholds, np.float32)) <= tolerance
-        agreement = float(np.mean((own == other) | near))
-        result: dict[str, Any] = {
-            "images": len(own),
-            "max_difference": difference,
-            "label_agreement": agreement,
-        }
-        if true is not None:
-            known = ~np.isnan(true)
-            result["accuracy"] = float(np.mean((other == true)[known]))
-            result["keras_accuracy"] = float(np.mean((own == true)[known]))
-        return _judged(where, "labels", result, agreement, max_accuracy_drop, tolerance)
 
     def card(
         self,
@@ -170,7 +168,7 @@ class MultiLabel(Classification):
         true = np.empty((0, len(labels))) if true is None else true
         for k, name in enumerate(labels) if len(true) else ():
             known = ~np.isnan(true[:, k])
-            right, said = true[known, k] == 1, self.present(numbers)[known, k]
+            right, said = true[known, k] == 1, self.decided(numbers)[known, k]
             shares = [f"{np.sum(right & said) / max(n.sum(), 1):.3f}" for n in (said, right)]
             rows.append([name, f"{self.thresholds[k]:.3f}", *shares, int(right.sum()), len(right)])
         header = ("label", "threshold", "precision", "recall", "images with it", "of")
@@ -283,31 +281,3 @@ def _difference(where: str, what: str, expected: np.ndarray, received: np.ndarra
     if not np.isfinite(received).all():
         raise ParityError(f"{where}: {what} that are not finite.")
     return float(np.max(np.abs(expected - received), initial=0.0))
-
-
-def _judged(
-    where: str,
-    what: str,
-    result: dict[str, Any],
-    agreement: float,
-    max_accuracy_drop: float | None,
-    tolerance: float,
-) -> dict[str, Any]:
-    """Returns the result of a comparison; raises ParityError if it is not good enough."""
-    if max_accuracy_drop is None:
-        if agreement < 1 or result["max_difference"] > tolerance:
-            raise ParityError(
-                f"{where}: the export differs from the Keras model: {what} agreement "
-                f"{agreement:.4f} (must be 1), largest difference of a probability "
-                f"{result['max_difference']:.2e} (at most {tolerance:.0e})."
-            )
-        return result
-    measured = "accuracy" in result
-    drop = result["keras_accuracy"] - result["accuracy"] if measured else 1 - agreement
-    result["accuracy_drop"] = drop
-    if drop > max_accuracy_drop:
-        name = "accuracy" if measured else f"{what} agreement"
-        raise ParityError(
-            f"{where}: {name} falls by {drop:.4f}, more than the {max_accuracy_drop} allowed."
-        )
-    return result
