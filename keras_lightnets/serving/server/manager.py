@@ -54,10 +54,9 @@ class ModelManager:
         self._load, self._poll_interval_s = load, poll_interval_s
         self._versions: dict[str, dict[int, _Version]] = {name: {} for name in self._models}
         self._labels: dict[str, dict[str, int]] = {}
-        self._lock = threading.Condition()
+        self._lock = threading.Lock()
         self._stop = threading.Event()
         self._watcher = threading.Thread(target=self._watch, name="serving-watch", daemon=True)
-        self._unloading: list[threading.Thread] = []
 
     def start(self) -> None:
         """Loads what is there, then watches for changes.
@@ -77,15 +76,13 @@ class ModelManager:
         self._watcher.start()
 
     def close(self) -> None:
-        """Stops watching, unloads everything, and waits for what still runs, however long."""
+        """Stops watching and unloads everything, what is in use as soon as it no longer is."""
         self._stop.set()
         if self._watcher.ident is not None:
             self._watcher.join()
         for name in self._models:
             for version in self._available(name).values():
-                self._unload(name, version)
-        for thread in self._unloading:
-            thread.join()
+                self._unload(version)
 
     @property
     def names(self) -> list[str]:
@@ -118,7 +115,7 @@ class ModelManager:
         finally:
             with self._lock:
                 found.users -= 1
-                self._lock.notify_all()
+            self._free(found)
 
     def status(self, name: str, version: int | str | None = None) -> GetModelStatusResponse:
         """The states of a model's versions, newest first.
@@ -177,7 +174,7 @@ class ModelManager:
             self._labels[name] = {} if entry is None else dict(entry.version_labels)
         for number, version in self._available(name).items():
             if number not in wanted:
-                self._unload(name, version)
+                self._unload(version)
 
     def _load_version(self, name: str, number: int, path: pathlib.Path) -> None:
         known = self._versions[name].get(number)
@@ -200,24 +197,20 @@ class ModelManager:
             version.servable, version.state = servable, State.AVAILABLE
         log.info("model %s version %d is available", name, number)
 
-    def _unload(self, name: str, version: _Version) -> None:
-        """Unloads in a thread of its own: a graph that never returns must not stop the watch."""
+    def _unload(self, version: _Version) -> None:
         with self._lock:
             version.state = State.UNLOADING
-        thread = threading.Thread(
-            target=self._finish, args=(name, version), name="serving-unload", daemon=True
-        )
-        self._unloading = [t for t in self._unloading if t.is_alive()] + [thread]
-        thread.start()
+        self._free(version)
 
-    def _finish(self, name: str, version: _Version) -> None:
+    def _free(self, version: _Version) -> None:
+        """Frees a version that is to go, once nobody uses it."""
         with self._lock:
-            self._lock.wait_for(lambda: version.users == 0)
+            if version.state != State.UNLOADING or version.users or version.servable is None:
+                return
             servable, version.servable = version.servable, None
-            version.state = State.END
-        if servable is not None:
-            servable.close()
-        log.info("model %s version %d is unloaded", name, version.number)
+        servable.close()
+        version.state = State.END
+        log.info("model %s version %d is unloaded", servable.name, version.number)
 
 
 def _not_found(message: str) -> errors.ServingError:
