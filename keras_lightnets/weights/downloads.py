@@ -14,7 +14,7 @@ import keras
 
 from keras_lightnets import paths
 from keras_lightnets.catalogue.published import WeightsRow
-from keras_lightnets.weights.files import ERRORS, Budget
+from keras_lightnets.weights.files import ERRORS, check_size
 
 FOLDER = "models/keras_lightnets"  # below ~/.keras, or below $KERAS_HOME
 MIRROR = "KERAS_LIGHTNETS_MIRROR"  # address of a folder with the published files, by their names
@@ -125,11 +125,11 @@ def open_content(path: pathlib.Path) -> Iterator[Any]:
             yield file
 
 
-def read_bytes(path: pathlib.Path, budget: Budget) -> bytes:
-    """Content of a file, or of the only file in a `.zip`, no larger than the budget."""
+def read_bytes(path: pathlib.Path, most: int) -> bytes:
+    """Content of a file, or of the only file in a `.zip`, unless it is too large."""
     with open_content(path) as file:
-        content = file.read(budget.left + 1)
-    budget.take(len(content))
+        content = file.read(most + 1)
+    check_size(len(content), most)
     return content
 
 

@@ -13,7 +13,6 @@ import lzma
 import math
 import pathlib
 import pickle
-import pickletools
 import struct
 import zipfile
 import zlib
@@ -62,25 +61,40 @@ _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _WRAPPERS = ("state_dict", "model")  # keys under which training checkpoints keep the weights
 
 
-class Budget:
-    """How many bytes the tensors of a file may take in memory.
+def most_bytes(network_bytes: int) -> int:
+    """Bytes that the content of a file may take, unpacked.
 
-    A few hundred bytes can stand for any number: compressed, repeated by a stride of 0, or not
-    there at all. No file is worth more than the network that it is for.
+    A few hundred bytes can stand for any number. No file is worth more than the network that it is
+    for: other types, another number of classes, an optimizer's state, wrappers.
     """
+    return 16 * network_bytes + (64 << 20)
 
-    def __init__(self, network_bytes: int) -> None:
-        # Other types, another number of classes, an optimizer's state, wrappers.
-        self.left = self.whole = 16 * network_bytes + (64 << 20)
 
-    def take(self, size: int) -> int:
-        """Returns `size`; a ValueError once more was taken than there is."""
-        if not 0 <= size <= self.left:
-            raise ValueError(
-                f"it takes more than {self.whole >> 20} MiB, much more than its network"
-            )
-        self.left -= size
-        return size
+def check_size(size: int, most: int) -> None:
+    """Raises a ValueError if a file asks for too much memory."""
+    if not 0 <= size <= most:
+        raise ValueError(f"it takes more than {most >> 20} MiB, much more than its network")
+
+
+def check_hdf5(file: h5py.File, most: int) -> None:
+    """Raises a ValueError if the arrays of an HDF5 file are too large."""
+    sizes = []
+
+    def visit(name: str, item: h5py.Dataset | h5py.Group) -> None:
+        if isinstance(item, h5py.Dataset):
+            sizes.append(math.prod(item.shape) * item.dtype.itemsize)
+
+    file.visititems(visit)
+    check_size(sum(sizes), most)
+
+
+def read_member(archive: zipfile.ZipFile, name: str, most: int) -> bytes:
+    """Returns a member of a zip file that is not too large."""
+    member = archive.getinfo(name)
+    if member.flag_bits & 1:
+        raise ValueError("it is encrypted")
+    check_size(member.file_size, most)  # more is not read
+    return archive.read(name)
 
 
 def read_state_dict(path: pathlib.Path, network_bytes: int = 1 << 26) -> dict[str, np.ndarray]:
@@ -94,60 +108,44 @@ def read_state_dict(path: pathlib.Path, network_bytes: int = 1 << 26) -> dict[st
         ValueError: If it is damaged, holds something else than tensors by name, or much more
             than the network.
     """
-    reader = read_safetensors if path.suffix == ".safetensors" else read_pth
+    read = _read_safetensors if path.suffix == ".safetensors" else _read_pth
     try:
-        return reader(path, Budget(network_bytes))
+        return read(path, most_bytes(network_bytes))
     except ERRORS as error:
-        raise _damaged(path, error) from error
+        raise ValueError(
+            f"{path} cannot be read as {path.suffix} ({first_line(error)}). It may be truncated "
+            "or of another format: get it again."
+        ) from error
 
 
-def read_safetensors(path: pathlib.Path, budget: Budget) -> dict[str, np.ndarray]:
+def _read_safetensors(path: pathlib.Path, most: int) -> dict[str, np.ndarray]:
     """Reads `.safetensors`: the length of a JSON header, the header, the raw tensors."""
-    end_of_file = path.stat().st_size
-    tensors = {}
-    with path.open("rb") as file:
-        (length,) = struct.unpack("<Q", file.read(8))
-        if length > end_of_file - 8:
-            raise ValueError("its header lies beyond its end")
-        header = json.loads(file.read(budget.take(length)))
-        header.pop("__metadata__", None)
-        for name, entry in header.items():
-            begin, end = entry["data_offsets"]
-            if not 0 <= begin <= end <= end_of_file - 8 - length:
-                raise ValueError(f"{name} lies beyond its end")
-            file.seek(8 + length + begin)
-            raw = file.read(budget.take(end - begin))
-            tensors[name] = _array(raw, _SAFETENSORS[entry["dtype"]]).reshape(entry["shape"])
+    content = path.read_bytes()
+    (length,) = struct.unpack("<Q", content[:8])
+    if length > len(content) - 8:
+        raise ValueError("its header lies beyond its end")
+    header = json.loads(content[8 : 8 + length])
+    header.pop("__metadata__", None)
+    data = memoryview(content)[8 + length :]
+    tensors, size = {}, 0
+    for name, entry in header.items():
+        begin, end = entry["data_offsets"]
+        if not 0 <= begin <= end <= len(data):
+            raise ValueError(f"{name} lies beyond its end")
+        size += end - begin  # more than the file has, where tensors share their bytes
+        check_size(size, most)
+        array = _array(data[begin:end], _SAFETENSORS[entry["dtype"]])
+        tensors[name] = array.reshape(entry["shape"])
     return tensors
 
 
-def read_member(archive: zipfile.ZipFile, name: str, budget: Budget) -> bytes:
-    """Returns a member of a zip file that is no larger than the budget."""
-    member = archive.getinfo(name)
-    if member.flag_bits & 1:
-        raise ValueError("it is encrypted")
-    budget.take(member.file_size)  # more is not read
-    return archive.read(name)
-
-
-def check_hdf5(file: h5py.File, budget: Budget) -> None:
-    """Raises a ValueError if the arrays of an HDF5 file are larger than the budget."""
-
-    def visit(name: str, item: h5py.Dataset | h5py.Group) -> None:
-        if isinstance(item, h5py.Dataset):
-            budget.take(math.prod(item.shape) * item.dtype.itemsize)
-
-    file.visititems(visit)
-
-
-def read_pth(path: pathlib.Path, budget: Budget) -> dict[str, np.ndarray]:
+def _read_pth(path: pathlib.Path, most: int) -> dict[str, np.ndarray]:
     """Reads a PyTorch `state_dict`, of the zip format or the one before PyTorch 1.6."""
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
-            loaded = _read_zip_format(archive, budget)
+            loaded = _read_zip_format(archive, most)
     else:
-        with path.open("rb") as file:
-            loaded = _read_legacy_format(file, budget)
+        loaded = _read_legacy_format(io.BytesIO(path.read_bytes()))
     for key in _WRAPPERS:
         if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
             loaded = loaded[key]
@@ -157,7 +155,7 @@ def read_pth(path: pathlib.Path, budget: Budget) -> dict[str, np.ndarray]:
     for name, value in loaded.items():
         if not isinstance(value, _Tensor):
             raise ValueError(f"entry {name!r} is no tensor")
-        tensors[str(name).removeprefix("module.")] = value.numpy(budget)
+        tensors[str(name).removeprefix("module.")] = value.numpy()
     return tensors
 
 
@@ -181,19 +179,18 @@ class _Tensor:
     def __init__(self, storage: _Storage, offset: int, shape: tuple, strides: tuple) -> None:
         self.storage, self.offset, self.shape, self.strides = storage, offset, shape, strides
 
-    def numpy(self, budget: Budget) -> np.ndarray:
+    def numpy(self) -> np.ndarray:
+        """A view, which takes no memory, whatever its shape."""
         values = self.storage.values
         if values is None:
             raise ValueError("a storage is missing")
-        budget.take(math.prod(self.shape) * values.itemsize)
         if min((self.offset, *self.strides)) < 0:
             raise ValueError("a tensor has a negative stride")
         last = self.offset + sum((n - 1) * s for n, s in zip(self.shape, self.strides, strict=True))
         if math.prod(self.shape) and not 0 <= last < values.size:
             raise ValueError("a tensor reaches beyond its storage")
         strides = [s * values.itemsize for s in self.strides]
-        view = np.lib.stride_tricks.as_strided(values[self.offset :], self.shape, strides)
-        return view.copy()
+        return np.lib.stride_tricks.as_strided(values[self.offset :], self.shape, strides)
 
 
 def _rebuild_tensor(
@@ -206,8 +203,15 @@ def _rebuild_parameter(tensor: _Tensor, *unused: Any) -> _Tensor:
     return tensor
 
 
-class _Unpickler(pickle.Unpickler):
-    """Refuses everything but what a state dict consists of."""
+class _Unpickler(pickle._Unpickler):
+    """Refuses everything but what a state dict consists of.
+
+    It is Python's own: that in C makes room for any memo index at once. So do both for any length
+    of a bytearray, which no tensor is.
+    """
+
+    dispatch = pickle._Unpickler.dispatch.copy()
+    del dispatch[pickle.BYTEARRAY8[0]]
 
     def __init__(self, file: BinaryIO, storage: Callable[[str, str, int], _Storage]) -> None:
         super().__init__(file, encoding="utf-8")
@@ -231,21 +235,8 @@ class _Unpickler(pickle.Unpickler):
         return self._storage(_STORAGES[dtype], key, elements)
 
 
-def _check_pickle(file: BinaryIO) -> None:
-    """Refuses a pickle that makes its reader allocate more than the file holds.
-
-    The C unpickler makes room for any memo index, and for any length of a bytearray, at once.
-    """
-    start = file.tell()
-    for opcode, argument, position in pickletools.genops(file):
-        if "PUT" in opcode.name and (argument or 0) > (position or 0):
-            raise ValueError("its pickle has a memo without bounds")
-        if opcode.name == "BYTEARRAY8":
-            raise ValueError("its pickle holds bytes, which are no tensor")
-    file.seek(start)
-
-
-def _read_zip_format(archive: zipfile.ZipFile, budget: Budget) -> Any:
+def _read_zip_format(archive: zipfile.ZipFile, most: int) -> Any:
+    check_size(sum(member.file_size for member in archive.infolist()), most)
     names = {name.partition("/")[2]: name for name in archive.namelist()}
     if "data.pkl" not in names:
         raise ValueError("it is a zip file without data.pkl")
@@ -255,15 +246,14 @@ def _read_zip_format(archive: zipfile.ZipFile, budget: Budget) -> Any:
     def storage(dtype: str, key: str, elements: int) -> _Storage:
         if key not in blocks:
             blocks[key] = _Storage(dtype, elements)
-            blocks[key].fill(read_member(archive, names[f"data/{key}"], budget))
+            blocks[key].fill(read_member(archive, names[f"data/{key}"], most))
         return blocks[key]
 
-    file = io.BytesIO(read_member(archive, names["data.pkl"], budget))
-    _check_pickle(file)
+    file = io.BytesIO(read_member(archive, names["data.pkl"], most))
     return _Unpickler(file, storage).load()
 
 
-def _read_legacy_format(file: BinaryIO, budget: Budget) -> Any:
+def _read_legacy_format(file: BinaryIO) -> Any:
     """Five pickles (magic number, protocol, system, object, storage keys), then the storages."""
     blocks: dict[str, _Storage] = {}
 
@@ -271,7 +261,6 @@ def _read_legacy_format(file: BinaryIO, budget: Budget) -> Any:
         return blocks.setdefault(key, _Storage(dtype, elements))
 
     def load() -> Any:
-        _check_pickle(file)
         return _Unpickler(file, storage).load()
 
     if load() != _LEGACY_MAGIC:
@@ -285,18 +274,11 @@ def _read_legacy_format(file: BinaryIO, budget: Budget) -> Any:
         if elements != block.elements:
             raise ValueError(f"a storage has {elements} of {block.elements} values")
         size = 2 if block.dtype == "bfloat16" else np.dtype(block.dtype).itemsize
-        block.fill(file.read(budget.take(elements * size)))
+        block.fill(file.read(elements * size))
     return loaded
 
 
-def _array(raw: bytes, dtype: str) -> np.ndarray:
+def _array(raw: bytes | memoryview, dtype: str) -> np.ndarray:
     if dtype == "bfloat16":  # the upper half of a float32
         return (np.frombuffer(raw, "<u2").astype("<u4") << 16).view("<f4")
     return np.frombuffer(raw, dtype)
-
-
-def _damaged(path: pathlib.Path, error: Exception) -> ValueError:
-    return ValueError(
-        f"{path} cannot be read as {path.suffix} ({first_line(error)}). It may be truncated "
-        "or of another format: get it again."
-    )

@@ -14,7 +14,7 @@ import keras
 import numpy as np
 
 from keras_lightnets.weights.convert import HEAD_PREFIXES
-from keras_lightnets.weights.files import ERRORS, Budget, check_hdf5
+from keras_lightnets.weights.files import ERRORS, check_hdf5
 
 _PARTS = {
     "kernel": "weight",
@@ -27,7 +27,7 @@ _PARTS = {
 }
 
 
-def read(path: pathlib.Path, model: keras.Model, budget: Budget) -> dict[str, np.ndarray]:
+def read(path: pathlib.Path, model: keras.Model, most: int) -> dict[str, np.ndarray]:
     """Reads a file of `keras.applications` for the same network of this package.
 
     As Keras does, it goes by the order of the layers: their names have changed over the years.
@@ -40,7 +40,7 @@ def read(path: pathlib.Path, model: keras.Model, budget: Budget) -> dict[str, np
     """
     try:
         layers = {}
-        for layer, name, array in tensors(path.read_bytes(), budget):
+        for layer, name, array in tensors(path.read_bytes(), most):
             layers.setdefault(layer, {})[_PARTS[name]] = array
     except ERRORS as error:
         raise ValueError(
@@ -62,10 +62,10 @@ def read(path: pathlib.Path, model: keras.Model, budget: Budget) -> dict[str, np
     }
 
 
-def tensors(content: bytes, budget: Budget) -> Iterator[tuple[str, str, np.ndarray]]:
+def tensors(content: bytes, most: int) -> Iterator[tuple[str, str, np.ndarray]]:
     """Yields layer, last part of the name, and value of every array, in the file's order."""
     with h5py.File(io.BytesIO(content), "r") as file:
-        check_hdf5(file, budget)
+        check_hdf5(file, most)
         root = file.get("model_weights", file)  # a whole model, or its weights
         for layer in map(_text, root.attrs["layer_names"]):
             group = root[layer]

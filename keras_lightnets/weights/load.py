@@ -24,7 +24,7 @@ from keras_lightnets.layers.notes import notes
 from keras_lightnets.preprocessing import EvalTransform
 from keras_lightnets.weights import convert, downloads, keras_h5, osmr
 from keras_lightnets.weights import saved as saved_weights
-from keras_lightnets.weights.files import ERRORS, Budget, read_member, read_state_dict
+from keras_lightnets.weights.files import ERRORS, most_bytes, read_member, read_state_dict
 
 FORMATS = (".keras", ".weights.h5", ".safetensors", ".pth", ".tf2.h5", ".tf2.h5.zip", ".h5")
 _TRAINED_SIZE = 224  # pixels, of the centre crop that published weights were measured with
@@ -196,7 +196,7 @@ def _notes_in(path: pathlib.Path) -> dict[str, Any]:
     """The notes in a `.keras` file, read without building its model."""
     try:
         with zipfile.ZipFile(path) as archive:
-            config = json.loads(read_member(archive, "config.json", Budget(0)))
+            config = json.loads(read_member(archive, "config.json", most_bytes(0)))
         for layer in config["config"]["layers"]:
             if layer["registered_name"] == "keras_lightnets>Notes":
                 return dict(layer["config"]["notes"])
@@ -213,14 +213,14 @@ def load(model: keras.Model, source: Source) -> None:
     """
     path = source.path
     network_bytes = sum(int(np.prod(w.shape)) * 4 for w in model.weights)
-    budget = Budget(network_bytes)
+    most = most_bytes(network_bytes)
     if path.name.endswith((".keras", ".weights.h5")):
-        saved_weights.load(model, path, budget)
+        saved_weights.load(model, path, most)
         return
     if is_of_keras_applications(path):
-        tensors, layout = keras_h5.read(path, model, budget), "keras"
+        tensors, layout = keras_h5.read(path, model, most), "keras"
     elif path.name.endswith((".tf2.h5", ".tf2.h5.zip")):
-        tensors, layout = osmr.read(path, model, budget), "pytorchcv"
+        tensors, layout = osmr.read(path, model, most), "pytorchcv"
     else:
         tensors = read_state_dict(path, network_bytes)
         layout = source.row.source if source.row else convert.detect_source(model, tensors)

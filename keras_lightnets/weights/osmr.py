@@ -16,19 +16,19 @@ import numpy as np
 from keras_lightnets.weights import keras_h5
 from keras_lightnets.weights.convert import layer_names
 from keras_lightnets.weights.downloads import read_bytes
-from keras_lightnets.weights.files import ERRORS, Budget
+from keras_lightnets.weights.files import ERRORS
 
 _TO_PYTORCH = {"kernel": (3, 2, 0, 1), "depthwise_kernel": (2, 3, 0, 1)}
 
 
-def read(path: pathlib.Path, model: keras.Model, budget: Budget) -> dict[str, np.ndarray]:
+def read(path: pathlib.Path, model: keras.Model, most: int) -> dict[str, np.ndarray]:
     """Reads the file for `model` as a state dict with pytorchcv's names and layouts.
 
     Raises:
         ValueError: If the file is damaged or has more or fewer tensors than the network.
     """
     try:
-        tensors = [row[1:] for row in keras_h5.tensors(read_bytes(path, budget), budget)]
+        tensors = [row[1:] for row in keras_h5.tensors(read_bytes(path, most), most)]
     except ERRORS as error:
         raise ValueError(
             f"{path} cannot be read as osmr's .tf2.h5 ({error}). It may be truncated or of "

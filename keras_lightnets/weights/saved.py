@@ -6,6 +6,7 @@ import io
 import pathlib
 import warnings
 import zipfile
+from typing import Any
 
 import h5py
 import keras
@@ -16,10 +17,10 @@ from keras_lightnets.weights.convert import (
     head_layers,
     warn_about_head,
 )
-from keras_lightnets.weights.files import ERRORS, Budget, check_hdf5, read_member
+from keras_lightnets.weights.files import ERRORS, check_hdf5, read_member
 
 
-def load(model: keras.Model, path: pathlib.Path, budget: Budget) -> bool:
+def load(model: keras.Model, path: pathlib.Path, most: int) -> bool:
     """Copies the weights by layer name; the classifier only if its classes are as many.
 
     Returns:
@@ -28,26 +29,26 @@ def load(model: keras.Model, path: pathlib.Path, budget: Budget) -> bool:
     Raises:
         ValueError: If the file is damaged, or of another network.
     """
-    if path.suffix == ".keras":
-        try:
-            with zipfile.ZipFile(path) as archive:
-                content = read_member(archive, "model.weights.h5", budget)
-            with h5py.File(io.BytesIO(content), "r") as file:
-                check_hdf5(file, budget)
-            donor = keras.saving.load_model(path, compile=False)
-        except ERRORS as error:
-            raise _unreadable(path, error) from error
-        return copy(donor, model, str(path))
     try:
-        with h5py.File(path, "r") as file:
-            check_hdf5(file, budget)
-        donor = _with_classes(model, _stored_classes(model, path))
-        with warnings.catch_warnings():
-            # Keras warns a hundred times before it raises.
-            warnings.simplefilter("ignore", UserWarning)
-            donor.load_weights(path)
+        content: Any = path
+        if path.suffix == ".keras":
+            with zipfile.ZipFile(path) as archive:
+                content = io.BytesIO(read_member(archive, "model.weights.h5", most))
+        with h5py.File(content, "r") as file:
+            check_hdf5(file, most)
+        if path.suffix == ".keras":
+            donor = keras.saving.load_model(path, compile=False)
+        else:
+            donor = _with_classes(model, _stored_classes(model, path))
+            with warnings.catch_warnings():
+                # Keras warns a hundred times before it raises.
+                warnings.simplefilter("ignore", UserWarning)
+                donor.load_weights(path)
     except ERRORS as error:
-        raise _unreadable(path, error) from error
+        raise ValueError(
+            f"{path} cannot be loaded ({first_line(error)}). It may be truncated, of another "
+            "format or of another network."
+        ) from error
     return donor is model or copy(donor, model, str(path))
 
 
@@ -120,10 +121,3 @@ def _with_classes(model: keras.Model, classes: int | None) -> keras.Model:
             size = "units" if "units" in layer["config"] else "filters"
             layer["config"][size] = classes
     return keras.Model.from_config(config)
-
-
-def _unreadable(path: pathlib.Path, error: Exception) -> ValueError:
-    return ValueError(
-        f"{path} cannot be loaded ({first_line(error)}). It may be truncated, of another "
-        "format or of another network."
-    )
