@@ -37,3 +37,16 @@ def test_the_best_epoch_follows_from_the_rows(monitor, values, best):
     assert (history.best and history.best["epoch"]) == best
     assert history.epochs_since_best == (0 if best is None else len(values) - 1 - best)
     assert [n for n, is_best in enumerate(better) if is_best][-1:] == [best][: best is not None]
+
+
+def test_what_was_before_the_first_step_may_be_the_best():
+    # Mutations: epoch 0 is no candidate; it is a row; an equal row beats it.
+    history = History("val_accuracy")
+    history.begin({"epoch": 0, "val_accuracy": 0.5, "val_loss": 1.0})
+    rows = [{"epoch": n, "val_accuracy": n / 5, "val_loss": 1.0} for n in (1, 2, 2.5)]
+    assert [history.add(row) for row in rows] == [False, False, False]
+    assert history.best
+    assert history.best["epoch"] == 0
+    assert history.epochs_since_best == len(history.rows) == 3
+    assert history.add({"epoch": 4, "val_accuracy": 0.6})
+    assert history.epochs_since_best == 0

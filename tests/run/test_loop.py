@@ -112,6 +112,28 @@ def test_the_end_of_a_run_predicts_only_what_was_not_predicted_before(tmp_path):
     assert processes.call(predicted, standing, tmp_path / "standing") == (2, results)
 
 
+@pytest.mark.slow
+def test_training_for_int8_never_loses_what_calibration_had(tmp_path):
+    # Mutations: epoch 0 is no candidate, or a resume forgets it.
+    harm = {"learning_rate": 20.0, "global_clipnorm": 1.0}
+    config = toy.config(
+        model__quantize="int8",
+        monitor="val_loss",
+        **{f"optimizer__{key}": value for key, value in harm.items()},
+    )
+    lines, results = processes.call(said, config, tmp_path / "whole")
+    (line,) = [line for line in lines if line.startswith("Held out, before training:")]
+    assert f"loss {results['loss']:.4f}" in line
+    assert results["best_epoch"] == 0
+    assert results["last"]["loss"] > 2 * results["loss"]
+    rows = json.loads((tmp_path / "whole" / "history.json").read_text())
+    assert [row["epoch"] for row in rows] == [1, 2, 3]
+    interrupted(config, tmp_path / "stopped", step=4)
+    processes.call(toy.run, config, tmp_path / "stopped")
+    whole, stopped = (processes.call(toy.outcome, tmp_path / n) for n in ("whole", "stopped"))
+    assert stopped == whole
+
+
 def test_a_batch_larger_than_the_training_set_is_halved_until_it_fits(tmp_path):
     asked, fits = toy.config(batch_size=64), toy.config(batch_size=8)
     images = {"train_examples": 12}

@@ -147,7 +147,7 @@ def _facts(splits: Splits, results: Mapping[str, Any]) -> list[tuple[str, Any]]:
         ("Started from", model.weights or f"{'its own' if model.foreign else 'random'} weights"),
         *_teacher(config.distillation),
         ("Recipe", config.recipe or "none"),
-        ("Epochs", f"{results['epochs']}, the best one {results['best_epoch']}"),
+        ("Epochs", f"{results['epochs']}, {_best(results['best_epoch'])}"),
         *(
             (f"Extended after {after} epochs", f"a new schedule from a rate of {rate:g}")
             for after, rate in config.optimizer.extensions.items()
@@ -159,6 +159,10 @@ def _facts(splits: Splits, results: Mapping[str, Any]) -> list[tuple[str, Any]]:
             if key in results
         ),
     ]
+
+
+def _best(epoch: int | None) -> str:
+    return "none of them better than before" if epoch == 0 else f"the best one {epoch}"
 
 
 def _teacher(config: DistillationConfig) -> Iterator[tuple[str, str]]:

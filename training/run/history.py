@@ -14,7 +14,8 @@ from lightnets.support.writing import csv_text, write_json, write_text
 class History:
     """One row an epoch. Lives in the checkpoint; the files are written anew from it.
 
-    Nothing in it depends on time or on how often the run was interrupted.
+    Nothing in it depends on time or on how often the run was interrupted. What the network was
+    before its first step may be the best, too, as epoch 0, which is not among the rows.
 
     Attributes:
         monitor: The column that makes an epoch the best.
@@ -24,12 +25,17 @@ class History:
     def __init__(self, monitor: str):
         self.monitor = monitor
         self._sign = -1 if monitor.endswith(LOWER) else 1
-        self.values: dict[str, Any] = {"rows": []}
+        self.values: dict[str, Any] = {"rows": [], "start": None}
 
     @property
     def rows(self) -> list[dict[str, float]]:
         """The rows, oldest first."""
         return self.values["rows"]
+
+    @property
+    def start(self) -> dict[str, float] | None:
+        """The row of epoch 0, if that was evaluated."""
+        return self.values.get("start")
 
     @property
     def best(self) -> dict[str, float] | None:
@@ -38,13 +44,22 @@ class History:
         Of equal values, the one with the lower held-out loss is better: few held-out images make
         few different accuracies, and the first epoch that reaches one is often still unsure.
         """
-        rows = [row for row in self.rows if not math.isnan(row[self.monitor])]
+        rows = [row for row in self._candidates if not math.isnan(row.get(self.monitor, math.nan))]
         return max(rows, key=self._rank, default=None)
 
     @property
     def epochs_since_best(self) -> int:
         """Epochs without a better value."""
-        return 0 if self.best is None else len(self.rows) - 1 - self.rows.index(self.best)
+        rows = self._candidates
+        return 0 if self.best is None else len(rows) - 1 - rows.index(self.best)
+
+    @property
+    def _candidates(self) -> list[dict[str, float]]:
+        return [self.start, *self.rows] if self.start else self.rows
+
+    def begin(self, row: dict[str, float]) -> None:
+        """Notes what the network was before its first step."""
+        self.values["start"] = row
 
     def add(self, row: dict[str, float]) -> bool:
         """Adds a row; returns whether it is the best so far.

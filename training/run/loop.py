@@ -157,6 +157,8 @@ class Loop:
 
     def _epochs(self) -> tuple[str | None, str]:
         """Trains the epochs that are left; returns why it stopped early, and how to go on."""
+        if self.training.config.model.quantize == "int8" and self.step == 0:
+            self._begin()
         batches = None
         while not self._is_over:
             if batches is None or self.epoch == self.training.head_epochs:
@@ -169,6 +171,14 @@ class Loop:
             return None, self._way_on()
         patience = self.options.early_stopping_epochs
         return f"no better {self.options.monitor} for {patience} epochs", self._way_on()
+
+    def _begin(self) -> None:
+        """Judges the network before its first step, which may be the best it will ever be."""
+        task, numbers = self._judged(self._predict())
+        self.history.begin({"epoch": 0, "step": 0, **_columns(numbers)})
+        if self.training.chief:
+            self._save_weights("best", task)
+        self.progress.say(f"Held out, before training: {_told(numbers)}")
 
     def _train_epoch(self, batches: Iterator[Any]) -> bool:
         """Takes the steps that are left of this epoch; returns False when time is up."""
@@ -228,7 +238,7 @@ class Loop:
         metric = next(iter(task.columns))
         row = {"epoch": self.epoch + 1, "step": self.step, **seen_so_far(training.state, metric)}
         row["learning_rate"] = float(keras.ops.convert_to_numpy(training.optimizer.learning_rate))
-        row |= {f"val_{key}": value for key, value in numbers.items() if key != "images"}
+        row |= _columns(numbers)
         if training.state.scaled:
             row["loss_scale"] = float(training.state.loss_scale.numpy())
             row["skipped_steps"] = int(training.state.skipped.numpy())
@@ -307,12 +317,7 @@ class Loop:
         if training.chief:
             write_json(self.out / "results.json", results)
         # Before the report, which takes its time and can be interrupted.
-        numbers = [
-            f"{name} {value:.4f}"
-            for name, value in scoring.named(results).items()
-            if not name.startswith("top ")
-        ]
-        self.progress.say(f"Held out: {', '.join(numbers)}")
+        self.progress.say(f"Held out: {_told(results)}")
         return results, found
 
     def _judged(self, found: Predictions) -> tuple[Task, dict[str, Any]]:
@@ -397,6 +402,19 @@ class Loop:
             f"{resume_command(self.options, self.out)}",
             self.interrupts.signum,
         )
+
+
+def _columns(numbers: dict[str, Any]) -> dict[str, float]:
+    """Returns how good predictions are as the history has it."""
+    return {f"val_{key}": value for key, value in numbers.items() if key != "images"}
+
+
+def _told(numbers: dict[str, Any]) -> str:
+    return ", ".join(
+        f"{name} {value:.4f}"
+        for name, value in scoring.named(numbers).items()
+        if not name.startswith("top ")
+    )
 
 
 def _tensorboard(folder: pathlib.Path) -> Any:
