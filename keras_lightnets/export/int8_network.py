@@ -92,7 +92,7 @@ def with_int8_maps(network: keras.Model) -> keras.Model:
         rebuilt = keras.layers.Dense if isinstance(layer, keras.layers.Dense) else type(layer)
         clone = rebuilt.from_config(config)
 
-        def call(x: Any, step: Any = None, **options: Any) -> Any:
+        def call(x: Any, step: Any = None, out: Any = None, **options: Any) -> Any:
             x = keras.tree.flatten(x)[0]
             done = isinstance(layer, fake.FakeQuantize) or len(x.shape) == 4
             return x if done and not _is_pooling(layer) else clone(x, **options)
@@ -165,7 +165,7 @@ def _form(layer: Any) -> Callable[..., Any]:
     if isinstance(layer, fake.FakeQuantize):
         return functools.partial(_rounded, limits=_limits(layer))
     if isinstance(layer, keras.layers.Rescaling):
-        return lambda x, step=None: _computed(x).rescaled(layer.scale, layer.offset)
+        return lambda x, **_: _computed(x).rescaled(layer.scale, layer.offset)
     if isinstance(layer, keras.layers.ZeroPadding2D):
         return lambda x: _Padded(_computed(x), layer.padding)
     if isinstance(layer, keras.layers.Add):
@@ -196,7 +196,7 @@ def _limits(layer: fake.FakeQuantize) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _rounded(x: Any, limits: tuple[float, float], member: int | None = 0) -> Any:
+def _rounded(x: Any, limits: tuple[float, float], member: int | None = 0, **_: Any) -> Any:
     if member is None:  # what lies between two levels is known from the levels themselves
         return x
     if isinstance(x, _Convolution):
@@ -205,9 +205,7 @@ def _rounded(x: Any, limits: tuple[float, float], member: int | None = 0) -> Any
     return x if isinstance(x, Levels) else quantized(x, limits)
 
 
-def _convolved(
-    layer: Any, kernel: np.ndarray, bias: np.ndarray, x: Any, step: Any = None
-) -> _Convolution:
+def _convolved(layer: Any, kernel: np.ndarray, bias: np.ndarray, x: Any, **_: Any) -> _Convolution:
     padding = getattr(layer, "pads", None) or layer.padding
     if isinstance(x, _Padded):
         x, padding = x.inside, x.padding
@@ -218,7 +216,7 @@ def _convolved(
     return _Convolution(compute)
 
 
-def _added(both: Sequence[Any]) -> _Convolution:
+def _added(both: Sequence[Any], **_: Any) -> _Convolution:
     """A convolution adds the other tensor before it rounds."""
     last = next((x for x in reversed(both) if isinstance(x, _Convolution) and not x.added), None)
     if last is None or len(both) != 2:

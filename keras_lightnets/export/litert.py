@@ -13,7 +13,8 @@ from keras_lightnets.errors import ExportError
 from keras_lightnets.export import runtimes
 from keras_lightnets.inference.equalization import correct_biases, equalize
 from keras_lightnets.inference.folding import calls_of, rewrite, tensor_name
-from keras_lightnets.inference.function import frozen_function, with_dtype
+from keras_lightnets.inference.function import frozen_function, is_quantized, with_dtype
+from keras_lightnets.layers import FakeQuantize
 from keras_lightnets.layers.grouped_conv2d import Form, GroupedConv2D, grouped_conv_form
 
 MIN_IMAGES = 32
@@ -102,15 +103,27 @@ def traced(network: keras.Model, batch: int | None = None, form: Form = "native"
     """Returns a function of float32 images, see `frozen_function`, traced once.
 
     Args:
-        network: Made by `inference_model`.
+        network: Made by `inference_model`. Layers that round compute in real numbers: converters
+            make whole ones of them by themselves.
         batch: Its size; None: any.
         form: Of grouped convolutions.
     """
     spec = tf.TensorSpec((batch, *network.inputs[0].shape[1:]), tf.float32, name="images")
-    function = frozen_function(network, spec)
+    function = frozen_function(_in_real_numbers(network), spec)
     with grouped_conv_form(form):
         function.get_concrete_function()
     return function
+
+
+def _in_real_numbers(network: keras.Model) -> keras.Model:
+    def same_layer(layer: keras.layers.Layer) -> Any:
+        if type(layer).__module__ != FakeQuantize.__module__:
+            return layer
+        return lambda *inputs, out=None, mean=False, **options: layer(*inputs, **options)
+
+    return (
+        rewrite(network, same_layer, lambda inner: inner)[0] if is_quantized(network) else network
+    )
 
 
 def layer_outputs(network: keras.Model) -> Callable[[np.ndarray], dict[str, np.ndarray]]:

@@ -189,9 +189,9 @@ def is_quantized(model: keras.Model) -> bool:
 
 def gives_logits(model: keras.Model) -> bool:
     """Whether a classifier ends in logits instead of probabilities."""
-    last = model.outputs[0]._keras_history.operation
+    last, node, _ = model.outputs[0]._keras_history
     if isinstance(last, FakeQuantize):
-        last = last.input._keras_history.operation
+        last = last._inbound_nodes[node].input_tensors[0]._keras_history.operation
     return isinstance(last, keras.layers.Dense) and last.activation is keras.activations.linear
 
 

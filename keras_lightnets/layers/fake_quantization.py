@@ -19,6 +19,8 @@ from keras_lightnets.layers.grouped_conv2d import GroupedConv2D
 from keras_lightnets.layers.placement import tf
 
 _DEVIATIONS = 2  # 1 to 3 were alike on digits; without, int8 parted from float 4 to 8 dB earlier
+# Of a step. A mean of n levels lies between two of them or is at least a half of 1/n away.
+_TIE = 1e-3
 _register = keras.saving.register_keras_serializable(package="keras_lightnets")
 
 
@@ -38,7 +40,8 @@ class FakeQuantize(keras.layers.Layer):
         momentum: Share of the old ends kept at each training step.
 
     Input and output: `(batch, ...)`, float32. With `member=None` the output is what lies between
-    two levels, `()`.
+    two levels, `()`. `mean` says that the input is a mean of few levels, which is often right
+    between two: LiteRT takes the one that is further from the middle of the range.
     """
 
     def __init__(
@@ -60,11 +63,20 @@ class FakeQuantize(keras.layers.Layer):
             ]
 
     def call(
-        self, inputs: tf.Tensor, member: int | None = 0, training: bool | None = None
+        self,
+        inputs: tf.Tensor,
+        member: int | None = 0,
+        mean: bool = False,
+        training: bool | None = None,
     ) -> tf.Tensor:
         low, high = self.ends()
+        # As the file has it: a difference of float32 may be off by its last bit.
+        step = tf.cast((tf.cast(high, tf.float64) - tf.cast(low, tf.float64)) / 255, tf.float32)
         if member is None:
-            return tf.convert_to_tensor((high - low) / 255.0)
+            return step
+        if mean:
+            middle = (128.0 - tf.round(-low / step)) * step
+            inputs += _TIE * step * tf.sign(inputs - middle)
         outputs = tf.quantization.fake_quant_with_min_max_vars(inputs, low, high)
         if training and self.trainable and self.limits is None:
             share = (1.0 - self.momentum) * tf.one_hot(member, self.members)
@@ -109,26 +121,44 @@ class _Rounded:
     """Mixin of a layer that computes with rounded weights.
 
     Its kernel has 255 levels per output channel. Its bias is a multiple of that step and of `step`,
-    which lies between two levels of the input: as whole numbers both are added up.
+    which lies between two levels of the input: as whole numbers both are added up. Outside of
+    training they are whole numbers here, too, and their sum is exact; it is scaled and rounded as
+    XNNPACK does, LiteRT's library. In training a sum is off by its last bits, so that one in
+    100,000 may be rounded to the other level; nothing is divided, which takes time.
+
+    Call arguments: `step` and `out`, what lies between two levels of the input and of the range in
+    which the output will be rounded, `()`.
     """
 
     scale_axes: tuple[int, ...]  # of the kernel, all but those of the output channels
     _kernel: Any
     _bias: Any
-    _step: tf.Tensor | None = None  # while the layer is called
+    # While the layer is called.
+    _step: tf.Tensor | None = None
+    _whole = False
 
     def call(
-        self, inputs: tf.Tensor, step: tf.Tensor | None = None, training: bool | None = None
+        self,
+        inputs: tf.Tensor,
+        step: tf.Tensor | None = None,
+        out: tf.Tensor | None = None,
+        training: bool | None = None,
     ) -> tf.Tensor:
         self._step = step
+        self._whole = out is not None and not training
         try:
-            return super().call(inputs, training=training)  # type: ignore[misc]
+            if not self._whole:
+                return super().call(inputs, training=training)  # type: ignore[misc]
+            sums = super().call(_levels(inputs, step))  # type: ignore[misc]
+            return _levels(sums * (self._scales() * step / out), 1.0) * out
         finally:
-            self._step = None
+            self._step, self._whole = None, False
 
     @property
     def kernel(self) -> tf.Tensor:
-        return _round(tf.convert_to_tensor(self._kernel), self._scale())
+        scale = self._scale()
+        levels = _levels(tf.convert_to_tensor(self._kernel), scale)
+        return levels if self._whole else levels * scale
 
     @kernel.setter
     def kernel(self, variable: Any) -> None:
@@ -138,25 +168,39 @@ class _Rounded:
     def bias(self) -> Any:
         if self._step is None or self._bias is None:
             return self._bias
-        return _round(
-            tf.convert_to_tensor(self._bias), tf.reshape(self._scale(), [-1]) * self._step
-        )
+        scale = self._scales() * self._step
+        levels = _levels(tf.convert_to_tensor(self._bias), scale)
+        return levels if self._whole else levels * scale
 
     @bias.setter
     def bias(self, variable: Any) -> None:
         self._bias = variable
 
     def _scale(self) -> tf.Tensor:
+        """The step of the kernel, as that is shaped.
+
+        Of 8 bits, so that multiples are exact and the file, which has the largest weight over 127,
+        has the same one.
+        """
         largest = tf.reduce_max(
             tf.abs(tf.convert_to_tensor(self._kernel)), self.scale_axes, keepdims=True
         )
-        return tf.stop_gradient(largest / 127.0)
+        return tf.stop_gradient(tf.cast(tf.cast(largest / 127.0, tf.bfloat16), tf.float32))
+
+    def _scales(self) -> tf.Tensor:
+        """The same `(filters,)`."""
+        return tf.reshape(self._scale(), [-1])
 
 
 @keras.ops.custom_gradient
-def _round(x: tf.Tensor, scale: tf.Tensor) -> Any:
-    """`x` rounded to multiples of `scale`. The gradient is that of `x`."""
-    return tf.round(tf.math.divide_no_nan(x, scale)) * scale, lambda upstream: (upstream, None)
+def _levels(x: tf.Tensor, scale: Any) -> Any:
+    """`x / scale`, rounded to whole numbers. The gradient is as if it was not rounded."""
+    scale = tf.cast(scale, x.dtype)
+
+    def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, None]:
+        return tf.math.divide_no_nan(upstream, scale), None
+
+    return tf.round(tf.math.divide_no_nan(x, scale)), gradient
 
 
 @_register
@@ -181,19 +225,55 @@ class QuantizedDense(_Rounded, keras.layers.Dense):
 
 
 @_register
+class QuantizedAdd(keras.layers.Add):
+    """`keras.layers.Add` of two tensors with the ratios of XNNPACK, of 21 bits.
+
+    Call arguments: `step`, what lies between two levels of each, and `out`, as `QuantizedConv2D`.
+    """
+
+    def call(
+        self,
+        inputs: Sequence[tf.Tensor],
+        step: Sequence[tf.Tensor] = (),
+        out: tf.Tensor | None = None,
+        training: bool | None = None,
+    ) -> tf.Tensor:
+        if out is None or training or len(inputs) != 2:
+            return super().call(inputs)
+        ratios = tf.cast(tf.stack(step) / out, tf.float64)
+        unit = 2.0 ** (tf.floor(tf.math.log(tf.reduce_max(ratios)) / np.log(2)) - 20)
+        levels = (tf.cast(_levels(*each), tf.float64) for each in zip(inputs, step, strict=True))
+        terms = zip(levels, tf.unstack(tf.round(ratios / unit) * unit), strict=True)
+        sums = tf.add_n([level * ratio for level, ratio in terms])
+        return tf.cast(_levels(sums, 1.0), tf.float32) * out
+
+    def compute_output_spec(self, inputs: Sequence[Any], **_: Any) -> keras.KerasTensor:
+        return super().compute_output_spec(inputs)
+
+
+@_register
 class QuantizedRescaling(keras.layers.Rescaling):
     """`keras.layers.Rescaling` of images as a depthwise convolution.
 
     That is one operation, and so has one range; a product and a sum would have two.
+
+    Call arguments: `step` and `out`, as of `QuantizedConv2D`.
     """
 
-    def call(self, inputs: tf.Tensor, step: tf.Tensor | None = None) -> tf.Tensor:
+    def call(
+        self, inputs: tf.Tensor, step: tf.Tensor | None = None, out: tf.Tensor | None = None
+    ) -> tf.Tensor:
         channels = inputs.shape.with_rank(4)[-1]
         scale, offset = (
             tf.constant(np.broadcast_to(np.float32(value), (channels,)))
             for value in (self.scale, self.offset)
         )
         if step is not None:
-            offset = _round(offset, tf.abs(scale) / 127.0 * step)
+            unit = tf.abs(scale) / 127.0 * step
+            levels = _levels(offset, unit)
+            if out is not None:
+                sums = _levels(inputs, step) * (127.0 * tf.sign(scale)) + levels
+                return _levels(sums * (unit / out), 1.0) * out
+            offset = levels * unit
         kernel = tf.reshape(scale, (1, 1, channels, 1))
         return tf.nn.depthwise_conv2d(inputs, kernel, (1, 1, 1, 1), "VALID") + offset

@@ -35,6 +35,7 @@ def logits_model(model: keras.Model) -> keras.Model:
             f"Model {model.name!r} has no layer named 'logits'. "
             "Build it with `include_top=True` and `features_only=False`."
         )
-    # Behind the logits of a quantized network stands what rounds them.
-    logits = model.get_layer("logits_range" if "logits_range" in names else "logits").output
+    # Behind the logits of a quantized network stands what rounds them, and also gives a step, `()`.
+    last = model.get_layer("logits_range" if "logits_range" in names else "logits")
+    logits = next(node.outputs[0] for node in last._inbound_nodes if len(node.outputs[0].shape))
     return keras.Model(model.input, logits, name=model.name)

@@ -49,6 +49,7 @@ _QUANTIZED: dict[type, type] = {
     ours.DepthwiseConv2D: fake.QuantizedDepthwiseConv2D,
     keras.layers.Dense: fake.QuantizedDense,
     keras.layers.Rescaling: fake.QuantizedRescaling,
+    keras.layers.Add: fake.QuantizedAdd,
 }
 _RELUS = (keras.activations.relu, keras.activations.relu6)
 _UNIT = {keras.activations.softmax: (0.0, 255 / 256), keras.activations.sigmoid: (0.0, 255 / 256)}
@@ -87,11 +88,11 @@ def quantize_aware(model: keras.Model, images: np.ndarray) -> keras.Model:
     equalize(flat)
     rounding, range_of = _rounding(flat, images)
 
-    def rounded(name: str, x: Any) -> Any:
-        if name not in rounding:
+    def rounded(layer: Any, x: Any) -> Any:
+        if layer.name not in rounding:
             return x
-        quantize, member = rounding[name]
-        return quantize(x, member=member)
+        quantize, member = rounding[layer.name]
+        return quantize(x, member=member, mean=type(layer) in _KINDS["mean"])
 
     def new_layer(layer: keras.layers.Layer) -> Any:
         config = layer.get_config() | {"dtype": "float32"}
@@ -100,14 +101,18 @@ def quantize_aware(model: keras.Model, images: np.ndarray) -> keras.Model:
 
         def call(*inputs: Any, **options: Any) -> Any:
             if type(layer) in _QUANTIZED:
-                options["step"] = range_of[id(layer.input)](*inputs, member=None)
-            return rounded(layer.name, clone(*inputs, **options))
+                first, *others = (
+                    range_of[id(tensor)](keras.tree.flatten(inputs)[0], member=None)
+                    for tensor in (layer.output, *keras.tree.flatten(layer.input))
+                )
+                options |= {"step": others if others[1:] else others[0], "out": first}
+            return rounded(layer, clone(*inputs, **options))
 
         call.set_weights = clone.set_weights
         return call
 
     def enter(x: Any) -> Any:
-        return rounded(x._keras_history.operation.name, x)
+        return rounded(x._keras_history.operation, x)
 
     quantized, pairs = rewrite(flat, new_layer, lambda inner: inner, enter=enter)
     copy_weights(pairs)
@@ -144,8 +149,8 @@ def _rounding(
     """Layer -> what rounds its output, and which of its members that is; tensor -> its range."""
     nodes = calls_of(model)
     kinds = {node.operation.name: _kind(node.operation) for node in nodes}
-    together = _together(nodes, kinds)
     tensors = _rounded_outputs(model, nodes, kinds)
+    together = _together(nodes, kinds, tensors)
     measured = _measure(model, tensors, images)
     groups = defaultdict(list)
     for name, tensor in tensors.items():
@@ -163,11 +168,13 @@ def _rounding(
     return rounding, range_of
 
 
-def _together(nodes: list[Any], kinds: dict[str, str]) -> dict[int, int]:
+def _together(nodes: list[Any], kinds: dict[str, str], rounded: dict[str, Any]) -> dict[int, int]:
     """Tensor -> the group of those with which it shares a range."""
     groups = {id(tensor): {id(tensor)} for node in nodes for tensor in node.outputs}
     for node in nodes:
-        if kinds[node.operation.name] != "own":
+        makers = {tensor._keras_history.operation.name for tensor in node.input_tensors}
+        fused = any(kinds[name] == "own" for name in makers - rounded.keys())
+        if fused or kinds[node.operation.name] != "own":
             joined = [groups[id(tensor)] for tensor in (*node.input_tensors, *node.outputs)]
             merged = set().union(*joined)
             groups |= dict.fromkeys(merged, merged)
@@ -188,7 +195,7 @@ def _rounded_outputs(model: keras.Model, nodes: list[Any], kinds: dict[str, str]
         behind = users[id(layer.output)]
         if id(layer.output) in last:
             return _activation(layer) not in _UNIT
-        fused = type(layer) in (*_QUANTIZED, keras.layers.Add) and len(behind) == 1
+        fused = type(layer) in _QUANTIZED and len(behind) == 1
         return not (fused and _activation(behind[0]) in _RELUS)
 
     return {layer.name: layer.output for layer in model.layers if rounds(layer)}

@@ -85,7 +85,9 @@ def test_every_tensor_is_that_of_the_quantized_network(aware, images):
     # the shares of its channels; the offset of what is added forgotten.
     quantized = inference_model(aware, merge_pads=False)
     ranges = [x for x in quantized.layers if isinstance(x, FakeQuantize)]
-    ranges = {x: x._inbound_nodes[0].outputs[0] for x in ranges if len(x.output.shape) == 4}
+    outputs = {x: [node.outputs[0] for node in x._inbound_nodes] for x in ranges}
+    ranges = {x: next((y for y in ys if len(y.shape) == 4), None) for x, ys in outputs.items()}
+    ranges = {x: y for x, y in ranges.items() if y is not None}
     pixels = images[:32].astype("float32")
     maps = keras.Model(quantized.inputs[0], list(ranges.values()))(pixels)
     bodies = [int8_network._Int8Maps(keras.Model(quantized.inputs, x)) for x in ranges.values()]
