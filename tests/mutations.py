@@ -165,9 +165,37 @@ MUTATIONS = (
     Mutation(
         "distillation: labels weigh what the teacher should",
         "training/optimization/step.py",
-        "losses = share * losses + (1.0 - share) * soft",
-        "losses = (1.0 - share) * losses + share * soft",
+        "losses = share * known * losses + (1.0 - share) * soft",
+        "losses = (1.0 - share) * known * losses + share * soft",
         "test_step.py::test_a_teacher_changes_the_loss_as_the_formula_says",
+    ),
+    Mutation(
+        "without a label: an image counts as of the first class",
+        "training/optimization/step.py",
+        "losses = share * known * losses + (1.0 - share) * soft",
+        "losses = share * losses + (1.0 - share) * soft",
+        "test_step.py::test_an_image_without_a_label_counts_in_the_teachers_loss_alone",
+    ),
+    Mutation(
+        "without a label: a copy of a held-out picture is learned from",
+        "training/data/unlabelled.py",
+        "parts = () if dataset.prepared else dataset.sizes",
+        "parts = ()",
+        "test_unlabelled.py::test_they_are_in_the_steps_alone",
+    ),
+    Mutation(
+        "without a label: other pictures than the run was started with",
+        "training/data/unlabelled.py",
+        "split_file.verify([source], known, data.unlabelled)",
+        "pass",
+        "test_unlabelled.py::test_a_run_that_goes_on_wants_the_same_ones",
+    ),
+    Mutation(
+        "without a label: the pixels of another picture",
+        "training/data/sources/joined.py",
+        "tf.maximum(positions - labelled.count, 0)",
+        "tf.minimum(positions, unlabelled.count - 1)",
+        "test_unlabelled.py::test_each_picture_comes_once_in_an_epoch_with_its_own_pixels",
     ),
     Mutation(
         "distillation: classes of the teacher in its own order",
@@ -207,7 +235,7 @@ MUTATIONS = (
     Mutation(
         "distillation: a resumed run gets a teacher that it had not",
         "training/config/resolve.py",
-        'fixed.append("distillation.teacher")',
+        "fixed.append(name)",
         "pass",
         "test_resolve.py::test_a_teacher_may_move_but_not_come_or_go",
     ),

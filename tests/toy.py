@@ -40,6 +40,10 @@ class ToySplits:
         read_labels=lambda: np.eye(CLASSES, dtype="float32")
     )
 
+    @property
+    def epoch_examples(self):
+        return self.train_examples
+
     def train(self, start_step, *, global_batch, shard=0, shards=1):
         size = global_batch // shards
 

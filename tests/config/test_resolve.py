@@ -182,13 +182,17 @@ def test_no_value_of_any_key_is_a_traceback(value):
 
 def test_a_teacher_may_move_but_not_come_or_go(tmp_path):
     def started(teacher):
-        values = {"distillation": {"teacher": teacher}}
+        more = teacher and "/more"
+        values = {"distillation": {"teacher": teacher}, "data": {"unlabelled": more}}
         configs.save(configs.from_dict(values), tmp_path / "config.yaml")
         parser = argparse.ArgumentParser()
         resolve.add_arguments(parser)
         return lambda *flags: resolve.resolve_resumed(parser.parse_args(flags), tmp_path)
 
     assert started("/old")("--teacher", "/new").distillation.teacher == "/new"
+    assert started("/old")("--unlabelled", "/new").data.unlabelled == "/new"
+    with pytest.raises(UsageError, match=r"unlabelled \(=None\) differs from the run"):
+        started("/old")("--unlabelled", "none")
     with pytest.raises(UsageError, match=r"teacher \(=None\) differs from the run"):
         started("/old")("--teacher", "none")
     with pytest.raises(UsageError, match=r"teacher \(=/new\) differs from the run"):

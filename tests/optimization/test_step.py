@@ -137,6 +137,41 @@ def test_a_gpu_is_not_asked_for_the_seeds_of_dropout():
         assert elsewhere <= {"AddV2"}  # of int32, which GPUs leave to the host as well
 
 
+def taught(labels, images, student_weight, rate):
+    """Takes one step with a teacher of other weights; returns weights, sums and both's logits."""
+    keras.utils.set_random_seed(0)
+    config = toy.config(model__dropout_rate=0.0)
+    model, other = (toy.build_model(config, toy.ToySplits(0)) for _ in range(2))
+    model.get_layer("bn").trainable = other.get_layer("bn").trainable = False
+    trained, teach = map(keras_lightnets.logits_model, (model, other))
+    train = step.TrainStep(
+        *(trained, keras.optimizers.SGD(rate), step.LoopState(False), TrainConfig()),
+        OptimizerConfig(),
+        teacher=functools.partial(teach, training=False),
+        distillation=DistillationConfig(teacher="other", student_loss_weight=student_weight),
+    )
+    train._optimizer.build(trained.trainable_variables)
+    pixels = tf.cast(images, tf.float32)
+    logits = [np.asarray(network(pixels, training=False)) for network in (trained, teach)]
+    _, sums = train(images, labels, tf.ones(len(images)), tf.zeros(1))
+    return trained.get_weights(), np.asarray(sums), *logits
+
+
+def test_an_image_without_a_label_counts_in_the_teachers_loss_alone():
+    # Mutation: the labels' loss of an image without a label; its gradient, which TensorFlow takes
+    # for that of shares that sum to 1.
+    images, labels, _ = next(iter(toy.ToySplits(0).train(0, global_batch=8)))
+    mine, sums, student, teacher = taught(tf.zeros_like(labels), images, 0.3, 0.1)
+    theirs, teachers_sums, *_ = taught(labels, images, 0.0, 0.07)
+    for a, b in zip(mine, theirs, strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-6)
+    assert sums[0] == pytest.approx(0.7 * teachers_sums[0], rel=1e-5)
+    # Where it answers as the teacher does, it is right.
+    agree = student.argmax(-1) == teacher.argmax(-1)
+    assert 0 < agree.sum() < 8
+    assert sums[2] == agree.sum()
+
+
 def test_a_teacher_changes_the_loss_as_the_formula_says():
     # Mutation: no square of the temperature; weights swapped; the teacher's loss without weights.
     splits = toy.ToySplits(0)

@@ -11,9 +11,10 @@ import tensorflow as tf
 
 import keras_lightnets
 from keras_lightnets.catalogue import imagenet
+from lightnets import cli, data
 from lightnets.config import keys as configs
 from lightnets.evaluation import features
-from lightnets.run import networks, teacher
+from lightnets.run import networks, teacher, train
 from lightnets.support.errors import UserError
 from tests import processes, toy
 
@@ -143,6 +144,72 @@ def other_teacher(config, out):
     with pytest.raises(UserError) as told:
         toy.run(config, out)
     return str(told.value)
+
+
+def taught_without_labels(config, out, die_at=None):
+    """Trains the toy network on files; returns the outcome and the weights at the end."""
+    load = data.load
+    toy.install()
+    data.load = load
+    if die_at:
+        toy.call_at(die_at, lambda: os.kill(os.getpid(), signal.SIGKILL))
+    train.train(config, out, resume=True)
+    return toy.outcome(out), toy.weights_of(out / "weights" / "last.keras")
+
+
+@pytest.mark.slow
+def test_a_run_with_pictures_without_labels_is_exact(tmp_path):
+    # Mutations: their place in an epoch depends on the process; a run does not follow them.
+    toy.noise_files(tmp_path / "labelled", 20, ("a", "b", "c", "d"))
+    toy.noise_files(tmp_path / "more", 33, (".",), rng=np.random.default_rng(1))
+    keras.utils.set_random_seed(0)
+    toy.build_model(toy.config(), toy.ToySplits(0)).save(tmp_path / "teacher.keras")
+
+    def config(place, devices="cpu:2"):
+        keys = {"distillation__teacher": str(tmp_path / "teacher.keras"), **KEYS}
+        keys |= {"data__dataset": str(tmp_path / "labelled"), "data__unlabelled": str(place)}
+        return toy.config(devices=devices, data__random_erasing=0.5, data__mixup=0.2, **keys)
+
+    more = tmp_path / "more"
+    whole, weights = processes.call(taught_without_labels, config(more), tmp_path / "whole")
+    alone = processes.call(taught_without_labels, config(more, "cpu:1"), tmp_path / "alone")[1]
+    for mine, theirs in zip(alone, weights, strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=0, atol=1e-5)
+    killed = processes.Child(taught_without_labels, config(more), tmp_path / "killed", die_at=9)
+    with pytest.raises(ChildProcessError):
+        killed.result()
+    moved = more.rename(tmp_path / "moved")
+    found = processes.call(taught_without_labels, config(moved), tmp_path / "killed")[0]
+    assert found == whole
+    saved = configs.from_dict(configs.load(tmp_path / "killed" / "config.yaml"))
+    assert saved.data.unlabelled == str(moved)
+
+
+@pytest.mark.slow
+def test_what_is_said_of_pictures_without_labels(tmp_path, monkeypatch, capsys):
+    # Mutations: the report shows them as of the first class; they are not known to be learned from.
+    monkeypatch.chdir(tmp_path)
+    for split in ("train", "val"):
+        toy.noise_files(tmp_path / "labelled" / split, 12, LABELS, rng=np.random.default_rng(5))
+    toy.noise_files(tmp_path / "more", 9, LABELS, rng=np.random.default_rng(6))
+    plain(tmp_path, 3, "softmax")
+    flags = ["--recipe", "scratch-small", "--epochs", "1", "--batch-size", "4", "--out", "run"]
+    flags += ["--model", "tests.foreign_networks:plain", "--image-size", "32"]
+    flags += ["--teacher", "plain.keras", "--unlabelled", "more"]
+    assert cli.main(["train", "labelled", *flags]) == 0
+    assert "21 images, 9 of them without a label" in capsys.readouterr().out
+    card = (tmp_path / "run" / "MODEL_CARD.md").read_text()
+    assert "labelled, 12 images to train on, 9 more without labels" in card
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "12 to train on, 12 held out" in page
+    assert "Without labels" in page
+    # What has gone is asked for no more, but for what it was.
+    assert cli.main(["evaluate", "run", "--dataset", "more", "--no-report"]) == 0
+    assert "The run was trained on 9 of these images" in capsys.readouterr().out
+    (tmp_path / "more").rename(tmp_path / "gone")
+    assert cli.main(["evaluate", "run", "--report"]) == 0
+    assert cli.main(["evaluate", "run", "--dataset", "gone", "--no-report"]) == 0
+    assert "cannot be told: There is no folder or list" in capsys.readouterr().out
 
 
 @pytest.mark.slow

@@ -374,13 +374,16 @@ def _has_moved(run: runs.Run, dataset: str) -> bool:
 
 def _overlap(run: runs.Run, found: HeldOut) -> list[str]:
     """Says if images to measure on were trained on, as far as that can be told."""
+    from lightnets.data import unlabelled
     from lightnets.data.held_out import seen_in_training
 
     try:
-        train = run.splits().train_source
+        trained = [run.splits().train_source]
+        if place := run.config.data.unlabelled:
+            trained.append(unlabelled.listed(place).source)
     except UserError as error:
         return [f"Whether the run was trained on some of them cannot be told: {error}"]
-    seen = seen_in_training(train, found.sources.values())
+    seen = seen_in_training(trained, found.sources.values())
     return [f"The run was trained on {seen} of these images."] if seen else []
 
 

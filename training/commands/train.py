@@ -172,6 +172,10 @@ def _check_names(config: Config, resumed: bool) -> None:
     if is_path(dataset) and not pathlib.Path(dataset).expanduser().exists():
         moved = " If it has moved, name its new place: --dataset PLACE." if resumed else ""
         raise UserError(f"There is no data set at {dataset}.{moved}")
+    unlabelled = config.data.unlabelled
+    if unlabelled and not pathlib.Path(unlabelled).expanduser().exists():
+        moved = " If it has moved, name its new place: --unlabelled PLACE." if resumed else ""
+        raise UserError(f"There is no folder or list {unlabelled}.{moved}")
     if config.distillation.teacher is not None:
         _check_teacher(config.distillation.teacher, resumed)
     weights = config.model.weights

@@ -128,6 +128,12 @@ class DataConfig:
     targets: str | None = key(
         None, "columns of a list, with commas, that --task multi-label or regression learns"
     )
+    unlabelled: str | None = key(
+        None,
+        "folder or list of more pictures, of which --teacher says what they show",
+        flag=True,
+        resumable=True,  # they may have moved: what is there is verified
+    )
     train_split: str | None = key(None, "TFDS split syntax; None: found")
     eval_split: str | None = key(None, "TFDS split syntax; None: found")
     val_split: float = key(

@@ -183,7 +183,8 @@ def _at_its_rate(config: Config, rates: Mapping[str, float]) -> Config:
 def _anchored(config: Config) -> Config:
     """Makes the paths in `config` absolute: a run is also read from other working directories."""
     values: dict[str, Any] = {}
-    names = ["data.dataset", "data.data_dir", "model.weights", "distillation.teacher"]
+    names = ["data.dataset", "data.data_dir", "data.unlabelled", "model.weights"]
+    names += ["distillation.teacher"]
     if config.model.is_file:
         names.append("model.name")
     for name in names:
@@ -285,8 +286,9 @@ def resolve_resumed(
         saved = _extended(saved, values, done, extend)
     wanted = _anchored(configs.update(saved, values, where="the command line"))
     fixed = [one.name for one in configs.declared() if not one.resumable]
-    if None in (saved.distillation.teacher, wanted.distillation.teacher):
-        fixed.append("distillation.teacher")  # it may have moved, but not come or gone
+    for name in ("distillation.teacher", "data.unlabelled"):
+        if None in (configs.value_of(saved, name), configs.value_of(wanted, name)):
+            fixed.append(name)  # it may have moved, but not come or gone
     for name in ("recipe", *fixed):
         old, new = configs.value_of(saved, name), configs.value_of(wanted, name)
         if new != old:

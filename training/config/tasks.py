@@ -33,8 +33,8 @@ class Facts(NamedTuple):
 # What is of classes alone: each image has one, and their probabilities sum to 1.
 _OF_CLASSES = frozenset(
     {
-        *("data.folds", "data.class_weights", "train.label_smoothing", "distillation.teacher"),
-        *("model.quantize", "--reject", "lightnets compare"),
+        *("data.folds", "data.class_weights", "data.unlabelled", "train.label_smoothing"),
+        *("distillation.teacher", "model.quantize", "--reject", "lightnets compare"),
         *(f"--formats {name}" for name in ("litert-int8", "onnx-int8", "openvino-int8", "web")),
     }
 )

@@ -51,12 +51,7 @@ def validate(config: Config) -> None:
                 f"--quantize computes in float32. Leave out train.precision "
                 f"(={config.train.precision})."
             )
-    distillation = config.distillation
-    if distillation.teacher is None and distillation != DistillationConfig():
-        raise UsageError(
-            "distillation.temperature and distillation.student_loss_weight need a teacher: "
-            "--teacher RUN."
-        )
+    _check_distillation(config)
     if 0 < config.train.epochs <= config.optimizer.warmup_epochs:
         raise UsageError(
             f"optimizer.warmup_epochs (={config.optimizer.warmup_epochs}) must be less than "
@@ -77,6 +72,21 @@ def _check_task(config: Config) -> None:
     for key in configs.declared():
         if configs.value_of(config, key.name) != key.default:
             tasks.check(task, key.name)
+
+
+def _check_distillation(config: Config) -> None:
+    distillation = config.distillation
+    if distillation.teacher is None and distillation != DistillationConfig():
+        raise UsageError(
+            "distillation.temperature and distillation.student_loss_weight need a teacher: "
+            "--teacher RUN."
+        )
+    of_labels = distillation.teacher is None or distillation.student_loss_weight == 1
+    if config.data.unlabelled and of_labels:
+        raise UsageError(
+            f"data.unlabelled (={config.data.unlabelled}) is learned from a teacher alone: "
+            "--teacher RUN, and distillation.student_loss_weight below 1."
+        )
 
 
 def _check_folds(config: Config) -> None:

@@ -38,8 +38,15 @@ _REASONS = {
 }
 
 
-def sound(sources: list[AnySource], data: DataConfig) -> tuple[list[AnySource], dict[str, str]]:
+def sound(
+    sources: list[AnySource], data: DataConfig, place: str | None = None
+) -> tuple[list[AnySource], dict[str, str]]:
     """Returns the sources without damaged images, and the names of those with the reason.
+
+    Args:
+        sources: What to look at.
+        data: Of the run.
+        place: Where they are; None: in the data set.
 
     Raises:
         UserError: There are some and `data.skip_corrupt` is not set; it names them.
@@ -53,10 +60,12 @@ def sound(sources: list[AnySource], data: DataConfig) -> tuple[list[AnySource], 
         parts.append(source.subset(kept) if bad else source)
     if damaged and not data.skip_corrupt:
         look = command("data", "check", data.dataset, "--fix-list", "remove.txt")
-        advice = f"To list them: {look}. To train without them: --skip-corrupt."
-        raise unreadable(damaged, data.dataset, advice)
+        advice = (
+            f"{'' if place else f'To list them: {look}. '}To train without them: --skip-corrupt."
+        )
+        raise unreadable(damaged, place or data.dataset, advice)
     if not all(part.count for part in parts):
-        raise UserError(f"No image of {data.dataset} can be read.")
+        raise UserError(f"No image of {place or data.dataset} can be read.")
     if damaged:
         console.line(f"Training without {count(len(damaged), 'image')} that cannot be read.")
     return parts, damaged

@@ -8,7 +8,7 @@ import numpy as np
 
 from lightnets.config.keys import Config
 from lightnets.config.tasks import DEFAULT
-from lightnets.data import pillow
+from lightnets.data import pillow, unlabelled
 from lightnets.data.load import SQUARE, open_dataset
 from lightnets.data.sources.source import spread
 from lightnets.data.sources.stream import Stream
@@ -50,6 +50,8 @@ def look(config: Config) -> Facts:
     pictures = source.pick(spread(last, _SAMPLE))
     sizes = [size for contents in pictures if (size := pillow.size(bytes(contents.numpy())))]
     images = round(source.count * (1 - held_out))
+    if config.data.unlabelled:
+        images += unlabelled.listed(config.data.unlabelled).source.count
     classes = len(opened.labels) if config.train.task == DEFAULT else 1
     if not sizes:
         return Facts(images, classes, None)

@@ -67,7 +67,7 @@ def _of_steps(splits: Splits, steps: range, global_batch: int) -> dict[str, str]
     """Returns the damaged images of the first of these steps that has any."""
     if not steps:
         return {}
-    source, seed = splits.train_source, splits.config.train.seed
+    source, seed = splits.epoch_source, splits.config.train.seed
     references = source.train_references(
         steps[0], seed=seed, global_batch=global_batch, shard=0, shards=1
     )

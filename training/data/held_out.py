@@ -7,7 +7,7 @@ import functools
 import hashlib
 import pathlib
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -138,35 +138,40 @@ def of_dataset(
     return found
 
 
-def seen_in_training(train: AnySource, sources: Collection[AnySource]) -> int:
-    """Returns how many images of `sources` are files, or copies of files, that were trained on.
+def seen_in_training(trained: Collection[AnySource], sources: Collection[AnySource]) -> int:
+    """Returns how many images of `sources` are among those that were trained on, as `copies`."""
+    return sum(len(copies(source, trained)) for source in sources)
 
-    Files are compared by their bytes; 0 if either are no files, or too many to look at.
+
+def copies(source: AnySource, others: Collection[AnySource]) -> list[int]:
+    """Returns the positions of the images that are files, or copies of files, of other sources.
+
+    Files are compared by their bytes; none if they are no files, or too many to look at.
     """
-    if max(source.count for source in (train, *sources)) > listing.UNASKED_LIMIT:
-        return 0
-    known = _files_by_size(train)
+    if max((one.count for one in (source, *others)), default=0) > listing.UNASKED_LIMIT:
+        return []
+    known: dict[int, list[pathlib.Path]] = {}
+    for other in others:
+        for _, path in _files(other):
+            known.setdefault(path.stat().st_size, []).append(path)
 
     @functools.cache
     def digests(size: int) -> set[bytes]:
-        return {_digest(path) for path in known.get(size, ())}
+        return {_digest(path) for path in known[size]}
 
-    # Only files of the size of one that was trained on are read.
-    return sum(
-        _digest(path) in digests(size)
-        for source in sources
-        for size, paths in _files_by_size(source).items()
-        for path in paths
-        if size in known
-    )
+    # Only files of the size of one of the others are read.
+    return [
+        place
+        for place, path in _files(source)
+        if (size := path.stat().st_size) in known and _digest(path) in digests(size)
+    ]
 
 
-def _files_by_size(source: AnySource) -> dict[int, list[pathlib.Path]]:
-    files: dict[int, list[pathlib.Path]] = {}
-    for path in map(pathlib.Path, map(source.name, range(source.count))):
-        if path.is_absolute() and path.is_file():  # names of TFDS are no paths
-            files.setdefault(path.stat().st_size, []).append(path)
-    return files
+def _files(source: AnySource) -> Iterator[tuple[int, pathlib.Path]]:
+    for place in range(source.count):
+        path = pathlib.Path(source.name(place))
+        if path.is_file():  # names of TFDS are none
+            yield place, path
 
 
 def _digest(path: pathlib.Path) -> bytes:

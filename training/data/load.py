@@ -13,7 +13,7 @@ from keras_lightnets.catalogue import class_names
 from keras_lightnets.preprocessing import EvalTransform
 from lightnets.config.keys import Config
 from lightnets.config.tasks import DEFAULT
-from lightnets.data import check, service, split_file
+from lightnets.data import check, service, split_file, unlabelled
 from lightnets.data.dataset import Dataset, find
 from lightnets.data.sources import folders, listing
 from lightnets.data.sources import tfds as tfds_source
@@ -106,6 +106,8 @@ def load(
         whole=whole,
         excluded=excluded,
         dataset=opened.dataset,
+        # Once a run is trained, nobody asks for them any more.
+        unlabelled=unlabelled.find(data, opened.dataset, saved) if checked else None,
     )
 
 

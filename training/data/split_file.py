@@ -100,6 +100,11 @@ def _file(path: str | os.PathLike) -> pathlib.Path:
     return path / NAME if path.is_dir() else path
 
 
+def of_unlabelled(path: str | os.PathLike) -> pathlib.Path:
+    """Returns the file beside it, of the same form, that is about images without a label."""
+    return _file(path).with_name("unlabelled.json")
+
+
 def _prefix(dataset: str) -> str:
     """Returns the part of paths that changes when the whole data set moves."""
     root = pathlib.Path(dataset).expanduser()

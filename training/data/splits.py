@@ -18,6 +18,7 @@ from lightnets.config.tasks import TASKS
 from lightnets.data import augment, pipeline, service, split_file
 from lightnets.data.dataset import Dataset
 from lightnets.data.sources import targets
+from lightnets.data.sources.joined import joined
 from lightnets.data.sources.stream import AnySource
 from lightnets.support.errors import UsageError
 from lightnets.support.words import count
@@ -37,6 +38,7 @@ class Splits:
             its own.
         excluded: Names of damaged images that were left out, with the reason.
         dataset: Where they come from; None for arrays and datasets.
+        unlabelled: More images to train on, of which a teacher says what they show.
     """
 
     labels: list[str]
@@ -47,6 +49,7 @@ class Splits:
     whole: AnySource | None = None
     excluded: dict[str, str] = dataclasses.field(default_factory=dict)
     dataset: Dataset | None = None
+    unlabelled: AnySource | None = None
 
     @property
     def noun(self) -> str:
@@ -65,7 +68,20 @@ class Splits:
 
     @property
     def train_examples(self) -> int:
+        """Images with a label to train on."""
         return self.train_source.count
+
+    @property
+    def epoch_source(self) -> AnySource:
+        """The images of an epoch: those to train on, then those without a label."""
+        if self.unlabelled is None:
+            return self.train_source
+        return joined(self.train_source, self.unlabelled)
+
+    @property
+    def epoch_examples(self) -> int:
+        """Images of an epoch."""
+        return self.epoch_source.count
 
     @property
     def eval_examples(self) -> int:
@@ -86,7 +102,7 @@ class Splits:
             Elements `(images, labels, weights)`: uint8 `(batch, height, width, 3)`, float32
             `(batch, classes)` and float32 `(batch,)`, where batch is `global_batch // shards`.
         """
-        source, data = self.train_source, self.config.data
+        source, data = self.epoch_source, self.config.data
         local = pipeline.local_batch(global_batch, shard, shards)
         if source.count < global_batch:
             raise UsageError(
@@ -101,7 +117,7 @@ class Splits:
             shard=shard,
             shards=shards,
         )
-        batches = self._augmented(references, local)
+        batches = self._augmented(source, references, local)
         if data.data_service:
             service.check_source(source, data.dataset)
             return service.through(batches, data.data_service)
@@ -117,10 +133,12 @@ class Splits:
         seed = self.config.train.seed
         source: Any = self.train_source  # a stream has no views
         references = source.view_references(number, seed=seed, batch=batch)
-        return self._augmented(references, batch)
+        return self._augmented(source, references, batch)
 
-    def _augmented(self, references: tf.data.Dataset, local: int) -> tf.data.Dataset:
-        source, data = self.train_source, self.config.data
+    def _augmented(
+        self, source: AnySource, references: tf.data.Dataset, local: int
+    ) -> tf.data.Dataset:
+        data = self.config.data
         class_weights = self.class_weights()
 
         def load(reference, key):
@@ -156,7 +174,10 @@ class Splits:
         return pipeline.batches(references, load, finish, local, self.config.data.num_threads)
 
     def dense(self, labels: tf.Tensor) -> tf.Tensor:
-        """Returns float32 `(batch, classes)`: shares of the classes, or the labels themselves."""
+        """Returns float32 `(batch, classes)`: shares of the classes, or the labels themselves.
+
+        Of an image without a label, -1, all shares are 0.
+        """
         if labels.dtype.is_floating:
             return labels
         return tf.one_hot(labels, len(self.labels))
@@ -165,7 +186,7 @@ class Splits:
         """Returns what images count, float32 `(batch,)`; of several labels, the share known."""
         if labels.dtype.is_floating:
             return 1.0 - tf.reduce_mean(tf.cast(tf.math.is_nan(dense), tf.float32), -1)
-        return tf.gather(class_weights, labels)
+        return tf.where(labels < 0, 1.0, tf.gather(class_weights, tf.maximum(labels, 0)))
 
     def images(self, source: AnySource, places: Sequence[int] | np.ndarray) -> Iterator[np.ndarray]:
         """Returns uint8 `(height, width, 3)` of images of a source, as outside training."""
@@ -186,12 +207,19 @@ class Splits:
         return self.train_source.order
 
     def save(self, path: str | os.PathLike) -> None:
-        """Writes `split.json` (into `path`, if that is a folder) for `load(config, saved=...)`."""
+        """Writes `split.json` (into `path`, if that is a folder) for `load(config, saved=...)`.
+
+        And into that folder a file for images without a label, if there are any.
+        """
         sources, held_out = [self.train_source, self.eval_source], None
         if self.whole is not None:
             sources, held_out = [self.whole], self.eval_source
         dataset = self.config.data.dataset
         split_file.save(path, sources, held_out, self.labels, self.excluded, dataset)
+        if self.unlabelled is not None:
+            place = self.config.data.unlabelled or ""
+            file = split_file.of_unlabelled(path)
+            split_file.save(file, [self.unlabelled], None, (), {}, place)
 
 
 @functools.cache  # traced once, whoever asks

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import pathlib
 import re
@@ -142,6 +143,7 @@ def _facts(splits: Splits, results: Mapping[str, Any]) -> list[tuple[str, Any]]:
     return [
         ("Data", config.data.dataset),
         ("Images", f"{splits.train_examples} to train on, {splits.eval_examples} held out"),
+        *([("Without labels", config.data.unlabelled)] if config.data.unlabelled else ()),
         (splits.noun, str(len(splits.labels))),
         ("Network", f"{model.label}, images of {' x '.join(map(str, model.sides))} pixels"),
         ("Started from", model.weights or f"{'its own' if model.foreign else 'random'} weights"),
@@ -347,7 +349,8 @@ def _seen(splits: Splits) -> str:
     if splits.config.data.data_service:
         return ""
     size = min(splits.config.train.batch_size, splits.train_examples)  # as a run has it
-    batch = next(iter(splits.train(global_batch=size)))
+    labelled = dataclasses.replace(splits, unlabelled=None)
+    batch = next(iter(labelled.train(global_batch=size)))
     images, labels, _ = (part.numpy()[:SEEN] for part in batch)
     names = map(splits.words, labels)
     return markup.figures((_jpeg(image), [name]) for image, name in zip(images, names, strict=True))

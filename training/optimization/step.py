@@ -257,11 +257,17 @@ class TrainStep:
         seeded = _seeded(self._generators, seeds)
         with seeded, recompute_activations(self._config.recompute), tf.GradientTape() as tape:
             logits = tf.cast(self._model(tf.cast(images, tf.float32), training=True), tf.float32)
+            known: Any = 1.0
+            if taught is not None:
+                # Of an image without a label, or mixed with one, the teacher's answer is taken
+                # for right; it counts in the teacher's loss alone.
+                known = tf.reduce_sum(labels, -1)
+                labels += (1.0 - known)[:, None] * tf.nn.softmax(taught)
             losses, hits = self._judge(labels, logits)
             if taught is not None:
                 share = self._distillation.student_loss_weight
                 soft = distillation_loss(taught, logits, self._distillation.temperature)
-                losses = share * losses + (1.0 - share) * soft
+                losses = share * known * losses + (1.0 - share) * soft
             loss = tf.reduce_sum(losses * weights)
             scaled = loss * (self._state.loss_scale / batch)
         variables = [v.value for v in self._model.trainable_variables]

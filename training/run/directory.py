@@ -150,7 +150,8 @@ def note_seconds(path: pathlib.Path, spent: float) -> None:
 
 
 # Keys of a run that `train --resume` changes for good.
-_FOLLOWED = ("data.dataset", "distillation.teacher", "train.epochs", "optimizer.extensions")
+_FOLLOWED = ("data.dataset", "data.unlabelled", "distillation.teacher")
+_FOLLOWED += ("train.epochs", "optimizer.extensions")
 
 
 def follow(path: pathlib.Path, config: configs.Config) -> None:

@@ -350,13 +350,15 @@ class Loop:
         file = self.out / page.NAME
         task.write_page(splits, results, found, model, None, file)
         dataset = pathlib.Path(config.data.dataset).name
+        without = splits.epoch_examples - splits.train_examples
+        more = f", {without} more without labels" if without else ""
         card = model_card.render(
             config.model.label,
             found.labels,
             splits.transform,
             found.true,
             found.numbers,
-            data=f"{dataset}, {splits.train_examples} images to train on",
+            data=f"{dataset}, {splits.train_examples} images to train on{more}",
             weights=model_card.weights_of(self.training.evaluator.model, config.model.weights),
             chose=results["epochs"] > 1,
             card=answers.of(task.about()).card,

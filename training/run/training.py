@@ -74,7 +74,7 @@ class Training:
         self._jit = strategy.jit(config.train.jit, self.strategy, config.train.sync_bn)
         self.splits = data.load(config, saved=out if resume else None, checked=True)
         self._fit_batch()
-        self.steps_per_epoch = self.splits.train_examples // self.config.train.batch_size
+        self.steps_per_epoch = self.splits.epoch_examples // self.config.train.batch_size
         keras.utils.set_random_seed(config.train.seed)
         self._steps: Any = None
         self._step = 0  # the next one
@@ -91,7 +91,7 @@ class Training:
         The run keeps what was asked for: this follows from it and the number of images, also
         on another number of devices.
         """
-        size, images = self.asked.train.batch_size, self.splits.train_examples
+        size, images = self.asked.train.batch_size, self.splits.epoch_examples
         while size > images:
             size //= 2
         train = dataclasses.replace(self.asked.train, batch_size=size)
@@ -154,7 +154,7 @@ class Training:
 
     def _quantized(self, network: keras.Model) -> keras.Model:
         """What trains as its int8 file computes, with the ranges of training images."""
-        count = min(_CALIBRATION_IMAGES, self.splits.train_examples)
+        count = min(_CALIBRATION_IMAGES, self.splits.epoch_examples)
         images = next(iter(self.splits.train(0, global_batch=count)))[0].numpy()
         with told(ValueError):
             return keras_lightnets.quantize_aware(network, np.rint(images).astype("uint8"))
@@ -300,6 +300,8 @@ class Training:
                 f"Teacher: {distillation.teacher}, temperature {distillation.temperature:g}; "
                 f"the labels' loss weighs {distillation.student_loss_weight:g}"
             ]
+        more = self.splits.epoch_examples - self.splits.train_examples
+        without = f", {more} of them without a label" if more else ""
         features = []
         if self.head_epochs:
             features = ["The backbone does not learn: its features are computed once and stored."]
@@ -314,7 +316,7 @@ class Training:
         return [
             self.splits.describe(),
             f"{self.config.model.label}, {weights:,} weights, {self.policy}; "
-            f"{count(self.splits.train_examples, 'image')}, batch {batch} on {devices}; "
+            f"{count(self.splits.epoch_examples, 'image')}{without}, batch {batch} on {devices}; "
             f"{count(train.epochs, 'epoch')} of {count(self.steps_per_epoch, 'step')}",
             f"Order of the images: {self.splits.order}",
             *foreign.remarks(self.config.model, self.evaluator.model),

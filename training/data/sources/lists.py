@@ -67,6 +67,17 @@ def read_list(path: pathlib.Path, task: str = DEFAULT, chosen: str | None = None
     return Tree(parts, "" not in paths, {})
 
 
+def read_paths(path: pathlib.Path) -> list[str]:
+    """Returns the paths of all pictures of a list, whatever else it says of them.
+
+    Raises:
+        UserError: The file cannot be read, or a row lacks a path.
+    """
+    with _told(path):
+        paths, _ = _by_split(path, _rows(path, []), lambda cells: cells)
+    return [*itertools.chain(*paths.values())]
+
+
 def guess_task(path: pathlib.Path) -> str:
     """Returns the task that a list seems to be for."""
     with _told(path):
@@ -188,7 +199,8 @@ def _jsonl_rows(path: pathlib.Path, columns: Sequence[str] | None) -> Iterator[_
             cells = None if columns is None else [row.get(name) for name in columns]
             label = label if cells is None else ""
             if found is None or label is None:
-                raise _LineError(line, 'needs the keys "path" and "label".')
+                needed = 'keys "path" and "label"' if cells is None else 'key "path"'
+                raise _LineError(line, f"needs the {needed}.")
             for value in (found, label, "" if split is None else split):
                 if isinstance(value, bool) or not isinstance(value, (str, int)):
                     raise _LineError(
@@ -196,5 +208,6 @@ def _jsonl_rows(path: pathlib.Path, columns: Sequence[str] | None) -> Iterator[_
                         "has a path, label or split that is no text (or whole number). "
                         f"Received: {json.dumps(value)[:80]}.",
                     )
+            label = str(label).strip() if cells is None else cells
             split = "" if split is None else str(split)
-            yield line, str(found), cells or str(label).strip(), split.strip().lower()
+            yield line, str(found), label, split.strip().lower()
