@@ -1177,6 +1177,20 @@ MUTATIONS = (
         "test_embed.py::test_each_picture_is_found_by_itself_with_name_and_label[npz]",
     ),
     Mutation(
+        "stored features: a fold reads those of the first images of all",
+        "training/run/stored.py",
+        "all_images.train_features[:, train]",
+        "all_images.train_features[:, : len(train)]",
+        "test_stored.py::test_folds_share_features_of_images_that_do_not_change",
+    ),
+    Mutation(
+        "stored features: each fold looks at its images anew",
+        "training/run/stored.py",
+        "if is_fold and not augment.changes(config.data):",
+        "if False:",
+        "test_stored.py::test_folds_share_features_of_images_that_do_not_change",
+    ),
+    Mutation(
         "stored features of other weights are taken for those of the run",
         "training/evaluation/features.py",
         "digest.update(np.ascontiguousarray(variable.numpy()).tobytes())",

@@ -115,6 +115,34 @@ def test_a_killed_run_ends_with_the_same_bits(tmp_path):
     assert (tmp_path / "killed" / stored.NAME).stat().st_mtime_ns == written
 
 
+def test_folds_share_features_of_images_that_do_not_change(tmp_path, monkeypatch):
+    # Mutations: rows of other images; each fold looks at its images anew.
+    looked, through = [], features.through
+
+    def counted(network, batches, images, what):
+        looked.append(images)
+        return through(network, batches, images, what)
+
+    monkeypatch.setattr(features, "through", counted)
+    keras.utils.set_random_seed(0)
+    for fold in (1, 2):
+        config = config_of(tmp_path / "pictures", {**STILL, "folds": 3, "fold": fold})
+        splits = data.load(config)
+        if fold == 1:
+            (tmp_path / "run").mkdir()
+            configs.save(config, tmp_path / "run" / "config.yaml")
+            backbones = [stored.cut(toy.build_model(config, splits)).backbone] * 2
+        shared, alone = (
+            stored.store(folder / f"fold-{fold}" / stored.NAME, config, splits, backbones)
+            for folder in (tmp_path / "run", tmp_path)
+            if not (folder / f"fold-{fold}").mkdir()
+        )
+        np.testing.assert_array_equal(shared.train_features, alone.train_features)
+        np.testing.assert_array_equal(shared.held_out, alone.held_out)
+    assert looked == [50, 50, 32, 18, 33, 17]
+    assert [path.name for path in (tmp_path / "run").glob("**/*.npz")] == [stored.NAME]
+
+
 @pytest.mark.nightly
 def test_two_replicas_agree_with_one(tmp_path):
     one, two = (

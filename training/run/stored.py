@@ -27,6 +27,7 @@ from lightnets.data.sources.source import Source
 from lightnets.distribution import workers
 from lightnets.evaluation import features
 from lightnets.optimization import finetune
+from lightnets.run import directory
 from lightnets.support import console
 from lightnets.support.errors import UserError
 from lightnets.support.words import count
@@ -165,6 +166,8 @@ def store(
 ) -> Stored:
     """Returns the features of a run, from its file if it has one that fits, else computed.
 
+    Folds whose images never change share one file of all images, beside their folders.
+
     Args:
         path: The file, which is written whole or not at all.
         config: The run.
@@ -177,6 +180,9 @@ def store(
     key = _key(config, splits, backbones)
     if (found := _read(path, key)) is not None:
         return Stored(splits, *found)
+    is_fold = config.data.fold and directory.is_run(path.parent.parent)
+    if is_fold and not augment.changes(config.data):
+        return _of_fold(path.parent.parent / path.name, config, splits, backbones)
     seen = range(views(config))
     train = [
         features.through(
@@ -198,6 +204,22 @@ def store(
         raise UserError(f"Cannot write {path}: {error.strerror or error}.") from None
     console.line(f"Stored the features of {count(splits.train_examples, 'image')} in {path}")
     return Stored(splits, *made.values())
+
+
+def _of_fold(
+    path: pathlib.Path, config: Config, splits: Splits, backbones: Sequence[keras.Model]
+) -> Stored:
+    """Returns the features of a fold out of those of all images."""
+    whole: Any = splits.whole
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, fold=0))
+    both = dataclasses.replace(splits, train_source=whole, eval_source=whole)
+    all_images = store(path, config, both, backbones)
+    places = {whole.name(place): place for place in range(whole.count)}
+    train, held_out = (
+        [places[source.name(place)] for place in range(source.count)]
+        for source in (splits.train_source, splits.eval_source)
+    )
+    return Stored(splits, all_images.train_features[:, train], all_images.held_out[held_out])
 
 
 def _said(view: int, seen: range) -> str:
