@@ -161,19 +161,15 @@ def _files(formats: Mapping[str, Mapping[str, Any]]) -> str:
     """The files for other runtimes, for who chooses one: a table, if there are any."""
     if not formats:
         return ""
-    lines = [
-        "",
-        "",
-        "| file | MB | ms an image | accuracy | same answers as Keras |",
-        "|---" * 5 + "|",
-    ]
+    rows = []
     for row in formats.values():
-        accuracy = f"{row['accuracy']:.4f}" if "accuracy" in row else "-"
         same = row.get("top1_agreement", row.get("label_agreement"))
-        cells = [f"{row['bytes'] / 1e6:.3f}", str(row.get("ms_per_image", "-")), accuracy]
-        agreement = "-" if same is None else f"{same:.4f}"
-        lines.append(f"| `{row['file']}` | {' | '.join(cells)} | {agreement} |")
-    return "\n".join(lines)
+        shares = ["-" if each is None else f"{each:.4f}" for each in (row.get("accuracy"), same)]
+        rows.append(
+            [row["file"], f"{row['bytes'] / 1e6:.3f}", row.get("ms_per_image", "-"), *shares]
+        )
+    header = ("file", "MB", "ms an image", "accuracy", "same answers as Keras")
+    return f"\n\n{table(header, rows).rstrip()}"
 
 
 def _limits(
@@ -184,14 +180,13 @@ def _limits(
     missed = np.bincount(true, probabilities.argmax(-1) != true, minlength=len(labels))
     shares = missed / np.maximum(counts, 1)
     worst = [place for place in np.argsort(-shares, kind="stable")[:_WORST] if missed[place]]
-    lines = ["None of these images was missed."]
-    if worst:
-        lines = ["| worst classes | missed | of | most often taken for |", "|---|---|---|---|"]
+    rows = []
     for place in worst:
         said = probabilities[true == place].argmax(-1)
-        taken = np.bincount(said[said != place]).argmax()
-        names = [_text(labels[int(number)]) for number in (place, taken)]
-        lines.append(f"| {names[0]} | {int(missed[place])} | {counts[place]} | {names[1]} |")
+        taken = _text(labels[int(np.bincount(said[said != place]).argmax())])
+        rows.append([labels[place], int(missed[place]), counts[place], taken])
+    header = ("worst classes", "missed", "of", "most often taken for")
+    text = table(header, rows) if rows else "None of these images was missed.\n\n"
     sure = probabilities.max(-1)[probabilities.argmax(-1) != true]
     unknown = "Images of none of the classes were not measured: they get one all the same."
     if rejection is not None:
@@ -199,10 +194,9 @@ def _limits(
     if len(sure):
         high = int(np.sum(sure > _SURE))
         unknown += f" Of the {len(sure)} mistakes {high} had a probability above {_SURE}."
-    lines += ["", unknown]
     if untested := int(np.sum(counts == 0)):
-        lines += ["", f"{untested} of the classes have no held-out image."]
-    return "\n".join(lines)
+        unknown += f"\n\n{untested} of the classes have no held-out image."
+    return text + unknown
 
 
 def _rejected(about: Mapping[str, Any]) -> str:

@@ -80,14 +80,6 @@ def _shuffled(x: Any, groups: int, name: str) -> Any:
     return keras.layers.Reshape((*sizes, channels), name=name)(x)
 
 
-def _shuffle(layer: ChannelShuffle) -> Callable[[Any], Any]:
-    return lambda x: _shuffled(x, layer.groups, layer.name)
-
-
-def _split(layer: ChannelSplit) -> Callable[[Any], Any]:
-    return lambda x: keras.ops.split(x, 2, axis=-1)
-
-
 def _concat_shuffle_split(layer: ConcatShuffleSplit) -> Callable[[Any], Any]:
     def call(branches):
         x = keras.layers.Concatenate(name=f"{layer.name}_concat")(branches)
@@ -98,8 +90,8 @@ def _concat_shuffle_split(layer: ConcatShuffleSplit) -> Callable[[Any], Any]:
 
 # Layers that Keras has not, as functions of its layers.
 _FUNCTIONS: dict[type, Callable[[Any], Any]] = {
-    ChannelShuffle: _shuffle,
-    ChannelSplit: _split,
+    ChannelShuffle: lambda layer: lambda x: _shuffled(x, layer.groups, layer.name),
+    ChannelSplit: lambda layer: lambda x: keras.ops.split(x, 2, axis=-1),
     ConcatShuffleSplit: _concat_shuffle_split,
     Notes: lambda layer: layer,  # is left out
 }

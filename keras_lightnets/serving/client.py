@@ -85,7 +85,8 @@ class Client:
         self.url = f"{match['scheme']}://{match['address']}"
         self.batch_size = batch_size
         self._model = model or match["model"]
-        self._version = version if version is not None else _integer(match["version"])
+        in_url = match["version"]
+        self._version = int(in_url) if version is None and in_url else version
         self._label = match["label"]
         policy = RetryPolicy(timeout_s, retries, backoff_s)
         if match["scheme"] == "grpc":
@@ -256,10 +257,6 @@ class Client:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def _integer(text: str | None) -> int | None:
-    return None if text is None else int(text)
 
 
 def _name(image: Image, index: int) -> str:
