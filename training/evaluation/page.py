@@ -67,10 +67,10 @@ def write(
     said = probabilities.argmax(-1)
     shown = _shown(true, probabilities)
     doubtful = list(suspects.of_run(splits, true, probabilities, known))
-    pictures = {"Loss, accuracy and learning rate by epoch": run / "curves.png"}
+    pictures = {"Loss, accuracy and learning rate by epoch": "curves.png"}
     if split is None:
         suspects.write(doubtful, run)
-        pictures["Confusion matrix"] = run / "confusion_matrix.png"
+        pictures["Confusion matrix"] = "confusion_matrix.png"
     else:
         doubtful = [row for row in doubtful if row.source is splits.eval_source]
     headline = _headline(results, true, labels, chose=split is None and results["epochs"] > 1)
@@ -80,11 +80,7 @@ def write(
             *_mistakes(splits, found, shown, model, known),
         ),
         markup.section("Labels to check", *_suspects(splits, doubtful)),
-        *(
-            markup.section(what, markup.drawn(file.read_bytes(), what))
-            for what, file in pictures.items()
-            if file.is_file()
-        ),
+        *drawings(run, pictures),
         markup.section("Mistakes by class", *_confusions(labels, true, said, shown)),
         markup.section(
             "Classes, the worst first", _classes(results["per_class"], true, shown, said)
@@ -326,6 +322,13 @@ def _calibration(true: np.ndarray, probabilities: np.ndarray) -> Iterator[str]:
 def _rejection(results: Mapping[str, Any]) -> Iterator[str]:
     if about := results.get("rejection"):
         yield from (f"<p>{markup.text(line)}</p>" for line in rejection.lines(about))
+
+
+def drawings(run: pathlib.Path, names: Mapping[str, str]) -> Iterator[str]:
+    """Yields a section for each of these pictures of a run that was drawn, by its heading."""
+    for what, name in names.items():
+        if (file := run / name).is_file():
+            yield markup.section(what, markup.drawn(file.read_bytes(), what))
 
 
 def pictures(splits: Splits, places: np.ndarray, captions: Sequence[str]) -> str:

@@ -207,11 +207,7 @@ def _write_page(
     drawn = {"Course of training": "curves.png"} | ({} if split else {"Answers": "answers.png"})
     sections = [
         markup.section(splits.noun, markup.table(header, [[*row.values()] for row in rows])),
-        *(
-            markup.section(what, markup.drawn(file.read_bytes(), what))
-            for what, name in drawn.items()
-            if (file := path.parent / name).is_file()
-        ),
+        *page.drawings(path.parent, drawn),
         markup.section("The worst answers", page.pictures(splits, worst, said)),
     ]
     chose = split is None and results["epochs"] > 1
