@@ -1436,6 +1436,13 @@ MUTATIONS = (
         "test_preprocessing.py::test_frames_that_are_not_asked_for_take_no_memory",
     ),
     Mutation(
+        "pictures: an orientation anywhere in EXIF data counts",
+        "keras_lightnets/preprocessing/decode.py",
+        r"(?:(?:\C\x00|[\x00-\x11]\x01)\C{10}){0,15}?",
+        r"\C*?",
+        "test_preprocessing.py::test_what_looks_like_an_orientation_elsewhere_is_none",
+    ),
+    Mutation(
         "pictures: no background",
         "keras_lightnets/preprocessing/decode.py",
         "tf.cast(background, tf.uint16) * (255 - alpha)",

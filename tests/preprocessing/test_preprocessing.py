@@ -16,7 +16,7 @@ from PIL import Image, ImageOps
 
 from keras_lightnets import preprocessing
 from keras_lightnets.preprocessing import EvalTransform
-from keras_lightnets.preprocessing.decode import may_have_exif
+from keras_lightnets.preprocessing.decode import exif_orientation
 from tests.checkout import ROOT
 from tests.image_files import COLORS, FILES, GREY, INDICES, PHOTO, declare, encode, transparent
 
@@ -212,6 +212,16 @@ def test_exif_orientation_is_applied(orientation, endian):
     np.testing.assert_array_equal(decode(contents), pillow_pixels(contents))
 
 
+@pytest.mark.parametrize("shift", range(12))
+def test_what_looks_like_an_orientation_elsewhere_is_none(shift):
+    # Mutation: anything may stand between the head of the directory and the entry.
+    exif = Image.Exif()
+    exif.endian = "<"
+    exif[0x010F] = "A maker"
+    exif[0x927C] = b"x" * shift + b"\x12\x01\x03\0\x01\0\0\0\x06\0\0\0" * 9
+    assert exif_orientation(encode(PHOTO, "JPEG", exif=exif)) == 1
+
+
 def test_exif_is_found_behind_other_segments():
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -240,7 +250,7 @@ def test_broken_exif_leaves_the_image_as_it_is(exif):
 @pytest.mark.parametrize("length", [3, 6, 19, 20, 21, 22, 30])
 def test_a_jpeg_header_cut_off_anywhere_is_no_exif(length):
     plain = FILES["jpeg"][:length]
-    assert not may_have_exif(tf.constant(plain))
+    assert exif_orientation(tf.constant(plain)) == 1
 
 
 @pytest.mark.parametrize("kind", ["jpeg", "png", "gif", "bmp", "webp", "webp lossless"])
