@@ -1,6 +1,7 @@
 """The teacher of a run: what it answers, and that a run with one is as exact as any other."""
 
 import functools
+import importlib
 import os
 import signal
 
@@ -17,6 +18,7 @@ from lightnets.evaluation import features
 from lightnets.run import networks, teacher, train
 from lightnets.support.errors import UserError
 from tests import processes, toy
+from tests.checkout import ROOT
 
 LABELS = ["a", "b", "c"]
 IMAGES = np.random.default_rng(0).integers(0, 256, (5, 48, 48, 3), np.uint8)
@@ -210,6 +212,16 @@ def test_what_is_said_of_pictures_without_labels(tmp_path, monkeypatch, capsys):
     assert cli.main(["evaluate", "run", "--report"]) == 0
     assert cli.main(["evaluate", "run", "--dataset", "gone", "--no-report"]) == 0
     assert "cannot be told: There is no folder or list" in capsys.readouterr().out
+
+
+@pytest.mark.nightly
+def test_pictures_without_labels_are_worth_points(tmp_path, monkeypatch):
+    # benchmarks/results/distillation-*.csv has five seeds.
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    distillation = importlib.import_module("distillation")
+    assert distillation.train_teacher(tmp_path / "teacher.keras") > 0.95
+    alone, _, with_more = distillation.of_seed(tmp_path / "teacher.keras", 0)
+    assert with_more > alone + 0.05
 
 
 @pytest.mark.slow
