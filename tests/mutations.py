@@ -282,11 +282,18 @@ MUTATIONS = (
         "test_aware.py::test_every_logit_is_that_of_the_file",
     ),
     Mutation(
-        "a mean between two levels goes to the upper one",
+        "a mean of a window between two levels goes to the upper one",
         "keras_lightnets/layers/fake_quantization.py",
-        "inputs += _TIE * step * tf.sign(inputs - middle)",
+        "exact += _TIE * tf.sign(exact)",
         "pass",
-        "test_aware.py::test_every_logit_is_that_of_the_file",
+        "test_aware.py::test_a_mean_between_two_levels_is_that_of_the_file[pooling1]",
+    ),
+    Mutation(
+        "a mean of all pixels between two levels goes to the upper one",
+        "keras_lightnets/layers/fake_quantization.py",
+        "exact = tf.round(tf.round(exact * mean) * (1.0 / mean))",
+        "pass",
+        "test_aware.py::test_a_mean_between_two_levels_is_that_of_the_file[pooling0]",
     ),
     Mutation(
         "training for int8 loses what calibration had",

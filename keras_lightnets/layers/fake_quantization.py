@@ -40,8 +40,9 @@ class FakeQuantize(keras.layers.Layer):
         momentum: Share of the old ends kept at each training step.
 
     Input and output: `(batch, ...)`, float32. With `member=None` the output is what lies between
-    two levels, `()`. `mean` says that the input is a mean of few levels, which is often right
-    between two: LiteRT takes the one that is further from the middle of the range.
+    two levels, `()`. `mean` says that the input is a mean of levels, of so many if that is known.
+    One right between two goes where LiteRT has it: the mean of all pixels, by XNNPACK, to the even
+    one, that of a window away from the middle of the range.
     """
 
     def __init__(
@@ -66,7 +67,7 @@ class FakeQuantize(keras.layers.Layer):
         self,
         inputs: tf.Tensor,
         member: int | None = 0,
-        mean: bool = False,
+        mean: bool | int = False,
         training: bool | None = None,
     ) -> tf.Tensor:
         low, high = self.ends()
@@ -75,8 +76,13 @@ class FakeQuantize(keras.layers.Layer):
         if member is None:
             return step
         if mean:
-            middle = (128.0 - tf.round(-low / step)) * step
-            inputs += _TIE * step * tf.sign(inputs - middle)
+            zero = tf.round(-low / step) - 128.0  # the level of 0 in int8
+            exact = inputs / step + zero
+            if mean is True:
+                exact += _TIE * tf.sign(exact)
+            else:
+                exact = tf.round(tf.round(exact * mean) * (1.0 / mean))
+            inputs += tf.stop_gradient((exact - zero) * step - inputs)
         outputs = tf.quantization.fake_quant_with_min_max_vars(inputs, low, high)
         if training and self.trainable and self.limits is None:
             share = (1.0 - self.momentum) * tf.one_hot(member, self.members)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from typing import Any
 
@@ -92,7 +93,7 @@ def quantize_aware(model: keras.Model, images: np.ndarray) -> keras.Model:
         if layer.name not in rounding:
             return x
         quantize, member = rounding[layer.name]
-        return quantize(x, member=member, mean=type(layer) in _KINDS["mean"])
+        return quantize(x, member=member, mean=type(layer) in _KINDS["mean"] and _averaged(layer))
 
     def new_layer(layer: keras.layers.Layer) -> Any:
         config = layer.get_config() | {"dtype": "float32"}
@@ -213,6 +214,14 @@ def _kind(layer: Any) -> str:
             "Reshape and the layers of keras_lightnets, each called once."
         )
     return known
+
+
+def _averaged(layer: Any) -> bool | int:
+    """Of how many levels a mean is: all pixels, or True where they are not known to be as many."""
+    if not isinstance(layer, keras.layers.GlobalAveragePooling2D):
+        return True
+    pixels = math.prod(size or 0 for size in layer.input.shape[1:-1])
+    return pixels or True
 
 
 def _activation(layer: Any) -> Any:
