@@ -1305,8 +1305,8 @@ MUTATIONS = (
     Mutation(
         "serving: bodies of any size",
         "keras_lightnets/serving/server/rest.py",
-        "            self.chunks.clear()\n        else:",
-        "            pass\n        if True:",
+        "if self.held + len(chunk) > self.api.options.max_body_bytes:",
+        "if self.held > 1000 * self.api.options.max_body_bytes:",
         "test_server_rest.py::test_a_body_of_100_mb_gets_413_and_is_not_kept[False]",
     ),
     Mutation(
@@ -1340,15 +1340,15 @@ MUTATIONS = (
     Mutation(
         "serving: errors in other words",
         "keras_lightnets/serving/server/rest.py",
-        'json.dumps({"error": failure.message})',
-        'json.dumps({"message": failure.message})',
+        'json.dumps({"error": error.message})',
+        'json.dumps({"message": error.message})',
         "test_server_rest.py::test_paths_are_answered_as_by_tensorflow_serving",
     ),
     Mutation(
         "serving: a row answer without rows",
         "keras_lightnets/serving/server/json_tensor.py",
-        "for name in signature.inputs}, in_rows",
-        "for name in signature.inputs}, not in_rows",
+        "return arrays, rows is not None",
+        "return arrays, rows is None",
         "test_server_rest.py::test_rows_give_rows_and_columns_give_columns",
     ),
     Mutation(
@@ -1422,11 +1422,25 @@ MUTATIONS = (
         "test_server_rest.py::test_paths_are_answered_as_by_tensorflow_serving",
     ),
     Mutation(
+        "serving: a large body is searched in one go",
+        "keras_lightnets/serving/server/json_text.py",
+        "_RUN = 1000\n",
+        "_RUN = 10**9\n",
+        "test_server_json.py::test_other_threads_get_their_turn_while_a_large_body_is_read",
+    ),
+    Mutation(
         "serving: of equal keys the last counts",
-        "keras_lightnets/serving/server/json_tensor.py",
-        "dict(reversed(pairs))",
-        "dict(pairs)",
+        "keras_lightnets/serving/server/json_text.py",
+        'values.setdefault(unescaped(key).decode("utf-8", "surrogateescape"), value)',
+        'values[unescaped(key).decode("utf-8", "surrogateescape")] = value',
         "test_server_json.py::test_what_is_taken",
+    ),
+    Mutation(
+        "serving: numbers cut in two at the end of a piece",
+        "keras_lightnets/serving/server/json_tensor.py",
+        'numbers.find(b",", start + _PIECE)',
+        "start + _PIECE",
+        "test_server_json.py::test_pieces_come_together",
     ),
     Mutation(
         "pictures: all frames of a GIF reach the decoder",

@@ -7,6 +7,9 @@ import gc
 import json
 import math
 import re
+import sys
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -24,7 +27,7 @@ def signature(**dtypes: tf.DType) -> Signature:
 
 def read(body: bytes, **dtypes: tf.DType) -> tuple[dict, bool]:
     """The inputs of a request and whether it is in row format."""
-    request = json_tensor.read(body)
+    request = json_tensor.members(body)
     json_tensor.signature_name(request)
     return json_tensor.inputs(request, signature(**dtypes))
 
@@ -69,8 +72,9 @@ def b64(content: bytes) -> str:
         (tf.float32, b'{"inputs": []}', (0,), []),
         (tf.float32, b'{"inputs": [[], [ ]]}', (2, 0), []),
         (tf.string, b'{"inputs": [[]]}', (1, 0), []),
-        # what nobody asks for: text behind the document, members, a mark before it
+        # what nobody asks for: text behind the document, members, depth, a mark before it
         (tf.int32, b'{"instances": [1]} and more {', (1,), [1]),
+        (tf.int32, b'{"instances": [1], "nested": ' + DEEP + b"}", (1,), [1]),
         (tf.int32, b'{"inputs": {"y": {"a": [{}, "]"]}, "x": 1}}', (), [1]),
         (tf.int32, b'\xef\xbb\xbf {"inputs": [1]}', (1,), [1]),
         # of equal keys the first counts
@@ -92,7 +96,7 @@ def test_what_is_taken(dtype, body, shape, values):
     [
         (tf.int32, b"", "JSON Parse error: The document is empty"),
         (tf.int32, b" \n", "The document is empty"),
-        (tf.int32, b"instances = [1, 2]", "JSON Parse error: Expecting value"),
+        (tf.int32, b"instances = [1, 2]", "JSON Parse error: Invalid value"),
         (tf.int32, b'{"instances": [1]', "JSON Parse error"),
         (tf.int32, b'{"instances": [1}', "JSON Parse error"),
         (tf.int32, b'{"instances": [1]]', "JSON Parse error"),
@@ -108,7 +112,7 @@ def test_what_is_taken(dtype, body, shape, values):
         (tf.int32, b'"signature_name"', "Is not object"),
         (tf.int32, b'{"signature_name": 5, "instances": [1]}', "key must be a string value"),
         (tf.int32, b'{"signature_name": null, "instances": [1]}', "key must be a string value"),
-        (tf.int32, b'{"signature_name": ' + DEEP + b"}", "JSON Parse error"),
+        (tf.int32, b'{"signature_name": ' + DEEP + b"}", "key must be a string value"),
         (tf.int32, b"{}", "Missing 'inputs' or 'instances' key"),
         (tf.int32, b'{"instances": [1], "inputs": [1]}', "only one of"),
         (tf.int32, b'{"instances": 1}', "to be a list/array"),
@@ -136,12 +140,17 @@ def test_what_is_taken(dtype, body, shape, values):
         (tf.string, b'{"instances": [null]}', "not of expected type: string"),
         (tf.uint8, b'{"instances": [256]}', "outside 0 to 255"),
         (tf.uint64, b'{"instances": [-1]}', "outside 0 to 18446744073709551615"),
-        (tf.uint64, b'{"instances": [18446744073709551616]}', "outside 0 to 18446744073709551615"),
+        (tf.uint64, b'{"instances": [18446744073709551616]}', "not of expected type: uint64"),
         (tf.int64, b'{"instances": [' + b"9" * 5000 + b"]}", "JSON Parse error"),
         # base64
         (tf.string, b'{"instances": [{"b64": "!!"}]}', "Unable to base64 decode"),
         (tf.string, b'{"instances": [{"b64": "AAAA="}]}', "Unable to base64 decode"),
         (tf.string, b'{"instances": [[{"b64": 3}]]}', "not of expected type: string"),
+        (
+            tf.string,
+            b'{"inputs": [{"b64": "AA==", "b64": "AA=="}]}',
+            "not of expected type: string",
+        ),
         (tf.string, b'{"inputs": ["\\ud800"]}', "JSON Parse error"),
         (tf.string, b'{"inputs": ["a\nb"]}', "JSON Parse error"),
     ],
@@ -179,6 +188,43 @@ def test_several_inputs():
     for body in (b'{"instances": [1]}', b'{"inputs": [1]}'):
         with pytest.raises(errors.ServingError, match="multiple input tensors required"):
             read(body, **dtypes)
+
+
+def test_pieces_come_together(monkeypatch):
+    """Caught: a number that the end of a piece cuts in two."""
+    array = np.random.default_rng(0).integers(0, 1000, (3, 5, 7))
+    for piece in (8, 20, 64, 4096):
+        monkeypatch.setattr(json_tensor, "_PIECE", piece)
+        for text in (json.dumps(array.tolist()), json.dumps(array.tolist(), indent=1)):
+            arrays, _ = read(b'{"inputs": %s}' % text.encode(), x=tf.int32)
+            assert (arrays["x"] == array).all()
+        flat = b'{"inputs": %s}' % json.dumps(array.reshape(-1).tolist()).encode()
+        assert (read(flat, x=tf.float32)[0]["x"] == array.reshape(-1)).all()
+
+
+@pytest.mark.parametrize("values", [b"0," * (1 << 23), b"[0]," * (1 << 18)], ids=["flat", "rows"])
+def test_other_threads_get_their_turn_while_a_large_body_is_read(values):
+    """Caught: one search through megabytes, during which nothing else runs."""
+    body = b'{"inputs": [' + values + b"0]}"
+    turns, done = [], threading.Event()
+
+    def work() -> None:
+        while not done.is_set():
+            turns.append(None)
+            time.sleep(0)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-4)
+    thread = threading.Thread(target=work)
+    try:
+        thread.start()
+        before = len(turns)
+        json_tensor.members(body)
+        assert len(turns) > before + 20
+    finally:
+        done.set()
+        thread.join()
+        sys.setswitchinterval(interval)
 
 
 @pytest.mark.parametrize(

@@ -346,6 +346,15 @@ def test_grpc_has_the_same_limit(server):
         assert client.predict({"images": images[:3]}, "large")["mean"] == [0, 0, 0]
 
 
+def test_a_client_that_asks_first_is_refused_before_it_sends(server):
+    with socket.create_connection(server.address, timeout=20) as connection:
+        connection.sendall(
+            b"POST /v1/models/colour:predict HTTP/1.1\r\nHost: x\r\n"
+            b"Content-Length: 200000000\r\nExpect: 100-continue\r\n\r\n"
+        )
+        assert connection.recv(100).startswith(b"HTTP/1.1 413")
+
+
 @pytest.mark.parametrize(
     "start",
     [

@@ -31,12 +31,6 @@ def invalid(message: str) -> ServingError:
     return ServingError("INVALID_ARGUMENT", message)
 
 
-def too_large(limit: int) -> ServingError:
-    """A body has more bytes than it may."""
-    message = f"Request body is larger than {limit} bytes: send fewer or smaller images"
-    return ServingError("INVALID_ARGUMENT", message, http_status=413)
-
-
 def late(limit_s: float) -> ServingError:
     """A request took longer than it may."""
     return ServingError("DEADLINE_EXCEEDED", f"No answer within {limit_s:g} s")

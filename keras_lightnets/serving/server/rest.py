@@ -49,14 +49,45 @@ class _Handler(tornado.web.RequestHandler):
     def initialize(self, api: RestApi) -> None:
         self.api = api
         self.chunks: list[bytes] = []
-        self.size = 0
+        self.held = 0
+        self.refusal: errors.ServingError | None = None
+
+    async def prepare(self) -> None:
+        # A client that expects 100 Continue waits for a word before it sends.
+        waits = self.request.headers.get("Expect", "").lower() == "100-continue"
+        limit = self.api.options.max_body_bytes if waits else _MAX_DROPPED_BYTES
+        length = self.request.headers.get("Content-Length", "0")
+        if length.isdecimal() and int(length) > limit:
+            await self._refuse(self._too_large())
 
     def data_received(self, chunk: bytes) -> None:
-        self.size += len(chunk)
-        if self.size > self.api.options.max_body_bytes:
-            self.chunks.clear()
-        else:
-            self.chunks.append(chunk)
+        if self.refusal is not None:
+            return
+        if self.held + len(chunk) > self.api.options.max_body_bytes:
+            self.refusal = self._too_large()
+        elif not self.api.hold(len(chunk)):
+            self.refusal = errors.ServingError("UNAVAILABLE", "Too many bytes in flight: try again")
+        if self.refusal is not None:
+            self._drop_body()
+            return
+        self.held += len(chunk)
+        self.chunks.append(chunk)
+
+    def _drop_body(self) -> None:
+        self.chunks.clear()
+        self.api.hold(-self.held)
+        self.held = 0
+
+    def on_finish(self) -> None:
+        self._drop_body()
+
+    def on_connection_close(self) -> None:
+        self._drop_body()
+
+    def _too_large(self) -> errors.ServingError:
+        limit = self.api.options.max_body_bytes
+        message = f"Request body is larger than {limit} bytes: send fewer or smaller images"
+        return errors.ServingError("INVALID_ARGUMENT", message, http_status=413)
 
     async def _handle(self) -> None:
         self.api.active += 1
@@ -72,24 +103,27 @@ class _Handler(tornado.web.RequestHandler):
     async def _answer(self) -> None:
         if self.api.draining:
             self.set_header("Connection", "close")
-        method, path = self.request.method or "", self.request.uri or ""
-        body, failure = b"".join(self.chunks), None
-        self.chunks.clear()
-        try:
-            if self.size > self.api.options.max_body_bytes:
-                raise errors.too_large(self.api.options.max_body_bytes)
-            answer = await self.api.answer(method, path, body)
-        except Exception as error:
-            failure = errors.describe(error)
-            if failure.code == "INTERNAL":
-                log.exception("%s failed", path)
+        failure = self.refusal
+        if failure is None:
+            body = b"".join(self.chunks)
+            self.chunks.clear()
+            method, path = self.request.method or "", self.request.uri or ""
+            try:
+                answer = await self.api.answer(method, path, body)
+            except Exception as error:
+                failure = errors.describe(error)
+                if failure.code == "INTERNAL":
+                    log.exception("%s failed", path)
         if failure is not None:
-            if failure.http_status == 503:
-                self.set_header("Retry-After", "1")
-            reason = "Cancelled" if failure.http_status == 499 else None
-            self.set_status(failure.http_status, reason)
-            answer = json.dumps({"error": failure.message}).encode()
-        await self._send(answer)
+            await self._refuse(failure)
+        else:
+            await self._send(answer)
+
+    async def _refuse(self, error: errors.ServingError) -> None:
+        if error.http_status == 503:
+            self.set_header("Retry-After", "1")
+        self.set_status(error.http_status, None if error.http_status != 499 else "Cancelled")
+        await self._send(json.dumps({"error": error.message}).encode())
 
     async def _send(self, body: bytes) -> None:
         """Gives the client as long to take the answer as it had to send the request."""
@@ -125,6 +159,15 @@ class RestApi:
         self._manager, self._predictor, self.options = manager, predictor, options
         self.active = 0  # requests that have not been answered to the last byte
         self.draining = False
+        self._held = 0
+        self._max_held = 4 * options.max_body_bytes
+
+    def hold(self, count: int) -> bool:
+        """Counts body bytes in memory; False when there would be too many."""
+        if count > 0 and self._held + count > self._max_held:
+            return False
+        self._held += count
+        return True
 
     async def answer(self, method: str, path: str, body: bytes) -> bytes:
         """Body of a successful answer.
@@ -172,7 +215,7 @@ class RestApi:
             raise errors.late(limit_s) from None
 
     def _predict(self, name: str, version: int | str | None, body: bytes) -> bytes:
-        request = json_tensor.read(body)
+        request = json_tensor.members(body)
         signature_name = json_tensor.signature_name(request)
         with self._manager.acquire(name, version) as servable:
             signature = servable.signature(
