@@ -727,6 +727,14 @@ MUTATIONS = (
         "test_cli.py::test_usage_errors_say_what_to_do_and_exit_with_2",
     ),
     Mutation(
+        "learning: Muon takes all groups as one matrix",
+        "training/optimization/optimizers.py",
+        "return {layer.kernel.path: layer.groups for layer in layers[1:]}",
+        "return {layer.kernel.path: 1 for layer in layers[1:]}",
+        "test_optimizers.py::test_muon_takes_hidden_convolutions_per_group_and_leaves_the_rest"
+        "_to_adamw",
+    ),
+    Mutation(
         "learning: decay counts from the start",
         "training/optimization/schedules.py",
         "tf.maximum(step - self._warmup, 0.0)",

@@ -13,9 +13,10 @@ import tensorflow as tf
 from keras_lightnets.layers import GroupedConv2D
 from lightnets.config.keys import Config, ModelConfig, OptimizerConfig, TrainConfig
 from lightnets.optimization import optimizers
+from lightnets.optimization.muon import Muon, orthogonalize
 from tests.checkout import ROOT
 
-NAMES = ["sgd", "rmsprop", "adamw", "lion"]
+NAMES = ["sgd", "rmsprop", "adamw", "lion", "muon"]
 RATES = 0.1 * 0.5 ** np.arange(4)  # halves at each step
 L2 = 0.1
 
@@ -122,6 +123,42 @@ def test_lion_uses_its_own_betas():
             yield w
 
     check({"name": "lion", "weight_decay": L2}, lion)
+
+
+def test_muon_takes_hidden_convolutions_per_group_and_leaves_the_rest_to_adamw():
+    model = small_net()
+    assert optimizers.matrices_for_muon(model) == {"expand_conv/kernel": 3}
+
+    initial = [v.numpy() for v in model.trainable_variables]
+    _, gradients, values = trajectory({"name": "muon", "weight_decay": 0.0}, steps=1)
+    paths = [v.path for v in model.trainable_variables]
+    index = paths.index("expand_conv/kernel")
+    step = (initial[index] - values[0][index])[0, 0] / RATES[0]
+    # The first direction is the gradient, so the step of a group is U V^T of its gradient.
+    for group in range(3):
+        columns = slice(4 * group, 4 * group + 4)
+        u, _, v = np.linalg.svd(gradients[0][index][0, 0][:, columns], full_matrices=False)
+        got = step[:, columns] / (0.2 * np.sqrt(4))
+        singular = np.linalg.svd(got, compute_uv=False)
+        assert singular.min() > 0.5
+        assert singular.max() < 1.3
+        assert np.trace(got.T @ (u @ v)) > 1.0
+    for index, path in enumerate(paths):
+        if path != "expand_conv/kernel":
+            expected = initial[index] - RATES[0] * np.sign(gradients[0][index])
+            np.testing.assert_allclose(values[0][index], expected, atol=1e-4, err_msg=path)
+
+
+def test_orthogonalize_keeps_the_directions():
+    rng = np.random.default_rng(0)
+    for shape in ((2, 8, 3), (2, 3, 8)):
+        x = rng.normal(size=shape).astype("float32")
+        u, _, v = np.linalg.svd(x, full_matrices=False)
+        y = np.asarray(orthogonalize(tf.constant(x)))
+        inner = np.einsum("gmi,gmn,gin->gi", u, y, v)  # its singular values in x's own basis
+        assert inner.min() > 0.5
+        assert inner.max() < 1.3
+        np.testing.assert_allclose(y, np.einsum("gmi,gi,gin->gmn", u, inner, v), atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -239,9 +276,40 @@ def test_step_in_the_schedule_is_the_optimizer_step():
     assert float(optimizer.learning_rate) == pytest.approx(0.1 * 0.7)
 
 
+def test_muon_without_matrices_is_adamw():
+    model = small_net()
+    muon = Muon(0.01, matrices={}, weight_decay=0.01)
+    start = [tf.identity(v) for v in model.trainable_variables]
+    gradient = [tf.ones(v.shape) for v in model.trainable_variables]
+    muon.apply(gradient, model.trainable_variables)
+    got = [v.numpy() for v in model.trainable_variables]
+    for v, value in zip(model.trainable_variables, start, strict=True):
+        v.assign(value)
+    keras.optimizers.AdamW(0.01, weight_decay=0.01).apply(gradient, model.trainable_variables)
+    for v, value in zip(model.trainable_variables, got, strict=True):
+        np.testing.assert_allclose(value, v.numpy(), rtol=1e-5, atol=1e-7)
+
+
 if __name__ == "__main__":
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
     for optimizer_name in NAMES:
         compare_two_replicas_with_one(optimizer_name)
         print(optimizer_name)
+
+
+def test_keras_own_muon_leaves_convolutions_to_adamw():
+    """When it no longer does, `lightnets.optimization.muon` can go."""
+    start, gradient = (
+        np.random.default_rng(seed).normal(size=(3, 3, 4, 8)).astype("float32") for seed in (0, 1)
+    )
+    ends = []
+    for optimizer in (
+        keras.optimizers.Muon(0.01, weight_decay=0.0, adam_weight_decay=0.0),
+        keras.optimizers.AdamW(0.01, weight_decay=0.0),
+    ):
+        kernel = keras.Variable(start)
+        optimizer.apply([tf.constant(gradient)], [kernel])
+        ends.append(kernel.numpy())
+    np.testing.assert_allclose(ends[0], ends[1], rtol=0, atol=1e-6)
+    assert np.abs(ends[0] - start).min() > 0.005

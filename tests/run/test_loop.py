@@ -301,7 +301,7 @@ def test_too_little_memory_is_explained(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("devices", "keys"), [("cpu:1", {"optimizer__name": "adamw", "ema": 0.9}), ("cpu:2", {})]
+    ("devices", "keys"), [("cpu:1", {"optimizer__name": "muon", "ema": 0.9}), ("cpu:2", {})]
 )
 def test_xla_changes_the_result_by_rounding_only(tmp_path, devices, keys):
     for jit in ("off", "on"):

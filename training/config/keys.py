@@ -204,14 +204,18 @@ LAYOUTS = typing.get_args(typing.get_type_hints(DataConfig)["layout"])
 class OptimizerConfig:
     """Optimizer and learning-rate schedule. Rates are per step, decay per epoch where said."""
 
-    name: Literal["sgd", "rmsprop", "adamw", "lion"] = key("sgd", "update rule", flag="--optimizer")
+    name: Literal["sgd", "rmsprop", "adamw", "lion", "muon"] = key(
+        "sgd", "update rule", flag="--optimizer"
+    )
     learning_rate: float = key(0.1, "peak, after the warm-up", low=0, flag=True)
     scale_to_batch: int = key(0, "multiply the rate by global batch / this; 0: leave it", low=0)
     momentum: float = key(0.9, "of sgd and rmsprop", low=0, high=1)
     nesterov: bool = key(True, "of sgd")
     rho: float = key(0.9, "rmsprop: decay of the squared gradients", low=0, high=1)
     epsilon: float | None = key(None, "None: the optimizer's default", low=1e-12)
-    beta_1: float | None = key(None, "adamw, lion; None: the optimizer's default", low=0, high=1)
+    beta_1: float | None = key(
+        None, "adamw, lion, muon; None: the optimizer's default", low=0, high=1
+    )
     beta_2: float | None = key(None, "likewise", low=0, high=1)
     weight_decay: float = key(
         4e-5, "L2 for sgd and rmsprop, decoupled for the others", low=0, flag=True

@@ -4,7 +4,7 @@
   the momentum (and through RMSprop's normalization), as in Caffe, TF-Slim, PyTorch and every
   paper of these networks. Keras' own `weight_decay` argument is another thing: it shrinks the
   weights by `rate * weight_decay` directly, which with momentum 0.9 is ten times weaker.
-* `adamw`, `lion`: decoupled. Weights shrink by `rate * weight_decay` at each step, as in
+* `adamw`, `lion`, `muon`: decoupled. Weights shrink by `rate * weight_decay` at each step, as in
   their papers and in PyTorch.
 
 Neither kind clips: gradients arrive reduced over replicas, checked and clipped.
@@ -20,6 +20,7 @@ import tensorflow as tf
 
 from lightnets.config.keys import Config, OptimizerConfig
 from lightnets.optimization.batch_norm import leaf_layers
+from lightnets.optimization.muon import Muon
 from lightnets.optimization.schedules import Schedule
 
 
@@ -45,6 +46,8 @@ def build(config: Config, steps_per_epoch: int, model: keras.Model) -> keras.opt
     if issubclass(kind, _L2):
         optimizer = kind(rate, l2=options.weight_decay, without_l2=spared, **given)
     else:
+        if kind is Muon:
+            given["matrices"] = matrices_for_muon(model)
         optimizer = kind(rate, weight_decay=options.weight_decay, **given)
         optimizer.exclude_from_weight_decay(var_list=spared)
     optimizer.build(model.trainable_variables)
@@ -68,6 +71,21 @@ def variables_without_decay(model: keras.Model, options: OptimizerConfig) -> lis
             if not keep:
                 excluded.append(variable)
     return excluded
+
+
+def matrices_for_muon(model: keras.Model) -> dict[str, int]:
+    """Returns the paths of the kernels that Muon updates as matrices, each with its groups.
+
+    Muon is meant for the hidden matrices: convolutions, but not the first one, which sees pixels,
+    nor the classifier. A grouped convolution is one matrix per group. Depthwise kernels are nine
+    numbers per channel, hardly matrices; they go to AdamW with the rest.
+    """
+    layers = [
+        layer
+        for layer in leaf_layers(model)
+        if isinstance(layer, keras.layers.Conv2D) and not layer.name.startswith("logits")
+    ]
+    return {layer.kernel.path: layer.groups for layer in layers[1:]}
 
 
 class _L2(keras.optimizers.Optimizer):
@@ -162,4 +180,5 @@ _KINDS: dict[str, tuple[Any, str]] = {
     "rmsprop": (RMSprop, "rho momentum epsilon"),
     "adamw": (keras.optimizers.AdamW, "beta_1 beta_2 epsilon"),
     "lion": (keras.optimizers.Lion, "beta_1 beta_2"),
+    "muon": (Muon, "momentum nesterov beta_1 beta_2 epsilon"),
 }
