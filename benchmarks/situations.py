@@ -135,7 +135,12 @@ SITUATIONS = {
     "small: 100 of each of 10 kinds of clothes": Situation(
         fashion(100),
         f"{SMALL} --epochs 30",
-        ("", "--set data.auto_augment=none", "--set data.mixup=0.2", "--ema 0.99"),
+        ("", "--set data.auto_augment=trivialaugment", "--set data.mixup=0.2", "--ema 0.99"),
+    ),
+    "medium: 1,000 of each of 10 kinds of clothes": Situation(
+        fashion(1000),
+        f"{SMALL} --epochs 12",
+        ("", "--set data.auto_augment=trivialaugment", "--ema 0.99"),
     ),
     "imbalanced: 30 crops of 10 photographs, 3 of 10 others": Situation(
         crops([30, 3] * 10),

@@ -151,10 +151,10 @@ class _Rounded:
         training: bool | None = None,
     ) -> tf.Tensor:
         self._step = step
-        self._whole = out is not None and not training
         try:
-            if not self._whole:
+            if step is None or out is None or training:
                 return super().call(inputs, training=training)  # type: ignore[misc]
+            self._whole = True
             sums = super().call(_levels(inputs, step))  # type: ignore[misc]
             return _levels(sums * (self._scales() * step / out), 1.0) * out
         finally:
