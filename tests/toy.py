@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
+import os
 import pathlib
+import signal
 import types
 
 import keras
@@ -133,8 +135,14 @@ def config(**train_keys):
     return configs.from_dict(values)
 
 
-def install(**splits) -> None:
-    """Puts the toy in the place of the real networks and data, in this process."""
+def install(real=None, **splits) -> None:
+    """Puts the toy in the place of the real networks and data, in this process.
+
+    Args:
+        real: Module and name of what stays in its place.
+        **splits: Arguments of `ToySplits`.
+    """
+    original = real and getattr(*real)
 
     def load(config, saved=None, checked=False):
         return ToySplits(config.train.seed, config=config, **splits)
@@ -149,6 +157,13 @@ def install(**splits) -> None:
         for name in ("write_predictions", "write_rows", "draw", "write_page"):
             setattr(task, name, lambda *_: None)
     tasks.Classification.rows = lambda *_: []
+    if real:
+        setattr(*real, original)
+
+
+def death_at(number):
+    """Arguments of `call_at` that kill this process; None without a number."""
+    return number and (number, lambda: os.kill(os.getpid(), signal.SIGKILL))
 
 
 def call_at(number, function):
@@ -168,7 +183,7 @@ def run(config, out, *, resume=True, at_step=None, **splits):
 
     Args:
         at_step: Arguments of `call_at`.
-        **splits: Arguments of `ToySplits`.
+        **splits: Arguments of `install`.
     """
     install(**splits)
     if at_step:

@@ -1,9 +1,7 @@
 """A finished run goes on: from its last state, with a new schedule, to the same bits."""
 
 import json
-import os
 import shutil
-import signal
 import types
 
 import pytest
@@ -21,7 +19,7 @@ def command(out, *arguments, die_at=None):
     progress.Progress.say = lambda self, text: lines.append(text)
     toy.install()
     if die_at:
-        toy.call_at(die_at, lambda: os.kill(os.getpid(), signal.SIGKILL))
+        toy.call_at(*toy.death_at(die_at))
     code = cli.main(["train", "--resume", str(out), *arguments])
     return code, toy.outcome(out), lines
 

@@ -2,10 +2,8 @@
 
 import argparse
 import functools
-import os
 import pathlib
 import re
-import signal
 import sys
 
 import keras
@@ -18,7 +16,7 @@ from keras_lightnets.serving import Client
 from lightnets import cli
 from lightnets.config import keys as configs
 from lightnets.config import resolve
-from lightnets.run import build, foreign, train
+from lightnets.run import build, foreign
 from lightnets.run.directory import Run
 from lightnets.support.errors import UserError
 from tests import foreign_networks, processes, toy
@@ -227,12 +225,7 @@ def test_the_example_of_the_guide(tmp_path, monkeypatch):
 
 def run(config, out, die_at=None):
     """Trains a network of `tests.foreign_networks` on the toy data; returns what is left."""
-    original = build.build_model
-    toy.install()
-    build.build_model = original
-    if die_at:
-        toy.call_at(die_at, lambda: os.kill(os.getpid(), signal.SIGKILL))
-    train.train(config, out, resume=True)
+    toy.run(config, out, at_step=toy.death_at(die_at), real=(build, "build_model"))
     return toy.outcome(out), toy.weights_of(out / "weights" / "last.keras")
 
 

@@ -2,8 +2,6 @@
 
 import functools
 import importlib
-import os
-import signal
 
 import keras
 import numpy as np
@@ -15,7 +13,7 @@ from keras_lightnets.catalogue import imagenet
 from lightnets import cli, data
 from lightnets.config import keys as configs
 from lightnets.evaluation import features
-from lightnets.run import networks, teacher, train
+from lightnets.run import networks, teacher
 from lightnets.support.errors import UserError
 from tests import processes, toy
 from tests.checkout import ROOT
@@ -133,8 +131,7 @@ def taught(config, out, die_at=None):
     """Trains; returns what is left, and the digest of the teacher at the end."""
     opened, original = [], networks.open
     networks.open = lambda target: opened.append(original(target)) or opened[0]
-    at = (die_at, lambda: os.kill(os.getpid(), signal.SIGKILL)) if die_at else None
-    toy.run(config, out, at_step=at)
+    toy.run(config, out, at_step=toy.death_at(die_at))
     reader = tf.train.load_checkpoint(tf.train.latest_checkpoint(str(out / "checkpoints")))
     kept = [name for name in reader.get_variable_to_shape_map() if name.startswith("model/")]
     digest = features.fingerprint(opened[0].model)
@@ -150,12 +147,7 @@ def other_teacher(config, out):
 
 def taught_without_labels(config, out, die_at=None):
     """Trains the toy network on files; returns the outcome and the weights at the end."""
-    load = data.load
-    toy.install()
-    data.load = load
-    if die_at:
-        toy.call_at(die_at, lambda: os.kill(os.getpid(), signal.SIGKILL))
-    train.train(config, out, resume=True)
+    toy.run(config, out, at_step=toy.death_at(die_at), real=(data, "load"))
     return toy.outcome(out), toy.weights_of(out / "weights" / "last.keras")
 
 

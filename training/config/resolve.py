@@ -183,8 +183,13 @@ def _at_its_rate(config: Config, rates: Mapping[str, float]) -> Config:
 def _anchored(config: Config) -> Config:
     """Makes the paths in `config` absolute: a run is also read from other working directories."""
     values: dict[str, Any] = {}
-    names = ["data.dataset", "data.data_dir", "data.unlabelled", "model.weights"]
-    names += ["distillation.teacher"]
+    names = [
+        "data.dataset",
+        "data.data_dir",
+        "data.unlabelled",
+        "model.weights",
+        "distillation.teacher",
+    ]
     if config.model.is_file:
         names.append("model.name")
     for name in names:
