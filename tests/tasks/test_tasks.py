@@ -123,6 +123,13 @@ def test_the_lowest_error_is_the_best():
     ]
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_label_that_no_held_out_image_knows_does_not_hide_what_guessing_costs():
+    true = np.array([[1, 0, NAN], [0, NAN, NAN], [1, NAN, NAN], [0, NAN, NAN]])
+    # Four known entries of a label that half of the images have, one of a label that none has.
+    assert tasks.MultiLabel((0.5,) * 3).guessing(true, 3) == pytest.approx(np.log(2) * 4 / 5, 1e-5)
+
+
 def test_the_gate_of_scores_looks_at_each_label_and_of_values_at_their_spread():
     labels = served.MultiLabel((0.5, 0.25))
     found = labels.compare("x", SCORES, SCORES + 1e-6, TRUE, None, 1e-5)

@@ -83,10 +83,11 @@ class MultiLabel(Task):
         }
 
     def guessing(self, true: np.ndarray, count: int, config: Config | None = None) -> float:
-        known = ~np.isnan(true)
-        shares = np.clip(np.nanmean(true, 0), _EPSILON, 1 - _EPSILON)
+        known = (~np.isnan(true)).sum(0)
+        shares = np.nansum(true, 0) / np.maximum(known, 1)
+        shares = np.clip(shares, _EPSILON, 1 - _EPSILON)
         losses = -shares * np.log(shares) - (1 - shares) * np.log(1 - shares)
-        return float(np.average(losses, weights=known.sum(0)))
+        return float(np.average(losses, weights=known))
 
     def present(self, numbers: np.ndarray) -> np.ndarray:
         """Returns which labels hold, bool, of the shape of `numbers`."""
