@@ -8,9 +8,9 @@ from lightnets.run.history import History
 
 
 def test_of_equal_accuracies_the_lower_loss_is_better():
-    # Mutation: the first of equals stays the best; a higher loss is better.
+    # Mutations: the first of equals stays the best; a higher loss is better; 0.999...9 is not 1.
     history = History("val_accuracy")
-    rows = [(0.5, 1.0), (1.0, 1.1), (1.0, 0.3), (1.0, 0.3), (1.0, 0.4), (0.9, 0.1)]
+    rows = [(0.5, 1.0), (1.0, 1.1), (1 - 1e-15, 0.3), (1.0, 0.3), (1.0, 0.4), (0.9, 0.1)]
     better = [
         history.add({"epoch": n, "val_accuracy": accuracy, "val_loss": loss})
         for n, (accuracy, loss) in enumerate(rows)

@@ -78,7 +78,8 @@ class History:
         return best is None or self._rank(row) > self._rank(best)
 
     def _rank(self, row: dict[str, float]) -> tuple[float, float]:
-        return self._sign * row[self.monitor], -row.get("val_loss", 0.0)
+        # Means of equal numbers may differ in the last bits.
+        return round(self._sign * row[self.monitor], 9), -row.get("val_loss", 0.0)
 
     def write(self, folder: pathlib.Path) -> None:
         """Writes `history.csv` and `history.json`."""
