@@ -138,6 +138,16 @@ SITUATIONS = {
         f"{SMALL} --epochs 30",
         ("", MILD, "--set data.mixup=0.2", "--ema 0.99"),
     ),
+    "small: the same clothes, all 100 epochs of the recipe": Situation(
+        fashion(100),
+        SMALL,
+        ("", MILD),
+    ),
+    "small: 40 crops of each of 12 photographs": Situation(
+        crops([40] * 12),
+        "--model mobilenet_v1_x0_25 --small-input --image-size 64",
+        ("", MILD),
+    ),
     "medium: 1,000 of each of 10 kinds of clothes": Situation(
         fashion(1000),
         f"{SMALL} --epochs 8",
