@@ -20,6 +20,8 @@ from keras_lightnets.layers import (
 from tests import toy
 
 L = keras.layers
+DEEP = ("shufflenet_v1_g3_x0_5", "mobilenet_v2_x0_35")  # the others are for the nightly tier
+DEEP += ("squeezenet", "mobilenet_v1_x0_25", "shufflenet_v2_x0_5")
 
 
 def examples(seed, count):
@@ -127,12 +129,11 @@ def test_a_mean_between_two_levels_is_that_of_the_file(pooling):
     assert_every_bit(kl.quantize_aware(model, images), images)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [
-        *("squeezenet", "mobilenet_v1_x0_25", "mobilenet_v2_x0_35"),
-        *("shufflenet_v1_g3_x0_5", "shufflenet_v2_x0_5"),
+        *(pytest.param(n, marks=pytest.mark.slow) for n in DEEP[:2]),
+        *(pytest.param(n, marks=pytest.mark.nightly) for n in DEEP[2:]),
     ],
 )
 def test_a_deep_network_answers_as_its_file(name):
