@@ -147,16 +147,19 @@ def test_the_check_fails_below_its_floor(tmp_path, monkeypatch, seconds, failed)
     assert ("BELOW x, ours against peer" in table) == failed
 
 
-def test_the_first_page_names_a_row_for_each_headline_and_machine():
+def test_the_first_page_names_one_row_for_each_headline_and_machine():
     # Mutation: a headline whose case was renamed, which drops its row.
-    rows = readme.table(["headlines"]).splitlines()[2:]
-    found = [
-        [row for row in rows if row.startswith(f"| {case}") and f"| {peer} |" in row]
-        for _, case, peer in readme.HEADLINES
-    ]
-    assert all(found)
-    assert [row for own in found for row in own] == rows
-    assert {row.count("|") for row in rows} == {5}
+    rows = iter(readme.table(["headlines"]).splitlines()[2:])
+    for name, case, peer in readme.HEADLINES:
+        machines = list(common.RESULTS.glob(f"{name}-*core.csv"))
+        measured = [any(r["case"].startswith(case) for r in common.load(m)) for m in machines]
+        assert any(measured)
+        for _ in range(sum(measured)):
+            row = next(rows)
+            assert row.startswith(f"| {case}")
+            assert f"| {peer} |" in row
+            assert row.count("|") == 5
+    assert not list(rows)
 
 
 @pytest.mark.parametrize("document", ["README.md", "docs/performance.md", "docs/choosing.md"])

@@ -20,8 +20,6 @@ from keras_lightnets.layers import (
 from tests import toy
 
 L = keras.layers
-DEEP = ("shufflenet_v1_g3_x0_5", "mobilenet_v2_x0_35")  # the others are for the nightly tier
-DEEP += ("squeezenet", "mobilenet_v1_x0_25", "shufflenet_v2_x0_5")
 
 
 def examples(seed, count):
@@ -130,13 +128,16 @@ def test_a_mean_between_two_levels_is_that_of_the_file(pooling):
 
 
 @pytest.mark.parametrize(
-    "name",
+    ("name", "others"),  # images of which a number in the middle is on another level
     [
-        *(pytest.param(n, marks=pytest.mark.slow) for n in DEEP[:2]),
-        *(pytest.param(n, marks=pytest.mark.nightly) for n in DEEP[2:]),
+        pytest.param("mobilenet_v2_x0_35", 0, marks=pytest.mark.slow),
+        pytest.param("shufflenet_v1_g3_x0_5", 1, marks=pytest.mark.slow),
+        pytest.param("squeezenet", 0, marks=pytest.mark.nightly),
+        pytest.param("mobilenet_v1_x0_25", 0, marks=pytest.mark.nightly),
+        pytest.param("shufflenet_v2_x0_5", 0, marks=pytest.mark.nightly),
     ],
 )
-def test_a_deep_network_answers_as_its_file(name):
+def test_a_deep_network_answers_as_its_file(name, others):
     keras.utils.set_random_seed(0)
     model = kl.create_model(name, weights=None, input_shape=(64, 64, 3), classes=10)
     images = np.random.default_rng(0).integers(0, 256, (40, 64, 64, 3)).astype("uint8")
@@ -147,9 +148,8 @@ def test_a_deep_network_answers_as_its_file(name):
     answers = ((levels(interpreter, images) - np.float32(zero)) * scale).astype("float32")
     probabilities = [keras.ops.softmax(logits).numpy() for logits in (answers, expected)]
     assert np.abs(np.subtract(*probabilities)).max() <= 1 / 256
-    # One number in a million is seen on another level, in ShuffleNet v1; then logits differ, too.
     same = np.isclose(answers, expected, rtol=0, atol=scale / 2).all(1)
-    assert same.mean() >= 0.95
+    assert np.sum(~same) <= others
 
 
 def test_biases_are_those_of_the_file():
