@@ -33,6 +33,7 @@ def begin(dataset: pathlib.Path, out: pathlib.Path, size: int, epochs: int) -> l
         }
     )
     run = loop.Loop(training.Training(config, out), out)
+    run.began = time.monotonic()
     run._start()
     return run
 
