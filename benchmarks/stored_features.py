@@ -14,6 +14,7 @@ import csv
 import pathlib
 import tempfile
 import time
+from unittest import mock
 
 import common
 import pictures
@@ -44,8 +45,8 @@ def measure(images: int, size: int, seconds: float) -> common.Row:
         folder = pathlib.Path(temporary)
         dataset = pictures.jpeg_folder(folder / "pictures", images)
         fast = begin(dataset, folder / "stored", size, 1000)
-        stored.epochs = lambda config: 0
-        slow = begin(dataset, folder / "images", size, 1000)
+        with mock.patch.object(stored, "epochs", return_value=0):
+            slow = begin(dataset, folder / "images", size, 1000)
         started = time.perf_counter()
         batches = {fast: fast.training.batches(), slow: slow.training.batches()}
         storing = time.perf_counter() - started
@@ -78,12 +79,12 @@ def _history(run: loop.Loop) -> list[dict[str, str]]:
 def main(arguments: list[str] | None = None) -> None:
     """Runs the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--images", type=int, default=1000)
+    parser.add_argument("--images", type=int, nargs="+", default=[400, 1000])
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--out", type=pathlib.Path, default=common.RESULTS)
     args = parser.parse_args(arguments)
-    rows = [measure(args.images, args.size, args.seconds)]
+    rows = [measure(images, args.size, args.seconds) for images in args.images]
     common.save("stored_features", rows, args.out)
 
 

@@ -1185,6 +1185,20 @@ MUTATIONS = (
         "test_stored.py::test_the_run_is_that_of_the_whole_network_while_no_view_comes_back",
     ),
     Mutation(
+        "what never learns has slots of the optimizer",
+        "training/run/training.py",
+        "finetune.set_trainable(self.model, config.model, sys.maxsize)",
+        "pass",
+        "test_stored.py::test_only_what_ever_learns_has_slots_and_averages",
+    ),
+    Mutation(
+        "what learns after a warm-up has no slots",
+        "training/run/training.py",
+        "finetune.set_trainable(self.model, config.model, sys.maxsize)",
+        "finetune.set_trainable(self.model, config.model, 0)",
+        "test_stored.py::test_only_what_ever_learns_has_slots_and_averages",
+    ),
+    Mutation(
         "the pictures least like an image come first",
         "training/commands/search.py",
         "(-likeness).argsort",

@@ -17,7 +17,7 @@ from lightnets.config import keys as configuration
 from lightnets.data.sources import order
 from lightnets.data.sources.digits import Digits
 from lightnets.distribution import strategy
-from lightnets.evaluation.evaluator import distribute
+from lightnets.distribution.batches import distribute
 from lightnets.support.errors import UserError
 from tests import processes
 

@@ -32,7 +32,7 @@ ARROWS = {
     "training/optimization": "config layers support",
     "training/data/sources": "config support",
     "training/data": "catalogue config data/sources preprocessing support",
-    "training/evaluation": "config data data/sources inference preprocessing support",
+    "training/evaluation": "config data data/sources distribution inference preprocessing support",
     "training/doctor": "config data data/sources evaluation preprocessing support",
     "training/tasks": "evaluation layers networks serving support",
     "training/run": (

@@ -85,6 +85,22 @@ def test_the_run_is_that_of_the_whole_network_while_no_view_comes_back(tmp_path,
     assert (tmp_path / stored.NAME).exists()
 
 
+@pytest.mark.parametrize(
+    ("keys", "learning"),
+    [
+        ({"model__freeze": "backbone"}, {"logits"}),
+        ({"model__freeze": None, "model__head_warmup_epochs": 2}, {"conv", "bn", "logits"}),
+    ],
+)
+def test_only_what_ever_learns_has_slots_and_averages(tmp_path, keys, learning):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(build, "build_model", toy.build_model)
+        run = training.Training(config_of(tmp_path / "images", STILL, **keys), None)
+    averaged = run.average.by_path()
+    assert {path.split("/")[0] for path in averaged} == learning
+    assert sum(v.path.endswith("momentum") for v in run.optimizer.variables) == len(averaged)
+
+
 def finished(config, out, die_at=None):
     """Trains to the end, or kills itself before a step; returns the outcome."""
     build.build_model, loop.Loop._report = toy.build_model, lambda *_: None

@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from lightnets.data import Splits
+from lightnets.distribution.batches import distribute
 
 
 class Evaluator:
@@ -110,26 +111,3 @@ class Evaluator:
             if self._several_workers:  # gathered: each replica holds those of all
                 local = local[:1]
             column += [value.numpy() for value in local]
-
-
-def distribute(
-    dataset: Callable[[int, int], tf.data.Dataset], batch: int, strategy: tf.distribute.Strategy
-) -> Any:
-    """Returns global batches cut into consecutive pieces, one for each replica.
-
-    `tf.distribute` would cut them too, but not the same way on one and on several machines.
-
-    Args:
-        dataset: `(shard, shards)` -> a machine's share of every global batch.
-        batch: Images in a global batch.
-        strategy: Where the pieces go.
-    """
-
-    def local(context: tf.distribute.InputContext) -> tf.data.Dataset:
-        batches = dataset(context.input_pipeline_id, context.num_input_pipelines)
-        piece = batch // strategy.num_replicas_in_sync
-        if piece * context.num_input_pipelines != batch:
-            batches = batches.rebatch(piece, drop_remainder=True)
-        return batches.prefetch(2)
-
-    return strategy.distribute_datasets_from_function(local)

@@ -39,8 +39,9 @@ def weights_file(weights: str | None) -> str | None:
 def set_trainable(model: keras.Model, config: ModelConfig, epoch: int) -> bool:
     """Freezes and releases the layers of `model` for an epoch.
 
-    Build the optimizer before, on all variables. When the result is True, trace the training
-    step again: what it differentiates and which batch norms update is fixed in the graph.
+    Build the optimizer while all that ever learns does, as in a late epoch. When the result is
+    True, trace the training step again: what it differentiates and which batch norms update is
+    fixed in the graph.
 
     Args:
         model: The network, or its part up to the logits (they share layers).

@@ -27,9 +27,9 @@ from lightnets.optimization.schedules import Schedule
 def build(config: Config, steps_per_epoch: int, model: keras.Model) -> keras.optimizers.Optimizer:
     """Returns the optimizer of a run, its slots built for all trainable variables of `model`.
 
-    Call it inside the strategy's scope and before layers are frozen. To leave out variables at
-    a step, leave them out of `optimizer.apply(gradients, variables)`: they then get neither
-    decay nor momentum.
+    Call it inside the strategy's scope, with no layer frozen that ever learns. To leave out
+    variables at a step, leave them out of `optimizer.apply(gradients, variables)`: they then
+    get neither decay nor momentum.
 
     Args:
         config: The run; sections `optimizer` and `train` are read.

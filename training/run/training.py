@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import math
 import pathlib
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -17,7 +18,8 @@ import keras_lightnets
 from lightnets import data, tasks
 from lightnets.config.keys import Config
 from lightnets.distribution import strategy, workers
-from lightnets.evaluation.evaluator import Evaluator, distribute
+from lightnets.distribution.batches import distribute
+from lightnets.evaluation.evaluator import Evaluator
 from lightnets.optimization import batch_norm, finetune, optimizers
 from lightnets.optimization.ema import WeightAverage
 from lightnets.optimization.step import LoopState, TrainStep
@@ -123,6 +125,8 @@ class Training:
         self.model = keras_lightnets.logits_model(trained)
         if config.train.sync_bn and self.replicas > 1:
             batch_norm.synchronize(self.model)
+        # What never learns has no slots and no average: they would fill memory and checkpoints.
+        finetune.set_trainable(self.model, config.model, sys.maxsize)
         self.optimizer = optimizers.build(config, self.steps_per_epoch, self.model)
         self.state = LoopState(scaled=self.policy == "mixed_float16")
         averaged = self.model.trainable_variables
