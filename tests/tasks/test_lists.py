@@ -26,6 +26,13 @@ def read(folder, lines, task, targets=None, suffix="csv"):
     [
         ("csv", "path,labels\na.png,cat;dog\nb.png,\nc.png,dog\n"),
         ("csv", "path,cat,dog\na.png,1,1\nb.png,0,0\nc.png,0,1\n"),
+        # As pandas writes what was read as boolean, or lacks a value elsewhere.
+        ("csv", "path,cat,dog\na.png,True,1.0\nb.png,False,0.0\nc.png,False,1.0\n"),
+        (
+            "csv",
+            "\ufeffpath;labels\r\na.png;'cat;dog'\r\nb.png;\r\nc.png;dog\r\n".replace("'", '"'),
+        ),
+        ("csv", "path\tcat\tdog\na.png\t1\t1\nb.png\t0\t0\nc.png\t0\t1\n"),
         (
             "jsonl",
             [
@@ -75,6 +82,8 @@ def test_numbers_are_all_other_columns_or_those_that_are_named(tmp_path):
             r"Line 3 of .* says 'old' of 'age', which",
         ),
         ("regression", "path,age\na.png,nan\n", r"Line 2 of .* says 'nan' of 'age', which is no"),
+        ("regression", "path,age\na.png,1e39\n", r"says '1e39' of 'age', which is no number"),
+        ("regression", "path;m\na.png;1,7\n", r"Line 2 of .* says '1,7' of 'm', which is no"),
         ("regression", "path,age\na.png,\n", r"Line 2 of .* says '' of 'age', which is no number"),
         ("regression", "path\na.png\n", r"list.csv has no column for --task regression beside"),
         ("multi-label", "path,cat\na.png,yes\n", r"Line 2 of .* says 'yes' of 'cat': 1, 0, or not"),

@@ -9,7 +9,7 @@ import json
 import os
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, TextIO
 
 from lightnets.config.tasks import DEFAULT
 from lightnets.data.sources import listing, targets
@@ -37,7 +37,8 @@ def read_list(path: pathlib.Path, task: str = DEFAULT, chosen: str | None = None
 
     Columns or keys: `path` (or file, filename, image), relative to the list's folder; `label`
     (or class), or what another task learns; and, if the list holds several splits, `split`.
-    Spaces around labels and splits do not count.
+    Spaces around labels and splits do not count. A CSV file is separated by commas, semicolons or
+    tabs.
 
     Args:
         path: The file.
@@ -113,7 +114,7 @@ def _others(path: pathlib.Path) -> list[str]:
                 names = list(row) if isinstance(row, dict) else []
         else:
             with contextlib.suppress(csv.Error):
-                names = [name.strip() for name in next(csv.reader(file), [])]
+                names = [name.strip() for name in next(_reader(file), [])]
     return [name for name in names if name and name.lower() not in (*_PATHS, "split")]
 
 
@@ -145,10 +146,19 @@ def _by_split(
     return paths, values
 
 
+def _reader(file: TextIO) -> Any:
+    """Returns a reader of the file's rows, whose cells are separated as those of its first line."""
+    header = file.readline()
+    file.seek(0)
+    # Spreadsheets write semicolons where numbers have decimal commas.
+    separator = next((one for one in ",;\t" if one in header), ",")
+    # Strict: else a quote that is not closed swallows the lines behind it.
+    return csv.reader(file, strict=True, delimiter=separator)
+
+
 def _csv_rows(path: pathlib.Path, columns: Sequence[str] | None) -> Iterator[_Row]:
     with path.open(newline="", encoding="utf-8-sig") as file:
-        # Strict: else a quote that is not closed swallows the lines behind it.
-        reader = csv.reader(file, strict=True)
+        reader = _reader(file)
         line = 1
         try:
             names = [name.strip() for name in next(reader, [])]

@@ -72,7 +72,7 @@ def guessed(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
             isinstance(row[label], list) or ";" in str(row[label]) for row in rows
         )
         return "multi-label" if several else "classification"
-    flags = all(value in _FLAGS for row in rows for value in row if not isinstance(value, list))
+    flags = all(_says(value) in _FLAGS for row in rows for value in row)
     return "multi-label" if flags else "regression"
 
 
@@ -141,13 +141,25 @@ def _table(columns: Sequence[str], cell: Callable[[str, Any], float]) -> Reading
     return Reading(columns, parse, found)
 
 
-_FLAGS = {"1": 1.0, "0": 0.0, "": math.nan, None: math.nan, 1: 1.0, 0: 0.0}
+# As people and programs write them: pandas has 1.0 in a column that lacks a value.
+_FLAGS = {
+    **dict.fromkeys(("1", "1.0", "true"), 1.0),
+    **dict.fromkeys(("0", "0.0", "false"), 0.0),
+    "": math.nan,
+}
+
+
+def _says(value: Any) -> str:
+    return "" if value is None else str(value).lower()
 
 
 def _flag(name: str, value: Any) -> float:
-    if isinstance(value, list | dict) or value not in _FLAGS:
+    if _says(value) not in _FLAGS:
         raise ValueError(f"says {value!r} of {name!r}: 1, 0, or nothing where it is not known.")
-    return _FLAGS[value]
+    return _FLAGS[_says(value)]
+
+
+_LARGEST = float(np.finfo(np.float32).max)
 
 
 def _number(name: str, value: Any) -> float:
@@ -155,6 +167,6 @@ def _number(name: str, value: Any) -> float:
         number = math.nan if isinstance(value, bool) else float(value)
     except (TypeError, ValueError):
         number = math.nan
-    if not math.isfinite(number):
+    if not abs(number) <= _LARGEST:
         raise ValueError(f"says {value!r} of {name!r}, which is no number.")
     return number
