@@ -69,9 +69,12 @@ def test_a_name_of_nothing_is_one_line_and_the_others_go_on(model, pictures, cap
     assert f"{names[0]}: there is no such file" in listed.err
     assert f"{names[2]}: there is no such file" in listed.err
     assert listed.err.endswith("2 of 3 files failed\n")
-    monkeypatch.setattr("sys.stdin", io.StringIO(f"{names[1]}\n"))
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(f"\r\n{names[1]}\r\n".encode())))
     assert cli.main(["predict", model, "-"]) == 0
     assert capsys.readouterr().out == listed.out
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"caf\xe9.png\n"), "utf-8"))
+    assert cli.main(["predict", model, "-"]) == 1
+    assert "there is no such file" in capsys.readouterr().err
 
 
 def test_more_classes_an_image_are_ranked(model, pictures, capsys):

@@ -158,7 +158,9 @@ def find(names: Sequence[str]) -> Iterator[pathlib.Path]:
     """
     for name in names:
         if name == "-":
-            yield from find([line.rstrip("\n") for line in sys.stdin])
+            # Bytes, since a name may have any.
+            lines = sys.stdin.buffer.read().splitlines()
+            yield from find([os.fsdecode(line) for line in lines if line])
             continue
         files = []
         for match in _matches(pathlib.Path(name)):
