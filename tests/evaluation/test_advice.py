@@ -21,7 +21,7 @@ def test_a_good_run_gets_no_advice():
 
 def test_chance_and_classes_never_answered_are_named():
     chance, never = predicted(np.zeros(100, int))
-    assert "no better than to answer a always (0.4)" in chance
+    assert "0.4 on 100 images is not surely better than to answer a always (0.4)" in chance
     assert "lightnets data show DATA" in chance
     assert never.startswith("No image was taken for b, c.")
     # Half of the answers are right: far from chance.

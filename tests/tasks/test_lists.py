@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from lightnets.config import keys as configs
+from lightnets.data import held_out
 from lightnets.data.dataset import find, relabelled
+from lightnets.data.load import load
 from lightnets.data.sources import lists
 from lightnets.support.errors import UserError
 
@@ -88,6 +90,7 @@ def test_numbers_are_all_other_columns_or_those_that_are_named(tmp_path):
         ("regression", "path\na.png\n", r"list.csv has no column for --task regression beside"),
         ("multi-label", "path,cat\na.png,yes\n", r"Line 2 of .* says 'yes' of 'cat': 1, 0, or not"),
         ("multi-label", "path,cat\na.png,0\n", r"list.csv gives no image a label"),
+        ("multi-label", "path,cat\na.png,\n", r"list.csv gives no image a label"),
         ("multi-label", "path,labels\na.png,\n", r"list.csv gives no image a label"),
         (
             "multi-label",
@@ -136,6 +139,25 @@ def test_labels_of_other_data_are_mapped_by_name(tmp_path):
     np.testing.assert_array_equal(moved.open([part[0] for part in reference])[1], [0, NAN, 1])
     with pytest.raises(UserError, match=r"It has classes that the network lacks: dog"):
         relabelled(part.source, part.classes, ["cat"], "It", "the network")
+
+
+def test_where_nothing_is_known_nothing_is_measured(tmp_path):
+    """A template of which only the first rows are filled in, or a test split without answers."""
+    known = [f"{k}.png,{k % 2},{'train' if k else 'val'}\n" for k in range(2)]
+    blank = [f"{k}.png,,test\n" for k in range(2, 40)]
+    (tmp_path / "list.csv").write_text("".join(["path,cat,split\n", *known, *blank]))
+    settings = {"data": {"dataset": str(tmp_path / "list.csv")}, "train": {"task": "multi-label"}}
+    splits = load(configs.from_dict(settings))
+    assert held_out.of_run(splits).left_out == {"test": "no labels"}
+    settings["data"]["eval_split"] = "test"
+    with pytest.raises(UserError, match=r"2.png has no label, so this split can be neither"):
+        load(configs.from_dict(settings))
+    text = "".join(["path,cat\n", *(row.rpartition(",")[0] + "\n" for row in known + blank)])
+    (tmp_path / "list.csv").write_text(text)
+    del settings["data"]["eval_split"]
+    splits = load(configs.from_dict(settings))
+    # Mutation: of which nothing is known counted as the others, whose held-out part then has none.
+    assert not np.isnan(splits.eval_source.read_labels()).all()
 
 
 def test_numbers_that_other_data_lacks_are_named(tmp_path):

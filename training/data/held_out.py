@@ -43,7 +43,7 @@ class HeldOut:
         source = self.dataset.open(name).source
         if not source.count:
             self.left_out[name] = "no picture that can be read"
-        elif self.dataset.prepared and not tfds_source.is_labelled(source):
+        elif not tfds_source.is_labelled(source):
             self.left_out[name] = "no labels"
         else:
             self.sources[name] = self.dataset.labelled(name, self.labels, whose)

@@ -70,9 +70,8 @@ def load(
             "out, or put all pictures of a class into one folder."
         )
     sources = [source for source in (opened.train, opened.evaluation) if source is not None]
-    if opened.dataset.prepared:
-        for source in sources:
-            tfds_source.check_labelled(source)
+    for source in sources:
+        tfds_source.check_labelled(source)
     saved_split, excluded = split_file.read(saved), {}
     if saved_split:
         if saved_split.labels != opened.labels:
@@ -177,13 +176,14 @@ def split_stratified(source: AnySource, config: Config) -> tuple[AnySource, AnyS
 
     Of each class `data.val_split` of the images are held out, at least one if there are two. With
     `data.folds` it is every so-manieth, so that all folds together hold out each image once. Images
-    with several labels or numbers count as of one class.
+    with several labels or numbers count as of one class, those of which nothing is known as of
+    another.
 
     Raises:
         UserError: There are too few images to hold any out.
     """
     data, labels = config.data, source.read_labels()
-    labels = labels if labels.ndim == 1 else np.zeros(len(labels))
+    labels = labels if labels.ndim == 1 else np.isnan(labels).all(-1)
     random = np.random.default_rng(config.train.seed)
     held_out = [np.array([], np.int64)]
     for label in np.unique(labels):

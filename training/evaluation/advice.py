@@ -9,7 +9,7 @@ import numpy as np
 
 from lightnets.config.keys import Config
 from lightnets.evaluation.scoring import largest_class
-from lightnets.support.words import command, shell_word, some
+from lightnets.support.words import command, count, shell_word, some
 
 # Fewer training images a class than this: more of them help most. Fewer held-out ones of a class:
 # its numbers say little.
@@ -29,8 +29,9 @@ def of_predictions(labels: Sequence[str], true: np.ndarray, said: np.ndarray) ->
     largest, chance = largest_class(true)
     if accuracy <= chance + 1.96 * np.sqrt(chance * (1 - chance) / len(true)):
         yield (
-            f"An accuracy of {accuracy:.3g} is no better than to answer {labels[largest]} always "
-            f"({chance:.3g}). Are the classes right? See {command('data', 'show', DATA)}"
+            f"An accuracy of {accuracy:.3g} on {count(len(true), 'image')} is not surely better "
+            f"than to answer {labels[largest]} always ({chance:.3g}). Are the classes right? "
+            f"See {command('data', 'show', DATA)}"
         )
     if never := [labels[k] for k in np.flatnonzero((answers == 0) & (held_out > 0)).tolist()]:
         yield (

@@ -11,6 +11,8 @@ import pathlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TextIO
 
+import numpy as np
+
 from lightnets.config.tasks import DEFAULT
 from lightnets.data.sources import listing, targets
 from lightnets.data.sources.part import Part, Tree, file_source
@@ -59,7 +61,7 @@ def read_list(path: pathlib.Path, task: str = DEFAULT, chosen: str | None = None
             if (what := listing.obstacle(file)) and os.path.exists(file):  # noqa: PTH110
                 raise UserError(f"{path} lists {file}, which is {what}.")
     found = reading.found(values)
-    if not any(labels.any() or labels.ndim == 1 for labels, _ in found.values()):
+    if not any(labels.ndim == 1 or np.nan_to_num(labels).any() for labels, _ in found.values()):
         raise UserError(f"{path} gives no image a label.")
     parts = {
         split or "train": Part(file_source(files, found[split][0]), found[split][1])

@@ -216,9 +216,11 @@ def feature_keys(builder: tfds.core.DatasetBuilder) -> tuple[str, str]:
 
 
 def is_labelled(source: AnySource) -> bool:
-    """Whether a split has labels, by its first example: splits are labelled as a whole."""
+    """Whether a split has labels; those of TFDS have them as a whole."""
     label = next(labels_of(source.references(1).take(1), source))
-    return isinstance(label, list) or label >= 0  # several labels or numbers are those of a list
+    if isinstance(label, list):  # several labels or numbers of an image are those of a list
+        return not np.isnan(source.read_labels()).all()
+    return label >= 0
 
 
 def check_labelled(source: AnySource) -> None:
