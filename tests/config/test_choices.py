@@ -116,6 +116,9 @@ def test_facts_are_those_of_the_training_images(tmp_path):
     assert found._replace(cut_off=0) == Facts(images=25, classes=2, side=40, longer=70)
     assert found.cut_off == pytest.approx(1 - 0.875**2 * 30 / 50, abs=0.01)
     assert facts.look(from_dict({"data": {"dataset": "digits"}})).side == 8
+    (root / "list.csv").write_text("path,label\na/0.png,a\na/gone.png,a\nb/1.png,b\n")
+    listed = facts.look(from_dict({"data": {"dataset": str(root / "list.csv")}}))
+    assert (listed.side, listed.longer) == (35, 70)
 
 
 @pytest.mark.slow

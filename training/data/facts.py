@@ -8,7 +8,7 @@ import numpy as np
 
 from lightnets.config.keys import Config
 from lightnets.config.tasks import DEFAULT
-from lightnets.data import pillow, unlabelled
+from lightnets.data import check, pillow, unlabelled
 from lightnets.data.load import SQUARE, open_dataset
 from lightnets.data.sources.source import spread
 from lightnets.data.sources.stream import Stream
@@ -45,10 +45,13 @@ def look(config: Config) -> Facts:
     source = opened.train
     share = 1 / config.data.folds if config.data.folds else config.data.val_split
     held_out = 0.0 if opened.evaluation is not None else share
-    # A stream reads all records before the last one that it is asked for.
-    last = min(source.count, _SAMPLE) if isinstance(source, Stream) else source.count
-    pictures = source.pick(spread(last, _SAMPLE))
-    sizes = [size for contents in pictures if (size := pillow.size(bytes(contents.numpy())))]
+    if isinstance(source, Stream):  # it reads all records before the last one
+        pictures = [one.numpy() for one in source.pick(range(min(source.count, _SAMPLE)))]
+    else:
+        pictures = check.results(source.subset(spread(source.count, _SAMPLE)))
+    # What cannot be read is named, all at once, before the first step.
+    read = [contents for contents in pictures if isinstance(contents, bytes)]
+    sizes = [size for size in map(pillow.size, read) if size]
     images = round(source.count * (1 - held_out))
     if config.data.unlabelled:
         images += unlabelled.listed(config.data.unlabelled).source.count
