@@ -36,6 +36,20 @@ MUTATIONS = (
         "test_data_sources.py::test_no_tuner_keeps_those_waiting_who_have_had_enough",
     ),
     Mutation(
+        "the logits of a SqueezeNet count as probabilities",
+        "keras_lightnets/inference/function.py",
+        "(keras.activations.linear, keras.activations.relu)",
+        "(keras.activations.linear,)",
+        "test_function.py::test_logits_become_probabilities_and_these_stay[squeezenet]",
+    ),
+    Mutation(
+        "a network behind an `input_tensor` notes a size that its image does not have",
+        "keras_lightnets/networks/network.py",
+        "shape = self._inputs.shape[1:]",
+        "shape = check_input_shape(input_shape)",
+        "test_models.py::test_input_tensor_decides_on_the_size_of_the_image",
+    ),
+    Mutation(
         "several labels: what is not known counts as absent",
         "training/tasks/multi_label.py",
         "share = tf.cast(known, tf.float32)",

@@ -188,11 +188,32 @@ def is_quantized(model: keras.Model) -> bool:
 
 
 def gives_logits(model: keras.Model) -> bool:
-    """Whether a classifier ends in logits instead of probabilities."""
+    """Whether a classifier ends in logits instead of probabilities.
+
+    They come from a linear layer or, as SqueezeNet's, from a ReLU; what only averages, reshapes or
+    casts them may follow.
+    """
     last, node, _ = model.outputs[0]._keras_history
-    if isinstance(last, FakeQuantize):
-        last = last._inbound_nodes[node].input_tensors[0]._keras_history.operation
-    return isinstance(last, keras.layers.Dense) and last.activation is keras.activations.linear
+    if is_functional(last):
+        return gives_logits(as_functional(last))
+    while isinstance(last, _HARMLESS) or _is_cast(last):
+        last, node, _ = last._inbound_nodes[node].input_tensors[0]._keras_history
+    return getattr(last, "activation", None) in (keras.activations.linear, keras.activations.relu)
+
+
+_HARMLESS = (
+    FakeQuantize,
+    keras.layers.Flatten,
+    keras.layers.GlobalAveragePooling2D,
+    keras.layers.Reshape,
+)
+
+
+def _is_cast(layer: Any) -> bool:
+    """Whether a layer only ends mixed precision, in the way of Keras' guide."""
+    return (
+        isinstance(layer, keras.layers.Activation) and layer.activation is keras.activations.linear
+    )
 
 
 def with_softmax(model: keras.Model) -> keras.Model:

@@ -40,13 +40,14 @@ class Network:
         Args:
             family: Its catalogue.
             variant: The builder's own arguments; decides which published weights fit.
-            input_shape: `(height, width, channels)`.
+            input_shape: `(height, width, channels)`; not read if there is an `input_tensor`.
             options: The shared arguments.
             padding: Of windows that stride; None: that of the weights.
         """
         if padding is not None:
             check_choice("padding", padding, PADDINGS)
-        shape = check_input_shape(input_shape)
+        self._inputs = _image(input_shape, options.input_tensor)
+        shape = self._inputs.shape[1:]
         self.family = family
         self.options = options
         self.strides = Strides(options.output_stride)
@@ -57,7 +58,6 @@ class Network:
         self.padding = notes["padding"] = padding or notes.get("padding") or "symmetric"
         notes["bn_epsilon"] = options.bn_epsilon or notes.get("bn_epsilon") or 1e-5
         self.norm = Norm(options.bn_momentum, notes["bn_epsilon"])
-        self._inputs = _image(shape, options.input_tensor)
         self.x = Notes(notes, name="notes")(self._inputs)
         if options.include_preprocessing:
             self.x = self._normalize(self.x, notes["mean"], notes["std"])
@@ -139,14 +139,14 @@ class Network:
 
 
 def _image(
-    shape: tuple[int | None, int | None, int], input_tensor: keras.KerasTensor | None
+    input_shape: Sequence[int | None], input_tensor: keras.KerasTensor | None
 ) -> keras.KerasTensor:
     if input_tensor is None:
-        return keras.Input(shape, name="image")
+        return keras.Input(check_input_shape(input_shape), name="image")
     if not keras.utils.is_keras_tensor(input_tensor):
         raise ValueError(
             "`input_tensor` must be a Keras tensor (the output of `keras.Input` or of a layer). "
             f"Received: {type(input_tensor).__name__}"
         )
-    check_input_shape(tuple(input_tensor.shape[1:]))
+    check_input_shape(input_tensor.shape[1:])
     return input_tensor

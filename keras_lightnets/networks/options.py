@@ -5,8 +5,11 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from numbers import Integral
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
+
+import numpy as np
 
 from keras_lightnets.catalogue.family import MINIMUM_SIZE
 
@@ -27,7 +30,8 @@ class NetworkOptions(TypedDict, total=False):
         weights: None for random weights, a weight file (`.keras`, `.weights.h5`,
             `.safetensors`, `.pth`, `.tf2.h5`, `.h5`), `"imagenet"`, or the tag of a published
             file (`keras_lightnets.model_info(name)` lists them). Default: None.
-        input_tensor: Keras tensor to use instead of a new input. Default: None.
+        input_tensor: Keras tensor to use instead of a new input; its shape then counts, not
+            `input_shape`. Default: None.
         pooling: Without the classifier: None (feature maps), `"avg"` or `"max"`
             (global). Default: None.
         classes: Number of classes, or their names in the order of the output, which the model
@@ -109,17 +113,22 @@ class Options:
             )
         if self.class_names and len(set(self.class_names)) < self.classes:
             raise ValueError(f"`classes` has a name twice. Received: {list(self.class_names)}")
-        if not 0 <= self.dropout_rate < 1:
+        if not (_is_number(self.dropout_rate) and 0 <= self.dropout_rate < 1):
             raise ValueError(f"`dropout_rate` must be in [0, 1). Received: {self.dropout_rate!r}")
-        if not 0 <= self.bn_momentum <= 1:
+        if not (_is_number(self.bn_momentum) and 0 <= self.bn_momentum <= 1):
             raise ValueError(f"`bn_momentum` must be in [0, 1]. Received: {self.bn_momentum!r}")
-        if self.bn_epsilon is not None and not self.bn_epsilon > 0:
+        if self.bn_epsilon is not None and not (
+            _is_number(self.bn_epsilon) and self.bn_epsilon > 0
+        ):
             raise ValueError(f"`bn_epsilon` must be positive. Received: {self.bn_epsilon!r}")
         for name in ("mean", "std"):
             values = getattr(self, name)
-            if values is not None and not self.include_preprocessing:
+            if values is None:
+                continue
+            if not self.include_preprocessing:
                 raise ValueError(f"`{name}` needs `include_preprocessing=True`.")
-            if values is not None and len(tuple(values)) != 3:
+            listed = list(values) if isinstance(values, Iterable) else []
+            if len(listed) != 3 or not all(map(_is_number, listed)):
                 raise ValueError(f"`{name}` must have three values. Received: {values!r}")
         if self.std is not None and min(self.std) <= 0:
             raise ValueError(f"`std` must be positive. Received: {self.std!r}")
@@ -132,7 +141,11 @@ def shared_options(given: NetworkOptions, **family: Any) -> Options:
         given: The shared arguments.
         **family: Defaults in which this network differs from the others.
     """
-    values: dict[str, Any] = {**family, **given}
+    # NumPy's numbers and arrays, such as `np.unique(labels)`, become Python's: notes are JSON.
+    values = {
+        name: value.tolist() if isinstance(value, np.generic | np.ndarray) else value
+        for name, value in {**family, **given}.items()
+    }
     unknown = values.keys() - NetworkOptions.__annotations__.keys()
     if unknown:
         raise TypeError(f"A network got an unexpected keyword argument {min(unknown)!r}")
@@ -169,20 +182,20 @@ def check_choice(name: str, value: Any, choices: Sequence[Any], *, why: str = ""
 
 def check_alpha(alpha: float) -> None:
     """Raises a ValueError unless `alpha` is a positive number."""
-    if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not 0 < alpha < 100:
+    if not _is_number(alpha) or not 0 < alpha < 100:
         raise ValueError(f"`alpha` must be a positive number. Received: {alpha!r}")
 
 
 def check_input_shape(input_shape: Sequence[int | None]) -> tuple[int | None, int | None, int]:
     """Returns `(height, width, 3)` or raises a ValueError."""
-    shape = tuple(input_shape) if isinstance(input_shape, Sequence) else ()
-    if len(shape) != 3:
+    shape = tuple(input_shape) if isinstance(input_shape, Iterable) else ()
+    if len(shape) != 3 or not all(size is None or isinstance(size, Integral) for size in shape):
         raise ValueError(
             "`input_shape` must be (height, width, channels); height and width may be None. "
             f"Received: {input_shape!r}"
         )
-    height, width, channels = shape
-    if not isinstance(channels, int) or channels < 1:
+    height, width, channels = (None if size is None else int(size) for size in shape)
+    if channels is None or channels < 1:
         raise ValueError(
             f"`input_shape` must end in the number of channels. Received: {input_shape!r}"
         )
@@ -193,3 +206,7 @@ def check_input_shape(input_shape: Sequence[int | None]) -> tuple[int | None, in
                 f"Received: {input_shape!r}"
             )
     return height, width, channels
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -12,7 +12,8 @@ import tensorflow as tf
 
 import keras_lightnets
 from keras_lightnets.networks import options
-from keras_lightnets.preprocessing import IMAGENET_MEAN, IMAGENET_STD
+from keras_lightnets.preprocessing import IMAGENET_MEAN, IMAGENET_STD, EvalTransform
+from keras_lightnets.weights import load
 
 # The narrowest of each family; `(batch, 64, 64, 3)` images are enough for all five strides.
 NARROW = {
@@ -222,6 +223,31 @@ def test_input_tensor_continues_another_model():
     assert model.output_shape == (None, 4)
 
 
+def test_input_tensor_decides_on_the_size_of_the_image(tmp_path):
+    build = functools.partial(keras_lightnets.MobileNetV1, alpha=0.25, classes=2)
+    first = build((64, 64, 3))
+    known = EvalTransform((64, 64), resize_shorter=80)
+    load.notes(first)["transform"] = known.to_dict()
+    first.save(tmp_path / "first.keras")
+    model = build(input_tensor=keras.Input((32, 32, 3)), weights=tmp_path / "first.keras")
+    assert load.evaluation_transform(model) == known.scaled((32, 32))
+
+
+def test_arguments_may_be_of_numpy_and_tensorflow(tmp_path):
+    build = functools.partial(keras_lightnets.MobileNetV1, alpha=0.25)
+    model = build(
+        np.array([32, 32, 3]),
+        classes=np.unique(["dog", "cat", "dog"]),
+        include_preprocessing=True,
+        mean=np.full(3, 127.5),
+        std=np.full(3, 127.5, "float32"),
+    )
+    model.save(tmp_path / "model.keras")
+    assert load.class_names(keras.saving.load_model(tmp_path / "model.keras")) == ["cat", "dog"]
+    model = build(tf.TensorShape((32, None, 3)), classes=np.int64(2), dropout_rate=np.float32(0.5))
+    assert model.output_shape == (None, 2)
+
+
 def test_classifier_activation_none_ends_at_the_logits():
     model = narrow("MobileNetV1", classifier_activation=None)
     assert model.layers[-1].name == "logits"
@@ -278,6 +304,9 @@ def test_the_shared_arguments_have_a_type_a_default_and_a_sentence():
         ({"pooling": "mean"}, "`pooling` must be one of None, 'avg', 'max'. Received: 'mean'"),
         ({"output_stride": 4}, "`output_stride` must be one of 8, 16, 32. Received: 4"),
         ({"dropout_rate": 1.0}, r"`dropout_rate` must be in \[0, 1\). Received: 1.0"),
+        ({"dropout_rate": None}, r"`dropout_rate` must be in \[0, 1\). Received: None"),
+        ({"input_shape": ("32", "32", 3)}, r"`input_shape` must be \(height, width, channels\)"),
+        ({"include_preprocessing": True, "mean": 127.5}, "`mean` must have three values"),
         ({"mean": (1, 2, 3)}, "`mean` needs `include_preprocessing=True`"),
         ({"include_preprocessing": True, "std": (1, 0, 1)}, "`std` must be positive"),
         ({"include_preprocessing": True, "input_shape": (32, 32, 1)}, "needs three channels"),
