@@ -92,6 +92,13 @@ MUTATIONS = (
         "test_tasks.py::test_the_gate_of_scores_looks_at_each_label_and_of_values_at_their_spread",
     ),
     Mutation(
+        "statistics of layers that never learn are said to need more steps",
+        "training/run/loop.py",
+        "not model.weights and batch_norm.statistics(training.model):",
+        "not model.weights:",
+        "test_loop.py::test_a_random_backbone_that_does_not_learn_is_said",
+    ),
+    Mutation(
         "Ctrl-C at the report of a finished run says nothing of it",
         "training/run/loop.py",
         "except KeyboardInterrupt:",

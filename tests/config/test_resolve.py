@@ -215,6 +215,8 @@ def test_an_extended_run_keeps_what_each_part_began_with(tmp_path):
     assert (twice.train.epochs, twice.optimizer.extensions) == (55, {"40": 0.005, "50": 0.02})
     with pytest.raises(UsageError, match=r"learning_rate \(=0\.005\) differs from the run"):
         resolve.resolve_resumed(flags, run)
+    with pytest.raises(UsageError, match=r"has 50\. Of a finished run --extend N asks for N more"):
+        resolve.resolve_resumed(parser.parse_args(["--epochs", "60"]), run)
     for wrong in ("{50: 0.1}", "{0: 0.1}", "{x: 0.1}", "{40: fast}", "{40: -1}"):
         with pytest.raises(UsageError, match=r"extensions must be epochs, below train\.epochs"):
             resolved("--epochs", "50", "--set", f"optimizer.extensions={wrong}")

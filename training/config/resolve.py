@@ -297,9 +297,12 @@ def resolve_resumed(
     for name in ("recipe", *fixed):
         old, new = configs.value_of(saved, name), configs.value_of(wanted, name)
         if new != old:
+            more = (
+                " Of a finished run --extend N asks for N more." if name == "train.epochs" else ""
+            )
             raise UsageError(
-                f"{name} (={new}) differs from the run in {run}, which was started with "
-                f"{old}. Drop it to resume, or start a new run with --out."
+                f"{name} (={new}) differs from the run in {run}, which has {old}.{more} Drop it to "
+                "resume, or start a new run with --out."
             )
     validate(wanted)
     if started_on and not wanted.train.workers and "TF_CONFIG" not in os.environ:

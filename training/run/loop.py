@@ -120,8 +120,10 @@ class Loop:
         elif restored is not None:
             self.progress.say(f"Resuming after step {restored}, in epoch {self.epoch + 1}.")
         steps = training.steps_per_epoch * self.options.epochs
-        warning = batch_norm.few_steps_warning(steps, training.config.model.bn_momentum)
-        if warning and batch_norm.layers(training.evaluator.model):
+        model = training.config.model
+        warning = batch_norm.few_steps_warning(steps, model.bn_momentum)
+        # Loaded weights bring statistics along, and what never learns keeps its own.
+        if warning and not model.weights and batch_norm.statistics(training.model):
             self.progress.say(f"Warning: {warning}")
 
     def _way_on(self) -> str:
