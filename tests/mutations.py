@@ -36,6 +36,13 @@ MUTATIONS = (
         "test_data_sources.py::test_no_tuner_keeps_those_waiting_who_have_had_enough",
     ),
     Mutation(
+        "activations are measured in 16 bits for int8",
+        "keras_lightnets/quantization/aware.py",
+        "_flat(in_float32(model))",
+        "_flat(model)",
+        "test_aware.py::test_a_network_of_16_bits_is_quantized_as_its_float32_copy[mixed_bfloat16]",
+    ),
+    Mutation(
         "the logits of a SqueezeNet count as probabilities",
         "keras_lightnets/inference/function.py",
         "(keras.activations.linear, keras.activations.relu)",

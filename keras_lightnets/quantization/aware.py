@@ -19,6 +19,7 @@ from keras_lightnets.inference.folding import (
     fold_batch_norm,
     rewrite,
 )
+from keras_lightnets.inference.function import in_float32
 from keras_lightnets.layers import fake_quantization as fake
 from keras_lightnets.layers import placement
 
@@ -82,10 +83,10 @@ def quantize_aware(model: keras.Model, images: np.ndarray) -> keras.Model:
     """
     placement.need_tensorflow("quantize_aware")
     model = as_functional(model)
-    shape = model.inputs[0].shape
-    if not (len(images) and tf.TensorShape(shape).is_compatible_with(np.shape(images))):
-        raise ValueError(f"Ranges begin as those of `images` {shape}. Received: {np.shape(images)}")
-    flat = fold_batch_norm(_flat(model))
+    shape, images = model.inputs[0].shape, np.asarray(images)
+    if not (images.size and tf.TensorShape(shape).is_compatible_with(images.shape)):
+        raise ValueError(f"Ranges begin as those of `images` {shape}. Received: {images.shape}")
+    flat = fold_batch_norm(_flat(in_float32(model)))
     equalize(flat)
     rounding, range_of = _rounding(flat, images)
 
@@ -127,7 +128,8 @@ def _flat(model: keras.Model) -> keras.Model:
         if type(layer) not in _QUANTIZED or _activation(layer) is None:
             return type(layer).from_config(layer.get_config())
         linear = type(layer).from_config(layer.get_config() | {"activation": "linear"})
-        activate = keras.layers.Activation(_activation(layer), name=f"{layer.name}_activation")
+        name, dtype = f"{layer.name}_activation", layer.dtype_policy
+        activate = keras.layers.Activation(_activation(layer), name=name, dtype=dtype)
 
         def call(x: Any) -> Any:
             return activate(linear(x))
@@ -206,7 +208,7 @@ def _kind(layer: Any) -> str:
     known = _KIND.get(type(layer))
     last = _activation(layer)
     if known is None or last not in (None, *_RELUS, *_UNIT) or len(layer._inbound_nodes) > 1:
-        what = "shared" if known else type(layer).__name__
+        what = "shared" if len(layer._inbound_nodes) > 1 else type(layer).__name__
         what = what if last is None else f"{what}, {last.__name__}"
         raise ValueError(
             f"The layer {layer.name!r} ({what}) cannot be quantized. Known are convolutions, "

@@ -269,7 +269,7 @@ def decode_predictions(
     Args:
         model: The model that made the probabilities.
         probabilities: Its output, `(batch, classes)`.
-        top: Classes per image.
+        top: Classes per image, at most all.
         labels: Names of the classes; default: those of the model's published weights.
 
     Returns:
@@ -288,11 +288,8 @@ def decode_predictions(
         raise ValueError(
             f"`probabilities` must have shape (batch, classes). Received: {probabilities.shape}"
         )
-    if not 1 <= top <= probabilities.shape[1]:
-        raise ValueError(
-            f"`top` must be from 1 to the number of classes, {probabilities.shape[1]}. "
-            f"Received: {top}"
-        )
+    if top < 1:
+        raise ValueError(f"`top` must be at least 1. Received: {top}")
     labels = labels if labels is not None else class_names(model)
     if labels is None:
         raise ValueError(

@@ -272,7 +272,10 @@ def with_nan():
             lambda: small(L.Conv2D(2, 3), L.LeakyReLU(name="leaky")),
             "'leaky'.*LeakyReLU.* Known are",
         ),
-        (lambda: small(L.Conv2D(2, 3, activation="gelu", name="own")), "'own_activation'.*gelu"),
+        (
+            lambda: small(L.Conv2D(2, 3, activation="gelu", name="own")),
+            "'own_activation' .Activation, gelu",
+        ),
         (lambda: small(L.BatchNormalization(name="alone")), "'alone'.*BatchNormalization"),
         (lambda: small(L.Conv2D(2, 3, kernel_initializer="zeros", name="dead")), "'dead' are zero"),
         (with_nan, "'broken' are not finite"),
@@ -299,6 +302,26 @@ def test_inner_models_and_activations_of_layers():
     np.testing.assert_allclose(answers, model.predict(images, verbose=0), rtol=0, atol=0.05)
     # Pixels of floats have a range of their own.
     assert quantized.layers[1].limits is None
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_a_network_of_16_bits_is_quantized_as_its_float32_copy(policy):
+    images = examples(1, 32)[0]
+    layers = [L.Conv2D(4, 3, activation="relu"), L.GlobalAveragePooling2D(), L.Dense(3)]
+    keras.utils.set_random_seed(0)
+    plain = small(*layers, shape=images.shape[1:])
+    expected = kl.quantize_aware(plain, images).predict(images, verbose=0)
+    mixed = [type(layer).from_config(layer.get_config() | {"dtype": policy}) for layer in layers]
+    mixed = small(*mixed, shape=images.shape[1:])
+    mixed.set_weights(plain.get_weights())
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        quantized = kl.quantize_aware(mixed, list(images))  # a list will do
+    finally:
+        keras.config.set_dtype_policy(before)
+    assert {layer.compute_dtype for layer in quantized.layers[1:]} == {"float32"}
+    np.testing.assert_array_equal(quantized.predict(images, verbose=0), expected)
 
 
 def test_what_cannot_round_says_so(trained):

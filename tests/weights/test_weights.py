@@ -527,6 +527,8 @@ def test_names_in_the_place_of_their_number_are_known_to_the_model(tmp_path):
     for pets in (model, keras.models.load_model(tmp_path / "pets.keras")):
         assert pets.output_shape == (None, 2)
         assert keras_lightnets.decode_predictions(pets, np.eye(2)[[1]], top=1) == [[("dog", 1.0)]]
+        both = [[("dog", 1.0), ("cat", 0.0)]]
+        assert keras_lightnets.decode_predictions(pets, np.eye(2)[[1]]) == both, "of top=5, all"
 
 
 def test_habits_of_keras_applications_are_answered(small):
