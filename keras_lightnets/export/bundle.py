@@ -27,6 +27,7 @@ import re
 import shutil
 import uuid
 from collections.abc import Iterator, Sequence
+from numbers import Integral
 from typing import Any
 
 from keras_lightnets.catalogue import class_names
@@ -92,10 +93,11 @@ def choose_version(directories: Sequence[pathlib.Path], version: int | None) -> 
     existing = {number for directory in directories for number in versions(directory)}
     following = max(existing, default=0) + 1
     chosen = following if version is None else version
-    if not 1 <= chosen <= MAX_VERSION:
+    if not (isinstance(chosen, Integral) and 1 <= chosen <= MAX_VERSION):
         raise ExportError(
-            f"A version is a whole number from 1 to {MAX_VERSION}. Received: {chosen}"
+            f"A version is a whole number from 1 to {MAX_VERSION}. Received: {chosen!r}"
         )
+    chosen = int(chosen)
     if chosen in existing:
         raise ExportError(
             f"{directories[0] / str(chosen)} exists. Versions are never overwritten: leave out "

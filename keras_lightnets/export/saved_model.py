@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime
+import json
 import os
 import pathlib
 import re
@@ -148,6 +149,10 @@ def export_saved_model(
             exported model computes something else. Nothing was published.
     """
     placement.need_tensorflow("export_saved_model")
+    try:
+        json.dumps(metadata)
+    except (TypeError, ValueError) as error:
+        raise ExportError(f"`metadata` must hold what JSON can: {error}.") from None
     job = prepare(model, base_dir, class_names, version, name, transform, held_out, options)
     return export_job(job, metadata, progress)
 
@@ -358,6 +363,11 @@ def make_interface(
     classes = model.outputs[0].shape[-1]
     if class_names is None:
         class_names = weights.class_names(model) or [str(number) for number in range(classes)]
+    if isinstance(class_names, str | Mapping):
+        raise ExportError(
+            "`class_names` must be a list of names in the order of the output. "
+            f"Received: {class_names!r}"
+        )
     labels = tuple(map(str, class_names))
     if len(labels) != classes:
         raise ExportError(

@@ -22,7 +22,7 @@ def test_versions_count_up_and_ignore_what_is_no_version(tmp_path):
     assert bundle.choose_version([tmp_path], None) == 11
 
 
-@pytest.mark.parametrize("version", [0, -1, 2**63, 10**40])
+@pytest.mark.parametrize("version", [0, -1, 2**63, 10**40, 2.5, "2"])
 def test_versions_that_no_server_loads(tmp_path, version):
     with pytest.raises(ExportError, match="whole number from 1 to 9223372036854775807"):
         bundle.choose_version([tmp_path], version)

@@ -256,6 +256,9 @@ def test_bad_input(exported):
             keras_lightnets.export_saved_model(model, base, *args, **kwargs)
 
     refused("5 class names were given, but the model has 6", LABELS[:5])
+    refused("`class_names` must be a list .* Received: {0: 'a',", dict(enumerate("abcdef")))
+    refused("`class_names` must be a list .* Received: 'abcdef'", "abcdef")
+    refused("`metadata` must hold what JSON can: .* float32 ", metadata={"a": np.float32(1)})
     refused("'one' occurs more than once", ["one"] * 2 + LABELS[2:])
     refused("1 exists. Versions are never overwritten.*get 2", LABELS, 1)
     refused("whole number from 1 to .* Received: 0", LABELS, 0)
