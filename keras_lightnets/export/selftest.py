@@ -183,7 +183,8 @@ def main():
         url += f"/v1/models/{about['name']}/versions/{about['version']}"
     status, answer = send(url, timeout=args.timeout)
     if '"AVAILABLE"' not in json.dumps(answer):
-        sys.exit(f"selftest: {url} is not available: HTTP {status}, {answer}")
+        shown = answer if status < 300 else answer["error"]
+        sys.exit(f"selftest: {url} is not available: HTTP {status}, {shown}")
     print(f"ok     {url} is available")
     ask, failed = functools.partial(send, f"{url}:predict", timeout=args.timeout), False
     for signature, check, *arguments in checks(about, ask, args.requests):

@@ -106,7 +106,9 @@ class Client:
         if self._model is None:
             names = self.models()
             if len(names) != 1:
-                raise ClientError(f"{self.url} has the models {names}: say which one")
+                raise ClientError(
+                    f"{self.url} has the models {', '.join(names)}: add /v1/models/NAME to the URL"
+                )
             self._model = names[0]
         return self._model
 

@@ -194,7 +194,10 @@ def test_the_only_model_is_found_and_several_are_not_guessed(server):
     with Client(server.url) as client:
         assert client.model == "m"
     server.script = [(200, {}, {"models": ["a", "b"]})]
-    with Client(server.url) as client, pytest.raises(ClientError, match="say which one"):
+    with (
+        Client(server.url) as client,
+        pytest.raises(ClientError, match=r"models a, b: add /v1/models/NAME to the URL"),
+    ):
         client.classify(b"a")
     server.script = [(400, {}, {"error": "Missing model name in request."})]
     with Client(server.url) as client, pytest.raises(ClientError, match="add /v1/models/NAME"):

@@ -55,6 +55,14 @@ def test_a_server_that_does_not_name_its_model_is_one_line(server, images, capsy
     assert "does not list its models: add /v1/models/NAME to the URL" in err
 
 
+def test_a_model_that_is_not_there_is_one_line(server, images, capsys):
+    server.script = [(404, {}, {"error": "Servable not found for request: Latest(x)"})]
+    assert main(["predict", f"{server.url}/v1/models/x", *images]) == 1
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert err.startswith(f"lightnets: {server.url} answered 404: Servable not found")
+
+
 def test_no_server_is_one_line(images, capsys):
     closed = Script()
     closed.server_close()

@@ -124,9 +124,10 @@ def _by_server(args: argparse.Namespace, paths: Sequence[pathlib.Path]) -> Itera
             try:
                 (best,) = client.ask(path, args.top)
             except ClientError as error:
-                if error.status is None:  # no server: the other images would fare no better
-                    raise
                 best = str(error).removeprefix(f"{path}: ")
+                # No server, or no such model: the other images would fare no better.
+                if error.status in (None, 404):
+                    raise UserError(best) from None
             except OSError as error:
                 best = str(error.strerror)
             yield path, best
