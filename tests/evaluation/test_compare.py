@@ -151,6 +151,14 @@ def test_a_run_that_cannot_be_compared_is_one_line(runs, damage, message, capsys
     assert err.count("\n") == 1
 
 
+def test_folds_are_compared_one_by_one(runs, tmp_path, capsys):
+    folds = write_run(tmp_path / "folds", [True], data={"dataset": "pictures", "folds": 3})
+    (folds / "history.json").unlink()
+    assert main(["compare", str(runs[0]), str(folds)]) == 1
+    expected = f"{folds} holds a run for each fold. Name one of them: {folds}/fold-1\n"
+    assert capsys.readouterr().err.endswith(expected)
+
+
 def test_one_run_alone_is_refused(runs, capsys):
     assert main(["compare", str(runs[0])]) == 2
     assert "Name two runs or more." in capsys.readouterr().err

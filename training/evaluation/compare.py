@@ -23,7 +23,7 @@ _COLUMNS = "run", "accuracy", "95 % interval", "p", "parameters (M)", "MACs (M)"
 EXPLAINED = (
     "p: how often chance alone makes equally good runs differ this much from the best one "
     "(McNemar's exact test, on the same held-out images). Below 0.05 the difference is likely "
-    "real. None where a run judged other images or keeps no predictions.csv."
+    "real. - where a run judged other images or keeps no predictions.csv."
 )
 
 
@@ -58,6 +58,8 @@ def read(path: pathlib.Path) -> Ran:
     with _named(path):
         config = configs.from_dict(configs.load(path / "config.yaml"), where="config.yaml")
     tasks.check(config.train.task, "lightnets compare")
+    if config.data.every_fold:
+        raise UserError(f"{path} holds a run for each fold. Name one of them: {path}/fold-1")
     with _named(path):
         results, history = (
             json.loads((path / f"{name}.json").read_text(encoding="utf-8"))
