@@ -6,11 +6,14 @@ import pytest
 from PIL import Image
 
 from lightnets import cli
+from lightnets.commands import train
 from lightnets.config import resolve
 from lightnets.config.choices import choose, nested
 from lightnets.config.keys import from_dict
 from lightnets.data import facts
 from lightnets.data.facts import Facts
+from lightnets.data.load import load
+from lightnets.run import directory
 
 PHOTOGRAPHS = Facts(images=3000, classes=3, side=480)
 
@@ -119,6 +122,32 @@ def test_facts_are_those_of_the_training_images(tmp_path):
     (root / "list.csv").write_text("path,label\na/0.png,a\na/gone.png,a\nb/1.png,b\n")
     listed = facts.look(from_dict({"data": {"dataset": str(root / "list.csv")}}))
     assert (listed.side, listed.longer) == (35, 70)
+
+
+def test_what_starts_from_a_run_has_its_network(tmp_path, monkeypatch):
+    """Caught: the network that suits the pictures best, which the weights do not fit."""
+    write(tmp_path / "pictures", [(100, 100)] * 20)
+    monkeypatch.chdir(tmp_path)
+    flags = ["--weights", "none", "--alpha", "0.25", "--image-size", "32x64", "--epochs", "1"]
+    network = "mobilenet_v1"
+
+    def complete(*flags):
+        parser = argparse.ArgumentParser()
+        train.add_arguments(parser)
+        args = parser.parse_args(["--dataset", "pictures", *flags])
+        return train._complete(args, resolve.resolve(args))
+
+    run = tmp_path / "run"
+    first, _ = complete("--model", network, *flags)
+    directory.Run.create(run, first, load(first))
+    config, choices = complete("--weights", str(run))
+    shape = config.model.name, config.model.alpha, config.model.image_size
+    assert shape == (network, 0.25, "32x64")
+    assert "--alpha 0.25" in [one.flag for one in choices]
+    other, _ = complete("--weights", str(run), "--model", "squeezenet")
+    assert (other.model.name, other.model.image_size) == ("squeezenet", 96)
+    larger, _ = complete("--weights", str(run), "--image-size", "64")
+    assert (larger.model.name, larger.model.image_size) == (network, 64)
 
 
 @pytest.mark.slow

@@ -6,6 +6,8 @@ import argparse
 import contextlib
 import itertools
 import pathlib
+from collections.abc import Mapping
+from typing import Any
 
 from lightnets.config import resolve
 from lightnets.config.choices import Choice, choose, nested
@@ -136,11 +138,27 @@ def _complete(args: argparse.Namespace, config: Config) -> tuple[Config, list[Ch
     from lightnets.data import facts
 
     found = facts.look(config)
-    choices = choose(config, named, found)
+    own = _of_run(config.model.weights, named.get("model", {}))
+    config, given = resolve.resolve(args, nested(own)), nested(own)
+    resolve.merge(given, named)
+    choices = own + choose(config, given, found)
     config = resolve.resolve(args, nested(choices))
     if any(one.key == "weights" and one.value for one in choices):
         networks.fetch(config.model.name, config.model.sides, found.images)
     return config, choices
+
+
+def _of_run(weights: str | None, named: Mapping[str, Any]) -> list[Choice]:
+    """Returns the network of the run that `--weights` names, unless another one is named."""
+    if not weights or "name" in named or not runs.is_run(pathlib.Path(weights)):
+        return []
+    saved = runs.Run.open(weights).config.model
+    keys = {key: getattr(saved, key) for key in ("name", "alpha", "image_size", "small_input")}
+    return [
+        Choice("model", key, value, "that of the run of --weights")
+        for key, value in keys.items()
+        if value and key not in named
+    ]
 
 
 def _free_folder(config: Config) -> pathlib.Path:
