@@ -172,7 +172,7 @@ class MultiLabel(Classification):
             shares = [f"{np.sum(right & said) / max(n.sum(), 1):.3f}" for n in (said, right)]
             rows.append([name, f"{self.thresholds[k]:.3f}", *shares, int(right.sum()), len(right)])
         header = ("label", "threshold", "precision", "recall", "images with it", "of")
-        also = " Held-out images also chose the thresholds, and the best epoch."
+        also = "Held-out images also chose the thresholds, and the best epoch."
         return Card(
             f"Says which of {len(labels)} labels an image has",
             "a score from 0 to 1 for each label. It holds from its threshold on. All may hold, or "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 import sys
@@ -9,6 +10,12 @@ import sys
 import pytest
 
 from tests.exports import LABELS, photos
+
+
+def _printed(line):
+    """Returns the name of an output and what it holds."""
+    name, _, values = line.partition(" ")
+    return name, ast.literal_eval(values)
 
 
 @pytest.mark.slow
@@ -34,11 +41,14 @@ def test_the_calls_of_the_readme_work_as_they_stand(small_export, small_server, 
     assert {line.split()[0] for line in tested.splitlines()} == {"ok"}
     answer = run(["bash", "-c", shell[3]])
     assert '"valid": true' in answer.replace('":true', '": true')
-    lines = [run([sys.executable, "-c", code]).split() for code in python]
-    (label, score), (grpc_label, grpc_score) = lines
-    assert label == grpc_label
+    lines = [run([sys.executable, "-c", code]).splitlines() for code in python]
+    by_rest, by_grpc = (dict(map(_printed, each)) for each in lines)
+    assert by_rest.keys() == by_grpc.keys() == {"classes", "probabilities", "scores", "valid"}
+    assert by_rest["valid"] is by_grpc["valid"] is True
+    label = by_rest["classes"][0]
+    assert label == by_grpc["classes"][0].decode()
     assert label in LABELS
-    assert float(score) == pytest.approx(float(grpc_score), abs=1e-5)
+    assert by_rest["scores"] == pytest.approx(by_grpc["scores"], abs=1e-5)
     assert f'"{label}"' in answer
     if "stand-in" not in small_server.output:  # which has no metrics
         assert "# TYPE :tensorflow:serving:request_count counter" in run(["bash", "-c", shell[2]])
