@@ -70,8 +70,8 @@ class FitModel(keras.Model):
         """Wraps a network; under a strategy call it, and `compile`, inside its scope.
 
         Args:
-            network: Functional, images to probabilities; its logits come from a layer `logits`,
-                as in all networks of `keras_lightnets`.
+            network: Functional, images to probabilities or logits; these come from a layer
+                `logits`, as in all networks of `keras_lightnets`.
             accumulate: Parts into which each replica's batch is cut to save memory.
             sync_bn: Batch norm normalizes by the global batch, not by the replica's share.
             recompute: See `keras_lightnets.layers.recompute_activations`.
@@ -289,11 +289,15 @@ class FitModel(keras.Model):
         return super().evaluate(self._batches(x, y, sample_weight, batch_size), **kwargs)
 
     def predict(self, x: Any, batch_size: int | None = None, **kwargs: Any) -> np.ndarray:
-        """Returns probabilities, float32 `(n, classes)`; see `keras.Model.predict`."""
+        """Returns what the network gives, float32 `(n, classes)`; see `keras.Model.predict`."""
         data = self._batches(x, batch_size=batch_size)
         data = data.map(lambda images, *others: (images, others[-1]))
         probabilities, counted = super().predict(data, **kwargs)
         return probabilities[counted]
+
+    def predict_on_batch(self, x: Any) -> np.ndarray:
+        """Returns what the network gives, float32 `(n, classes)`, of a batch of any size."""
+        return self._parts.network.predict_on_batch(x)
 
     def save(self, filepath: Any, overwrite: bool = True, **kwargs: Any) -> None:
         """Writes the network, which loads without this package's training part.

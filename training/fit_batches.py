@@ -93,6 +93,10 @@ def _batch_size(dataset: tf.data.Dataset) -> int:
             "The dataset must give images, (images, labels) or (images, labels, weights). "
             f"Received: {spec}."
         )
+    if images.shape.rank == 3:
+        raise ValueError(
+            f"The dataset gives single images, {tuple(images.shape)}: make batches by batch(32)."
+        )
     if (size := images.shape[0]) is not None:
         return size
     first = next(iter(dataset), None)

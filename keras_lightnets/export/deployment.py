@@ -41,11 +41,14 @@ def warmup_sizes(base_dir: pathlib.Path, wanted: Sequence[int] | None) -> list[i
     """Returns the batch sizes to warm up: `wanted`, or those that batches are padded to.
 
     Raises:
-        ExportError: One is above `max_batch_size`: TensorFlow Serving would refuse that warm-up
-            request, and with it the version. Or `batching_parameters.txt` cannot be read.
+        ExportError: One is below 1, or above `max_batch_size`: TensorFlow Serving would refuse
+            that warm-up request, and with it the version. Or `batching_parameters.txt` cannot be
+            read.
     """
     path = base_dir / BATCHING_FILE
     sizes = sorted(set(warmup.BATCH_SIZES if wanted is None else wanted))
+    if sizes and sizes[0] < 1:
+        raise ExportError(f"`warmup_batch_sizes` must be at least 1. Received: {sizes[0]}")
     if not path.exists():
         return sizes
     try:

@@ -9,7 +9,7 @@ import os
 import pathlib
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -51,14 +51,19 @@ def parse_formats(text: str) -> list[str]:
     if text.strip() == "all":
         return [name for name in FORMATS if name != "web"]
     names = list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
-    for name in names:
-        if name not in FORMATS:
-            near = difflib.get_close_matches(name, FORMATS, 1, cutoff=0.5)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
-            raise ValueError(f"Unknown format {name!r}.{hint} Known are {', '.join(FORMATS)}.")
+    check_known(names, FORMATS)
     if not names:
         raise ValueError(f"No format was given. Known are {', '.join(FORMATS)}.")
     return names
+
+
+def check_known(formats: Sequence[str], known: Collection[str] = FILES) -> None:
+    """Raises ExportError if one of `formats` is not known, with the nearest that is."""
+    for name in formats:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1, cutoff=0.5)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise ExportError(f"Unknown format {name!r}.{hint} Known are {', '.join(known)}.")
 
 
 def check_installed(formats: Sequence[str]) -> None:

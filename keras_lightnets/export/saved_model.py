@@ -9,6 +9,7 @@ import json
 import os
 import pathlib
 import re
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
@@ -25,6 +26,7 @@ from keras_lightnets.export import (
     known_answers,
     model_card,
     parity,
+    runtimes,
     sbom,
     signatures,
     tasks,
@@ -41,7 +43,7 @@ from keras_lightnets.inference.function import (
 )
 from keras_lightnets.inference.rejection import Rejection
 from keras_lightnets.layers import placement
-from keras_lightnets.layers.notes import notes
+from keras_lightnets.layers.notes import Notes, notes
 from keras_lightnets.preprocessing import EvalTransform
 from keras_lightnets.weights import load as weights
 
@@ -154,7 +156,25 @@ def export_saved_model(
     except (TypeError, ValueError) as error:
         raise ExportError(f"`metadata` must hold what JSON can: {error}.") from None
     job = prepare(model, base_dir, class_names, version, name, transform, held_out, options)
+    _warn_about_pixels(model, job.interface.input_dtype)
     return export_job(job, metadata, progress)
+
+
+def _warn_about_pixels(model: keras.Model, input_dtype: str) -> None:
+    """Warns of a network of this package that nothing normalizes pixels for.
+
+    Another model may scale them in any way; in an own one the layer behind `notes` does, or none.
+    """
+    about = notes(model)
+    if input_dtype == "uint8" and "family" in about and "mean" not in about:
+        first = next(layer for layer in model.layers if isinstance(layer, Notes))
+        if first.input is model.inputs[0]:
+            warnings.warn(
+                f"Model {model.name!r} was built without `include_preprocessing=True`: it is given "
+                "pixels from 0 to 255 as they are. If it was trained with others, export "
+                "`keras.Sequential([keras.layers.Rescaling(...), model])`.",
+                stacklevel=3,
+            )
 
 
 def export_job(
@@ -239,6 +259,7 @@ def prepare(
 ) -> Job:
     """Checks what is to be exported; arguments and errors are those of `export_saved_model`."""
     options = options or ExportOptions()
+    runtimes.check_known(options.formats)
     interface = make_interface(model, class_names, transform, options)
     name = name or model.name
     bundle.check_name(name)

@@ -40,8 +40,15 @@ class EvalTransform:
     pad: bool = False
 
     def __post_init__(self):
-        height, width = self.image_size
-        object.__setattr__(self, "image_size", (int(height), int(width)))
+        try:
+            height, width = map(int, self.image_size)
+        except (TypeError, ValueError):
+            raise ValueError(
+                f"`image_size` must be (height, width). Received: {self.image_size!r}"
+            ) from None
+        object.__setattr__(self, "image_size", (height, width))
+        if self.resize_shorter is not None:  # `224 / 0.875` is a float
+            object.__setattr__(self, "resize_shorter", round(self.resize_shorter))
         object.__setattr__(self, "background", tuple(map(int, self.background)))
         if len(self.background) != 3 or not all(0 <= level <= 255 for level in self.background):
             raise ValueError(

@@ -266,10 +266,25 @@ def test_bad_input(exported):
     refused("letters, digits.*'a/b'", LABELS, name="a/b")
     refused("`selftest_images` must be .* -1", LABELS, options=ExportOptions(selftest_images=-1))
     refused("`input_dtype` must be.*'half'", LABELS, options=ExportOptions(input_dtype="half"))
+    refused(
+        "Unknown .*'tflite'.* Known are litert", LABELS, options=ExportOptions(formats=["tflite"])
+    )
+    refused("`warmup_batch.* Received: 0", LABELS, options=ExportOptions(warmup_batch_sizes=[0, 1]))
     refused("`precision` must be.*'int4'", LABELS, options=ExportOptions(precision="int4"))
     refused(r"size \(8, 8\), but the model takes \(40, 48\)", transform=EvalTransform((8, 8)))
     refused("gives? \\(batch, classes\\)", model=keras.Model(model.inputs, model.layers[3].output))
     assert sorted(p.name for p in base.rglob("*")) == before
+
+
+@pytest.mark.usefixtures("no_gate")
+def test_a_network_that_normalizes_nothing_is_exported_with_a_warning(tmp_path):
+    network = keras_lightnets.MobileNetV1((32, 32, 3), alpha=0.25, classes=2)
+    with pytest.warns(UserWarning, match="without `include_preprocessing=True`") as caught:
+        keras_lightnets.export_saved_model(network, tmp_path)
+    assert caught[0].filename == __file__
+    scale = keras.layers.Rescaling(1 / 127.5, -1)
+    scaled = keras.Sequential([keras.Input((32, 32, 3)), scale, network], name="scaled")
+    keras_lightnets.export_saved_model(scaled, tmp_path)  # tests fail on warnings
 
 
 def test_no_write_permission(tmp_path):

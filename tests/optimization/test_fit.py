@@ -161,9 +161,9 @@ def test_callbacks_work_and_a_plain_model_is_saved(tmp_path):
     loaded = keras.models.load_model(tmp_path / "last.keras")
     assert type(loaded).__name__ == "Functional"
     assert type(keras.models.load_model(tmp_path / "best.keras")) is type(loaded)
-    np.testing.assert_array_equal(
-        loaded.predict(images, verbose=0), model.predict(images, verbose=0)
-    )
+    answers = loaded.predict(images, verbose=0)
+    np.testing.assert_array_equal(answers, model.predict(images, verbose=0))
+    np.testing.assert_allclose(model.predict_on_batch(images[:3]), answers[:3], atol=1e-6)
     plain = network()
     plain.load_weights(tmp_path / "last.weights.h5")
     for mine, theirs in zip(plain.get_weights(), model.get_weights(), strict=True):
@@ -265,6 +265,10 @@ def test_what_does_not_work_is_refused_by_compile(message):
         ({"batch_size": 7}, "Use a batch of 8"),
         ({"x": iter([])}, "tf.data.Dataset.from_generator"),
         ({"y": np.zeros((3, 4))}, "same number of samples.*16, 3"),
+        (
+            {"x": tf.data.Dataset.from_tensor_slices((np.zeros((4, 8, 8, 3)), [0] * 4)), "y": None},
+            r"single images, \(\d+, \d+, 3\): make batches by batch\(32\)",
+        ),
     ],
 )
 def test_what_does_not_work_is_refused_by_fit(how, message):

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import io
 import itertools
+import json
 import pathlib
 import subprocess
 import sys
@@ -381,6 +382,7 @@ def test_a_transform_of_an_earlier_version_is_what_it_was():
         ({"image_size": (224, 224), "resize_shorter": 200}, "`resize_shorter` must be at least"),
         ({"image_size": (8, 8), "resize_shorter": 8, "pad": True}, "`pad` crops nothing"),
         ({"image_size": (0, 224)}, "`image_size` must be positive"),
+        ({"image_size": 224}, r"`image_size` must be \(height, width\). Received: 224"),
         ({"image_size": (8, 8), "interpolation": "nearest"}, "Received: 'nearest'"),
         ({"image_size": (8, 8), "colour": 1}, "Unknown keys"),
         ({"image_size": (8, 8), "background": (0, 0)}, "must be three numbers"),
@@ -391,6 +393,15 @@ def test_a_transform_of_an_earlier_version_is_what_it_was():
 def test_a_wrong_transform_is_refused(values, message):
     with pytest.raises(ValueError, match=message):
         EvalTransform.from_dict(values)
+
+
+def test_sizes_may_be_of_any_type_of_whole_numbers():
+    size, shorter = np.array([224, 224]), 224 / 0.875
+    transform = EvalTransform(size, shorter)
+    assert transform == EvalTransform((224, 224), 256)
+    assert json.loads(json.dumps(transform.to_dict()))["resize_shorter"] == 256
+    image = preprocessing.transform_image(np.zeros((300, 400, 3), np.uint8), transform)
+    assert image.shape == (224, 224, 3)
 
 
 @pytest.mark.parametrize("case", TORCHVISION)
