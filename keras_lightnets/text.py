@@ -51,10 +51,13 @@ def listed(problems: Sequence[str]) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """Returns the first line of an error that says something to a user, without its last dot."""
+    """Returns the first line of an error that says something to a user, without its last dot.
+
+    A line that ends in a colon only announces the next one.
+    """
     text = getattr(error, "strerror", None) or getattr(error, "message", None) or str(error)
     if "No space left" in text:
         return "the disk is full"
     lines = (line.strip() for line in text.split("\n"))
-    told = (line for line in lines if line and not line.startswith(_NOISE))
+    told = (line for line in lines if line and line[-1] != ":" and not line.startswith(_NOISE))
     return visible(next(told, type(error).__name__)[:_LONGEST].removesuffix("."))

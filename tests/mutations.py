@@ -36,6 +36,13 @@ MUTATIONS = (
         "test_data_sources.py::test_no_tuner_keeps_those_waiting_who_have_had_enough",
     ),
     Mutation(
+        "of a file only the layers of the outer model count",
+        "keras_lightnets/weights/saved.py",
+        "model._flatten_layers(include_self=False)",
+        "model.layers",
+        "test_weights.py::test_a_file_whose_network_stands_in_a_larger_model_is_loaded",
+    ),
+    Mutation(
         "activations are measured in 16 bits for int8",
         "keras_lightnets/quantization/aware.py",
         "_flat(in_float32(model))",

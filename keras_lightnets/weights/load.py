@@ -196,10 +196,12 @@ def _notes_in(path: pathlib.Path) -> dict[str, Any]:
     """The notes in a `.keras` file, read without building its model."""
     try:
         with zipfile.ZipFile(path) as archive:
-            config = json.loads(read_member(archive, "config.json", most_bytes(0)))
-        for layer in config["config"]["layers"]:
+            layers = [json.loads(read_member(archive, "config.json", most_bytes(0)))]
+        while layers:  # also of inner models
+            layer = layers.pop(0)
             if layer["registered_name"] == "keras_lightnets>Notes":
                 return dict(layer["config"]["notes"])
+            layers += layer["config"].get("layers", [])
     except ERRORS:  # who loads it will say what is wrong
         pass
     return {}

@@ -93,7 +93,9 @@ def copy(donor: keras.Model, model: keras.Model, origin: str) -> bool:
 
 
 def _layers(model: keras.Model) -> dict[str, keras.layers.Layer]:
-    return {layer.name: layer for layer in model.layers if layer.weights}
+    """Layers with weights by name, those of inner models too: a network behind augmentation."""
+    layers = model._flatten_layers(include_self=False)
+    return {x.name: x for x in layers if x.weights and not isinstance(x, keras.Model)}
 
 
 def _stored_classes(model: keras.Model, path: pathlib.Path) -> int | None:

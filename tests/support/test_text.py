@@ -29,6 +29,10 @@ def test_escapes_are_those_of_the_shell_and_other_text_stays():
     [
         (ValueError("\n  Graph execution error:\n\nno image\nmore"), "no image"),
         (ValueError(), "ValueError"),
+        (
+            ValueError("1 object was not loaded. An example:\n\nLayer 'logits' got 0"),
+            "Layer 'logits' got 0",
+        ),
         (ValueError("a\u2028b.\nmore"), r"a\u2028b"),
         (FileNotFoundError(2, "No such file", "x"), "No such file"),
         (tf.errors.InternalError(None, None, "f: No space left on device"), "the disk is full"),

@@ -510,6 +510,18 @@ def test_notes_survive_saving_loading_and_copying_in_a_fresh_process(tmp_path):
     subprocess.run([*command, tmp_path / "copied.keras"], check=True, timeout=300)
 
 
+def test_a_file_whose_network_stands_in_a_larger_model_is_loaded(tmp_path):
+    # As it does behind augmentation. Mutation: only the layers of the outer model count.
+    build = functools.partial(keras_lightnets.MobileNetV1, (32, 32, 3), alpha=0.25, classes=3)
+    network = build(include_preprocessing=True, mean=(1, 2, 3), std=(4, 5, 6))
+    outer = keras.Sequential([keras.Input((32, 32, 3)), keras.layers.RandomFlip(), network])
+    outer.save(tmp_path / "outer.keras")
+    read = build(include_preprocessing=True, weights=tmp_path / "outer.keras")
+    assert weights.notes(read)["mean"] == [1, 2, 3]
+    images = np.random.default_rng(0).uniform(0, 255, (2, 32, 32, 3))
+    np.testing.assert_array_equal(read(images), outer(images, training=False))
+
+
 def test_labels_can_be_given(small):
     labels = list("abcdefg")
     decoded = keras_lightnets.decode_predictions(small, np.eye(7)[[2]], top=1, labels=labels)
