@@ -125,3 +125,6 @@ def test_places_without_a_picture_are_named(places, tmp_path):
     ):
         loaded(places)
     assert loaded(places, skip_corrupt=True).unlabelled.count == 10
+    (tmp_path / "gone.csv").write_text("path\ngone.png\n")
+    with pytest.raises(UserError, match=r"can be read\. Left out: no such file \(1\)"):
+        loaded((places[0], tmp_path / "gone.csv"))

@@ -62,7 +62,6 @@ _SPECIAL = {
     stat.S_IFIFO: "a named pipe",
     stat.S_IFSOCK: "a socket",
 }
-_ERRORS = {errno.ENOENT: "a broken link", errno.ELOOP: "a link to itself"}
 
 
 @dataclass
@@ -145,8 +144,11 @@ def obstacle(path: str | os.PathLike) -> str | None:
     """Returns what is at `path` instead of a folder or a file that can be read, else None."""
     try:
         status = os.stat(path)  # noqa: PTH116 (names that are not UTF-8)
+    except FileNotFoundError:
+        return "a broken link" if os.path.islink(path) else "no such file"  # noqa: PTH114
     except OSError as error:
-        return _ERRORS.get(error.errno or 0, str(error.strerror).lower())
+        itself = error.errno == errno.ELOOP
+        return "a link to itself" if itself else str(error.strerror).lower()
     if stat.S_ISREG(status.st_mode) and status.st_size > MAX_BYTES:
         return f"a file of {-(-status.st_size // 2**20)} MiB, more than {MAX_BYTES // 2**20} MiB"
     return _SPECIAL.get(stat.S_IFMT(status.st_mode))
