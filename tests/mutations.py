@@ -1957,8 +1957,8 @@ MUTATIONS = (
     Mutation(
         "an open quote swallows lines of a list",
         "training/data/sources/lists.py",
-        "strict=True, delimiter=separator",
-        "delimiter=separator",
+        "strict=True, delimiter",
+        "delimiter",
         "test_layout.py::test_what_is_wrong_in_a_csv_list_is_named_with_its_line",
     ),
     Mutation(

@@ -85,7 +85,7 @@ def test_numbers_are_all_other_columns_or_those_that_are_named(tmp_path):
         ),
         ("regression", "path,age\na.png,nan\n", r"Line 2 of .* says 'nan' of 'age', which is no"),
         ("regression", "path,age\na.png,1e39\n", r"says '1e39' of 'age', which is no number"),
-        ("regression", "path;m\na.png;1,7\n", r"Line 2 of .* says '1,7' of 'm', which is no"),
+        ("regression", "path;m\na.png;1,7\n", r"says '1,7' .* Write decimals with a point"),
         ("regression", "path,age\na.png,\n", r"Line 2 of .* says '' of 'age', which is no number"),
         ("regression", "path\na.png\n", r"list.csv has no column for --task regression beside"),
         ("multi-label", "path,cat\na.png,yes\n", r"Line 2 of .* says 'yes' of 'cat': 1, 0, or not"),
@@ -99,6 +99,11 @@ def test_numbers_are_all_other_columns_or_those_that_are_named(tmp_path):
         ),
         ("classification", "path,age\na.png,3\n", r"columns `path` and `label`.* train --task"),
         ("multi-label", "path,cat\na.png\n", r"Line 2 of .* lacks a column"),
+        (
+            "multi-label",
+            "path;labels\na.png;cat;dog\n",
+            r"Line 2 of .* has more columns than the first line: put quotes .* a ';'",
+        ),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path, task, text, message):
@@ -112,6 +117,14 @@ def test_wrong_columns_and_wrong_lists_are_named(tmp_path):
     rows = [{"path": "a.png", "labels": ["cat"]}, {"path": "b.png", "labels": 7}]
     with pytest.raises(UserError, match=r"Line 2 of .* has labels that are no list. Received: '7'"):
         read(tmp_path, rows, "multi-label", suffix="jsonl")
+
+
+def test_spaces_before_quotes_and_empty_cells_at_the_end_do_not_count(tmp_path):
+    path = tmp_path / "list.csv"
+    path.write_text('path, label\na.png, "cat, dog"\nb.png,cat,,\n')
+    assert lists.read_list(path).parts["train"].classes == ["cat", "cat, dog"]
+    path.write_text("path\na.png\n")
+    assert lists.guess_task(path) == "classification"
 
 
 def test_one_class_that_looks_like_several_is_said(tmp_path):

@@ -155,7 +155,7 @@ def _reader(file: TextIO) -> Any:
     # Spreadsheets write semicolons where numbers have decimal commas.
     separator = next((one for one in ",;\t" if one in header), ",")
     # Strict: else a quote that is not closed swallows the lines behind it.
-    return csv.reader(file, strict=True, delimiter=separator)
+    return csv.reader(file, strict=True, delimiter=separator, skipinitialspace=True)
 
 
 def _csv_rows(path: pathlib.Path, columns: Sequence[str] | None) -> Iterator[_Row]:
@@ -178,6 +178,12 @@ def _csv_rows(path: pathlib.Path, columns: Sequence[str] | None) -> Iterator[_Ro
             least = max(at_path, at_split or 0, *places)
             line = reader.line_num + 1
             for row in reader:
+                if any(row[len(header) :]):
+                    raise _LineError(
+                        line,
+                        "has more columns than the first line: put quotes around what holds a "
+                        f"{reader.dialect.delimiter!r}.",
+                    )
                 if len(row) > least:
                     split = "" if at_split is None else row[at_split].strip().lower()
                     cells = [row[place].strip() for place in places]

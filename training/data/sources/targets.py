@@ -72,6 +72,8 @@ def guessed(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
             isinstance(row[label], list) or ";" in str(row[label]) for row in rows
         )
         return "multi-label" if several else "classification"
+    if not columns:
+        return "classification"
     flags = all(_says(value) in _FLAGS for row in rows for value in row)
     return "multi-label" if flags else "regression"
 
@@ -168,5 +170,6 @@ def _number(name: str, value: Any) -> float:
     except (TypeError, ValueError):
         number = math.nan
     if not abs(number) <= _LARGEST:
-        raise ValueError(f"says {value!r} of {name!r}, which is no number.")
+        hint = " Write decimals with a point." if "," in str(value) else ""
+        raise ValueError(f"says {value!r} of {name!r}, which is no number.{hint}")
     return number
