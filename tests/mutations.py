@@ -984,8 +984,8 @@ MUTATIONS = (
     Mutation(
         "serving: a version beyond what servers read",
         "keras_lightnets/export/bundle.py",
-        "if not 1 <= chosen <= MAX_VERSION:",
-        "if not 1 <= chosen:",
+        "and 1 <= chosen <= MAX_VERSION):",
+        "and 1 <= chosen):",
         "test_bundle.py::test_there_is_none_after_the_last_version",
     ),
     Mutation(
