@@ -137,6 +137,11 @@ def check_classifier(model: keras.Model) -> None:
             "An exported classifier takes (batch, height, width, 3) and gives (batch, classes). "
             f"Received: {tuple(image)} -> {tuple(output)}"
         )
+    if output[-1] == 1 and gives_logits(model):
+        raise ExportError(
+            f"The model {model.name!r} ends in one number, whose softmax is always 1: end it in a "
+            'sigmoid if that is what it means. Values are for "lightnets train --task regression".'
+        )
 
 
 def with_dtype(model: keras.Model, dtype_of: Any) -> keras.Model:

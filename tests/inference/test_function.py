@@ -42,3 +42,13 @@ def test_logits_become_probabilities_and_these_stay(build):
     for classifier in (model, softmax):
         answer = keras_lightnets.inference_function(classifier)(IMAGES)
         np.testing.assert_allclose(answer, expected, atol=1e-5)
+
+
+def test_one_logit_is_refused_and_its_sigmoid_is_not():
+    image = keras.Input((32, 32, 3))
+    x = keras.layers.Dense(1)(keras.layers.GlobalAveragePooling2D()(image))
+    with pytest.raises(ValueError, match="ends in one number, whose softmax is always 1"):
+        keras_lightnets.inference_function(keras.Model(image, x))
+    model = keras.Model(image, keras.layers.Activation("sigmoid")(x))
+    answer = keras_lightnets.inference_function(model)(IMAGES)
+    np.testing.assert_allclose(answer, model(IMAGES), atol=1e-6)
