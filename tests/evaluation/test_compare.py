@@ -69,6 +69,7 @@ def test_the_numbers_are_those_of_the_definitions(runs, tmp_path, capsys):
     assert "model.name" not in rows[0], "all alike"
     assert (rows[0]["parameters"], rows[0]["macs"], rows[0]["bytes"]) == ("1234000", "", "2500000")
     out = capsys.readouterr().out
+    assert f"\nWrote {table}\n" in out
     assert "0.802-0.930" in out
     assert "0.013" in out
 

@@ -51,7 +51,8 @@ def run(args: argparse.Namespace) -> int:
         write_text(args.csv, compare.table_text(runs))
     if args.page:
         compare.write_page(runs, args.page)
-        console.line(f"Wrote {args.page}")
+    for path in filter(None, (args.csv, args.page)):
+        console.line(f"Wrote {path}")
     console.line(f"Next: {command('export', compare.best(runs).path, '--out', 'served')}")
     return 0
 
