@@ -153,11 +153,10 @@ def _of_run(weights: str | None, named: Mapping[str, Any]) -> list[Choice]:
     if not weights or "name" in named or not runs.is_run(pathlib.Path(weights)):
         return []
     saved = runs.Run.open(weights).config.model
-    keys = {key: getattr(saved, key) for key in ("name", "alpha", "image_size", "small_input")}
     return [
         Choice("model", key, value, "that of the run of --weights")
-        for key, value in keys.items()
-        if value and key not in named
+        for key in ("name", "alpha", "args", "image_size", "small_input")
+        if (value := getattr(saved, key)) and key not in named
     ]
 
 

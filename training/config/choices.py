@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from keras_lightnets.catalogue.registry import model_info
 from lightnets.config import recipes
 from lightnets.config.keys import Config, declared
-from lightnets.support.words import count
+from lightnets.support.words import count, shell_word
 
 if TYPE_CHECKING:
     from lightnets.data.facts import Facts
@@ -50,7 +51,10 @@ class Choice(NamedTuple):
     def flag(self) -> str:
         """The choice as one would type it."""
         flags = {one.name: one.flag for one in declared() if one.flag}
-        flag = flags[f"{self.section}.{self.key}"] if self.section else f"--{self.key}"
+        flag = flags.get(f"{self.section}.{self.key}") if self.section else f"--{self.key}"
+        if flag is None:
+            value = json.dumps(self.value)
+            return f"--set {shell_word(f'{self.section}.{self.key}={value}')}"
         return flag if self.value is True else f"{flag} {self.value or 'none'}"
 
 
