@@ -23,7 +23,7 @@ _COLUMNS = "run", "accuracy", "95 % interval", "p", "parameters (M)", "MACs (M)"
 EXPLAINED = (
     "p: how often chance alone makes equally good runs differ this much from the best one "
     "(McNemar's exact test, on the same held-out images). Below 0.05 the difference is likely "
-    "real. - where a run judged other images or keeps no predictions.csv."
+    "real. A dash stands where a run judged other images or keeps no predictions.csv."
 )
 
 
