@@ -265,10 +265,6 @@ def test_what_does_not_work_is_refused_by_compile(message):
         ({"batch_size": 7}, "Use a batch of 8"),
         ({"x": iter([])}, "tf.data.Dataset.from_generator"),
         ({"y": np.zeros((3, 4))}, "same number of samples.*16, 3"),
-        (
-            {"x": tf.data.Dataset.from_tensor_slices((np.zeros((4, 8, 8, 3)), [0] * 4)), "y": None},
-            r"single images, \(\d+, \d+, 3\): make batches by batch\(32\)",
-        ),
     ],
 )
 def test_what_does_not_work_is_refused_by_fit(how, message):
@@ -277,6 +273,13 @@ def test_what_does_not_work_is_refused_by_fit(how, message):
     images, labels = pictures(16)
     with pytest.raises(ValueError, match=message):
         model.fit(**{"x": images, "y": labels} | how)
+
+
+def test_a_dataset_of_single_images_is_refused():
+    model = fit.FitModel(network())
+    model.compile("sgd")
+    with pytest.raises(ValueError, match=r"single images, \(\d+, \d+, 3\): .*by batch\(32\)"):
+        model.fit(tf.data.Dataset.from_tensor_slices(tuple(pictures(4))))
 
 
 def test_compile_takes_its_arguments_in_the_order_of_keras():
