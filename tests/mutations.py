@@ -1823,9 +1823,9 @@ MUTATIONS = (
     ),
     Mutation(
         "images without labels are evaluated on",
-        "training/data/sources/tfds.py",
-        "return label >= 0",
-        "return label >= -1",
+        "training/data/dataset.py",
+        "source)) >= 0",
+        "source)) >= -1",
         "test_tfds_sets.py::test_a_split_without_labels_is_not_trained_or_evaluated_on",
     ),
     Mutation(

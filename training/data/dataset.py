@@ -16,6 +16,7 @@ from lightnets.config.tasks import DEFAULT
 from lightnets.data.sources import folders, layout, listing, lists
 from lightnets.data.sources import tfds as tfds_source
 from lightnets.data.sources.part import Part, Tree
+from lightnets.data.sources.source import labels_of
 from lightnets.data.sources.stream import AnySource, Stream
 from lightnets.support import console
 from lightnets.support.errors import UserError
@@ -126,6 +127,22 @@ class Dataset:
         others = [name for name in layout.held_out(names) if name != train]
         evaluation = data.eval_split or next(iter(others), None)
         return self.split(train), None if evaluation is None else self.split(evaluation)
+
+    def is_labelled(self, source: AnySource) -> bool:
+        """Whether a split of it has labels."""
+        if self.prepared:  # as a whole, or not at all: -1. To read them all is to read the set
+            return next(labels_of(source.references(1).take(1), source)) >= 0
+        labels = source.read_labels()
+        return labels.ndim == 1 or not np.isnan(labels).all()
+
+    def check_labelled(self, source: AnySource) -> None:
+        """Raises UserError if a split has no labels, as the `test` of some sets."""
+        if not self.is_labelled(source):
+            raise UserError(
+                f"{source.name(0)} has no label, so this split can be neither trained nor "
+                "evaluated on. Choose others by --set data.train_split=... and "
+                "--set data.eval_split=..."
+            )
 
     def split(self, wanted: str) -> str:
         """Returns the name of the split that is meant: itself, in other case, or by its purpose.

@@ -14,7 +14,6 @@ import numpy as np
 
 from lightnets.data.dataset import Dataset, relabelled
 from lightnets.data.sources import layout, listing
-from lightnets.data.sources import tfds as tfds_source
 from lightnets.data.sources.stream import AnySource
 from lightnets.data.splits import Splits
 from lightnets.support.errors import UserError
@@ -43,7 +42,7 @@ class HeldOut:
         source = self.dataset.open(name).source
         if not source.count:
             self.left_out[name] = "no picture that can be read"
-        elif not tfds_source.is_labelled(source):
+        elif not self.dataset.is_labelled(source):
             self.left_out[name] = "no labels"
         else:
             self.sources[name] = self.dataset.labelled(name, self.labels, whose)
@@ -123,7 +122,7 @@ def of_dataset(
     found = HeldOut(dataset, list(labels))
     if split is not None:
         name = dataset.split(split)
-        tfds_source.check_labelled(dataset.open(name).source)
+        dataset.check_labelled(dataset.open(name).source)
         found.add(name, whose)
         return found
     names = list(dataset.sizes)

@@ -16,7 +16,6 @@ from lightnets.config.tasks import DEFAULT
 from lightnets.data import check, service, split_file, unlabelled
 from lightnets.data.dataset import Dataset, find
 from lightnets.data.sources import folders, listing
-from lightnets.data.sources import tfds as tfds_source
 from lightnets.data.sources.stream import AnySource, Stream
 from lightnets.data.splits import Splits
 from lightnets.support.errors import UserError
@@ -71,7 +70,7 @@ def load(
         )
     sources = [source for source in (opened.train, opened.evaluation) if source is not None]
     for source in sources:
-        tfds_source.check_labelled(source)
+        opened.dataset.check_labelled(source)
     saved_split, excluded = split_file.read(saved), {}
     if saved_split:
         if saved_split.labels != opened.labels:

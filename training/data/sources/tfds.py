@@ -215,23 +215,6 @@ def feature_keys(builder: tfds.core.DatasetBuilder) -> tuple[str, str]:
     return image, label
 
 
-def is_labelled(source: AnySource) -> bool:
-    """Whether a split has labels; those of TFDS have them as a whole."""
-    label = next(labels_of(source.references(1).take(1), source))
-    if isinstance(label, list):  # several labels or numbers of an image are those of a list
-        return not np.isnan(source.read_labels()).all()
-    return label >= 0
-
-
-def check_labelled(source: AnySource) -> None:
-    """Raises UserError if a split has no labels, as the `test` of some sets; TFDS writes -1."""
-    if not is_labelled(source):
-        raise UserError(
-            f"{source.name(0)} has no label, so this split can be neither trained nor evaluated "
-            "on. Choose others by --set data.train_split=... and --set data.eval_split=..."
-        )
-
-
 def open_split(builder: tfds.core.DatasetBuilder, split: str) -> AnySource:
     """Returns a split: random access if it was prepared as ArrayRecord, else a stream.
 
